@@ -1,0 +1,190 @@
+//! Whether a request may become a socket. A row of stages; each looks at one thing and returns a
+//! value. Nothing here writes to a socket, changes a table or logs.
+//!
+//! The order is the contract's, and the first stage that fails answers:
+//!
+//! | stage | answers | file |
+//! |---|---|---|
+//! | path and method | 404, 405 | `http.rs`, before admission |
+//! | names | 400 | `names.rs` |
+//! | origin | 403 | `origin.rs` |
+//! | too fast | 429 | `rate.rs` |
+//! | credentials | 401, 403 | here, with `AUTH=none`: whoever is named is believed |
+//! | upgrade headers | 426, 400 | `upgrade.rs` |
+//! | draining, full | 503 | here |
+
+pub mod address;
+pub mod names;
+pub mod origin;
+pub mod rate;
+pub mod upgrade;
+
+use crate::{config::Required, problem::Problem};
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{CONNECTION, HeaderName, ORIGIN},
+};
+use names::Names;
+use origin::Origins;
+use rate::ConnectRate;
+use regex_lite::Regex;
+use registry::RoomName;
+use std::net::IpAddr;
+use upgrade::Upgrade;
+
+/// The doors. All read the same names; they differ in what they require.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// `/ws`, and `/` with an upgrade.
+    Ws,
+    /// `/websocket`.
+    Websocket,
+    /// `/ws/{code}`, with the code as it stood in the path, still encoded.
+    Code(String),
+    /// `/connect`.
+    Connect,
+}
+
+impl Door {
+    /// The door that a path leads to; `/__ws` in front of it, which dev servers add, is ignored.
+    pub fn of(path: &str) -> Option<Self> {
+        let path = without_dev_prefix(path);
+        match path {
+            "/" | "/ws" => Some(Self::Ws),
+            "/websocket" => Some(Self::Websocket),
+            "/connect" => Some(Self::Connect),
+            _ => {
+                let code = path.strip_prefix("/ws/")?;
+                (!code.contains('/')).then(|| Self::Code(code.to_owned()))
+            }
+        }
+    }
+}
+
+/// The path behind `/__ws`, if that is what it begins with.
+pub fn without_dev_prefix(path: &str) -> &str {
+    match path.strip_prefix("/__ws") {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+/// Somebody at a door.
+pub struct Knock<'a> {
+    pub door: &'a Door,
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    /// The TCP peer is a trusted proxy: its identity headers count.
+    pub trusted: bool,
+    /// The client's own address.
+    pub address: IpAddr,
+}
+
+/// What admission goes by.
+pub struct Rules<'a> {
+    pub required: Required,
+    pub code_pattern: &'a Regex,
+    pub rooms_max: usize,
+    pub origins: &'a Origins,
+    pub rate: &'a ConnectRate,
+}
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub draining: bool,
+    pub full: bool,
+}
+
+/// Who may come in, and how they asked to be treated.
+#[derive(Debug)]
+pub struct Entry {
+    pub names: Names,
+    pub upgrade: Upgrade,
+}
+
+/// The stages before the upgrade headers: what `GET /api/handshake` asks about.
+pub fn identify(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
+    let names = names::read(knock, rules)?;
+    check_origin(knock.headers, rules.origins)?;
+    rules.rate.check(knock.address)?;
+    Ok(names)
+}
+
+/// All stages.
+pub fn admit(knock: &Knock<'_>, rules: &Rules<'_>, room: Room) -> Result<Entry, Problem> {
+    let names = identify(knock, rules)?;
+    let upgrade = upgrade::read(knock.headers)?;
+    check_room(room)?;
+    Ok(Entry { names, upgrade })
+}
+
+/// Whether there is a place.
+pub fn check_room(room: Room) -> Result<(), Problem> {
+    if room.draining {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Draining",
+            "this instance is about to stop; connect again, and a load balancer takes you to another",
+        )
+        .retry_after(1));
+    }
+    if room.full {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many sockets",
+            "raise MAX_SOCKETS and the open-file limit, or add instances",
+        )
+        .code("full")
+        .retry_after(5));
+    }
+    Ok(())
+}
+
+/// A browser names the page that asks; that page must be allowed.
+pub fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let named = origin.to_str().unwrap_or("(not readable)");
+    match headers.get_all(ORIGIN).iter().count() == 1 && origins.allow(named) {
+        true => Ok(()),
+        false => Err(origin_refused(named)),
+    }
+}
+
+/// 403, naming what was refused and the setting that would allow it.
+pub fn origin_refused(origin: &str) -> Problem {
+    let origin: String = origin.chars().take(200).collect();
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "Origin not allowed",
+        format!("add {origin} to CORS_ORIGINS if that page is yours"),
+    )
+    .detail(format!("pages of {origin} may not talk to this gateway"))
+}
+
+/// How a refusal is told on an accepted socket (`?reject=close`), if it may be told there at all.
+pub fn close_code(problem: &Problem) -> Option<u16> {
+    match problem.status {
+        StatusCode::FORBIDDEN if problem.code == "origin_not_allowed" => None,
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(1008),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(1013),
+        _ => None,
+    }
+}
+
+/// The tokens of a header that is a list, over all its lines, in lower case.
+fn tokens<'a>(headers: &'a HeaderMap, name: &'a HeaderName) -> impl Iterator<Item = String> + 'a {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(|token| token.trim().to_ascii_lowercase())
+}
+
+/// Whether the client means to leave HTTP on this connection.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(hyper::header::UPGRADE) || tokens(headers, &CONNECTION).any(|token| token == "upgrade")
+}
+
+/// A room named by a trusted proxy, or anything else that is parsed as one.
+fn room(text: &str) -> Result<RoomName, registry::NameFault> {
+    RoomName::parse(text)
+}

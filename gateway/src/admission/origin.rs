@@ -1,0 +1,213 @@
+//! Which web pages may talk to the gateway.
+
+use std::net::Ipv4Addr;
+
+/// The origins that are allowed.
+#[derive(Debug, Clone)]
+pub enum Origins {
+    /// Pages of this machine, any port: what a developer needs, and nobody else.
+    Local,
+    Any,
+    Listed(Vec<Pattern>),
+}
+
+/// One entry of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pattern {
+    Exact(String),
+    /// `https://*.example.com`: scheme with `://`, and the rest with its leading dot.
+    Subdomains {
+        scheme: String,
+        suffix: String,
+    },
+}
+
+impl Origins {
+    /// Reads the list; returns the bad entries, and warnings for what was forgiven.
+    pub fn parse(entries: &[String]) -> (Self, Vec<String>, Vec<String>) {
+        if entries.is_empty() {
+            return (Self::Local, Vec::new(), Vec::new());
+        }
+        if entries.iter().any(|entry| entry == "*") {
+            return (Self::Any, Vec::new(), Vec::new());
+        }
+        let (mut patterns, mut faults, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            let bare = entry.strip_suffix('/').unwrap_or(entry);
+            match Pattern::parse(bare) {
+                Some(pattern) => patterns.push(pattern),
+                None => faults.push(entry.clone()),
+            }
+            if bare.len() < entry.len() {
+                warnings.push(format!("CORS_ORIGINS: {entry} ends with a slash, which no origin does; read as {bare}"));
+            }
+        }
+        (Self::Listed(patterns), faults, warnings)
+    }
+
+    /// Whether a page of this origin may ask.
+    pub fn allow(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Local => host_of(origin).is_some_and(is_local),
+            Self::Listed(patterns) => {
+                let origin = origin.to_ascii_lowercase();
+                patterns.iter().any(|pattern| pattern.matches(&origin))
+            }
+        }
+    }
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        let (scheme, host) = split(&lower)?;
+        match host.strip_prefix('*') {
+            Some(suffix) if suffix.starts_with('.') && suffix.len() > 1 => {
+                well_formed(&suffix[1..]).then(|| Self::Subdomains { scheme: scheme.into(), suffix: suffix.into() })
+            }
+            Some(_) => None,
+            None => well_formed(host).then_some(Self::Exact(lower.clone())),
+        }
+    }
+
+    fn matches(&self, origin: &str) -> bool {
+        match self {
+            Self::Exact(exact) => origin == exact,
+            Self::Subdomains { scheme, suffix } => split(origin).is_some_and(|(its_scheme, host)| {
+                let label = host.strip_suffix(suffix.as_str());
+                its_scheme == scheme && well_formed(host) && label.is_some_and(|label| !label.is_empty())
+            }),
+        }
+    }
+}
+
+/// `https`, and what follows `://`.
+fn split(origin: &str) -> Option<(&str, &str)> {
+    origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+}
+
+/// A host, perhaps with a port; nothing in which user names, paths or wildcards could hide.
+fn well_formed(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port.strip_prefix(':')),
+            _ => return false,
+        },
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    let plain = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'.' || c == b'_';
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(plain)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+/// The host of an origin, without its port.
+fn host_of(origin: &str) -> Option<&str> {
+    split(origin).filter(|(_, host)| well_formed(host)).map(|(_, host)| without_port(host))
+}
+
+/// `localhost:80` → `localhost`, `[::1]:80` → `[::1]`.
+fn without_port(host: &str) -> &str {
+    match host.rfind(']') {
+        Some(end) => &host[..=end],
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// Whether a `Host` names this machine for certain: a name that an attacker's DNS cannot rebind.
+pub fn is_local_host(host: &str) -> bool {
+    well_formed(host) && is_local(without_port(host))
+}
+
+fn is_local(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host == "[::1]"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(text: &str) -> Origins {
+        let entries: Vec<String> = text.split(',').map(str::to_owned).collect();
+        let (origins, faults, _) = Origins::parse(&entries);
+        assert!(faults.is_empty(), "{faults:?}");
+        origins
+    }
+
+    #[test]
+    fn by_default_only_pages_of_this_machine() {
+        let (local, ..) = Origins::parse(&[]);
+        for origin in ["http://localhost:3000", "https://localhost", "http://127.0.0.1:5173", "http://[::1]:80"] {
+            assert!(local.allow(origin), "{origin}");
+        }
+        for origin in [
+            "http://localhost.evil.com",
+            "null",
+            "http://evil.com",
+            "http://127.0.0.1.evil.com",
+            "http://user@localhost",
+            "http://localhost@evil.com",
+            "file://localhost",
+            "",
+        ] {
+            assert!(!local.allow(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn listed_origins_match_exactly() {
+        let origins = listed("https://App.example.com,http://x.org:8080");
+        assert!(origins.allow("https://app.EXAMPLE.com"));
+        assert!(origins.allow("http://x.org:8080"));
+        for origin in [
+            "http://app.example.com",
+            "https://app.example.com:444",
+            "https://app.example.com.evil.com",
+            "https://evilapp.example.com",
+            "http://x.org",
+            "null",
+        ] {
+            assert!(!origins.allow(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_covers_subdomains_and_nothing_else() {
+        let origins = listed("https://*.example.com");
+        assert!(origins.allow("https://a.example.com") && origins.allow("https://a.b.example.com"));
+        for origin in [
+            "https://example.com",
+            "https://evilexample.com",
+            "https://x@a.example.com",
+            "https://evil.com/.example.com",
+            "http://a.example.com",
+            "https://.example.com",
+        ] {
+            assert!(!origins.allow(origin), "{origin}");
+        }
+    }
+
+    /// Checklist 272, 273.
+    #[test]
+    fn bad_entries_are_named() {
+        let entries = ["localhost", "invalid-url", "https://ok.com/", "https://a.com/path", "https://*", "*.x.com"]
+            .map(str::to_owned);
+        let (_, faults, warnings) = Origins::parse(&entries);
+        assert_eq!(faults, ["localhost", "invalid-url", "https://a.com/path", "https://*", "*.x.com"]);
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn hosts_that_cannot_be_rebound() {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in ["evil.com", "127.0.0.1.nip.io", "localhost.evil.com:80", "", "0.0.0.0", "[::1"] {
+            assert!(!is_local_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! From 101 to the first frame: the short phase in which a connection becomes a socket. It ends by
+//! starting the long-lived task, which is small because nothing of this phase is left in it.
+
+use crate::{
+    admission::names::Names,
+    close::{Close, TOO_MANY_CONNECTIONS},
+    frame::{self, Greeting},
+    gateway::Gateway,
+    http::head::HeadTimed,
+    metrics::CauseLabel,
+    session::Session,
+    socket::{Connection, Conversation, End, Limits, Line},
+    sockets::{Seat, Socket},
+};
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use registry::{Admission, Cause, Registered, SocketId, SocketRecord, epoch_ms};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+use tracing::{Level, debug, enabled, info, warn};
+
+/// How long a holder may take to show that it lives, when a newcomer wants its place.
+const PROBE: Duration = Duration::from_secs(2);
+/// How often the probe looks.
+const PROBE_LOOK: Duration = Duration::from_millis(50);
+/// Ids in one log line.
+const IDS_LOGGED_MAX: usize = 20;
+
+/// Somebody who was answered 101.
+pub struct Arrival {
+    pub gateway: Arc<Gateway>,
+    pub address: IpAddr,
+    pub request_id: String,
+    pub began: Instant,
+}
+
+/// What admission decided.
+pub enum Welcome {
+    Enter(Names),
+    /// Accepted only to be told on the socket.
+    Refuse(Close),
+}
+
+/// Takes the connection over from hyper.
+pub async fn run(arrival: Arrival, on_upgrade: OnUpgrade, welcome: Welcome) {
+    let upgraded = match on_upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            return debug!(
+                request_id = arrival.request_id,
+                "WebSocket error: the client left before 101 was sent: {error}"
+            );
+        }
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<HeadTimed>>() else { return };
+    let stream = parts.io.into_inner().into_inner();
+    let early = parts.read_buf;
+    match welcome {
+        Welcome::Enter(names) => arrival.enter(stream, early, names).await,
+        Welcome::Refuse(close) => arrival.turn_away(stream, close).await,
+    }
+}
+
+impl Arrival {
+    async fn enter(self, stream: TcpStream, early: Bytes, names: Names) {
+        let Names { user, store, rooms, client, silent } = names;
+        let record = Arc::new(SocketRecord {
+            id: SocketId::fresh(),
+            session: registry::Session::fresh(),
+            owner: self.gateway.incarnation.clone(),
+            attempt: 1,
+            user,
+            store,
+            rooms: rooms.into(),
+            client,
+            address: self.address,
+            connected_at: epoch_ms(),
+        });
+        if let Err(close) = self.admit(&record).await {
+            return self.turn_away(stream, close).await;
+        }
+        let gateway = &self.gateway;
+        let limits = Limits {
+            message_bytes_max: Some(gateway.config.message_bytes_max),
+            queue_bytes_max: gateway.config.queue_bytes_max,
+        };
+        let line = Arc::new(Line::new(limits.queue_bytes_max));
+        let greeting = Greeting {
+            socket: record.id,
+            instance: gateway.instance.clone(),
+            ping_interval_seconds: gateway.config.ping_interval.as_secs_f64(),
+        };
+        if !silent {
+            // First in the queue, and written only once the registry holds the socket.
+            let _ = line.send(greeting.hi(epoch_ms()));
+            let _ = line.send(frame::reset());
+        }
+        let socket = Arc::new(Socket::new(record.clone(), line.clone()));
+        let seat = gateway.courier.sockets.enter(socket.clone());
+        if matches!(gateway.courier.registry.register(record.clone()).await, Registered::Superseded) {
+            line.close(Close::Replaced);
+        }
+        announce(gateway, &record);
+        gateway.metrics.opened.inc();
+        gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
+        let session = Session::new(gateway.desk.clone(), socket, greeting);
+        let connection = Connection::new(stream, early, line, limits, session);
+        gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat));
+    }
+
+    /// Cap, duplicates and cool-down. Those who have to go are told; silent holders are found out.
+    async fn admit(&self, newcomer: &Arc<SocketRecord>) -> Result<(), Close> {
+        let gateway = &self.gateway;
+        let cap = gateway.config.cap;
+        let mut probed = false;
+        loop {
+            match gateway.courier.registry.admit(newcomer, cap).await {
+                Admission::Welcome { replaced, evicted } => {
+                    for record in replaced {
+                        self.send_away(&record, Close::Replaced).await;
+                    }
+                    for record in evicted {
+                        info!(user_id = record.user.as_ref().map(|user| user.as_str()), socket_id = %record.id, "{TOO_MANY_CONNECTIONS}");
+                        self.send_away(&record, Close::TooManyConnections).await;
+                    }
+                    return Ok(());
+                }
+                Admission::CoolingDown => {
+                    gateway.metrics.rejected("cooling_down");
+                    return Err(Close::TooManyConnections);
+                }
+                Admission::Full { holders } if !probed => {
+                    probed = true;
+                    self.probe(&holders).await;
+                }
+                Admission::Full { .. } => {
+                    gateway.metrics.rejected("already_connected");
+                    return Err(Close::AlreadyConnected);
+                }
+            }
+        }
+    }
+
+    async fn send_away(&self, record: &SocketRecord, close: Close) {
+        if let Some(socket) = self.gateway.courier.sockets.get(record.id) {
+            self.gateway.courier.close(&socket, close).await;
+        }
+    }
+
+    /// Pings the holders and ends those that stay silent, so that a half-open connection locks
+    /// nobody out. Returns as soon as all have spoken.
+    async fn probe(&self, holders: &[Arc<SocketRecord>]) {
+        let sockets = &self.gateway.courier.sockets;
+        let asked_at = crate::clock::now_ms();
+        let mut silent: Vec<_> = holders.iter().filter_map(|record| sockets.get(record.id)).collect();
+        silent.iter().for_each(|socket| socket.line.ping(asked_at));
+        let until = Instant::now() + PROBE;
+        while !silent.is_empty() && Instant::now() < until {
+            sleep(PROBE_LOOK).await;
+            silent.retain(|socket| !socket.line.heard_since(asked_at));
+        }
+        for socket in silent {
+            self.gateway.courier.close(&socket, Close::PingTimeout).await;
+        }
+    }
+
+    /// A socket that exists only to be closed with a reason that a browser can read.
+    async fn turn_away(self, stream: TcpStream, close: Close) {
+        let limits = Limits { message_bytes_max: Some(1024), queue_bytes_max: 1024 };
+        let connection = Connection::new(stream, Bytes::new(), Arc::new(Line::new(1024)), limits, Deaf);
+        info!(request_id = self.request_id, "WebSocket closed: {} {}", close.code(), close.reason());
+        connection.farewell(&End::Ours(close)).await;
+    }
+}
+
+/// The conversation of a socket that is not served.
+struct Deaf;
+
+impl Conversation for Deaf {
+    fn hear(&mut self, _: crate::socket::Said) -> crate::socket::Reaction {
+        crate::socket::Reaction::Silence
+    }
+
+    fn panicked(&mut self) -> String {
+        crate::http::request_id()
+    }
+}
+
+/// The long-lived task: serve, then part.
+async fn live(gateway: Arc<Gateway>, mut connection: Connection<TcpStream, Session>, seat: Seat) {
+    let end = connection.serve().await;
+    Box::pin(part(gateway, connection, seat, end)).await;
+}
+
+async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>, seat: Seat, end: End) {
+    let record = seat.socket.record();
+    let ending = end.ending();
+    gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
+    drop(seat);
+    gateway.metrics.closed.get_or_create(&CauseLabel { cause: ending.cause.as_str() }).inc();
+    let age_ms = epoch_ms().saturating_sub(record.connected_at);
+    gateway.metrics.age_seconds.observe(age_ms as f64 / 1000.0);
+    if let Cause::ConnectionLost | Cause::ProtocolError | Cause::InstanceCrash = ending.cause {
+        warn!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket error: {}", ending.reason);
+    }
+    info!(
+        socket_id = %record.id,
+        cause = ending.cause.as_str(),
+        age_ms,
+        "WebSocket closed: {} {}", ending.code.map_or("without a close frame".into(), |code| code.to_string()), ending.reason,
+    );
+    if let Some(user) = &record.user {
+        info!(user_id = user.as_str(), socket_id = %record.id, code = ending.code, "User disconnected");
+    }
+    connection.farewell(&end).await;
+}
+
+fn announce(gateway: &Gateway, record: &SocketRecord) {
+    let sockets = &gateway.courier.sockets;
+    let total = sockets.len();
+    info!("✅ Socket {} added. Total active: {total}", record.id);
+    info!(socket_id = %record.id, address = %record.address, "WebSocket opened");
+    if let Some(user) = &record.user {
+        let connections =
+            if enabled!(Level::INFO) { sockets.members(registry::Group::User(user.clone()).key()).len() } else { 0 };
+        info!(user_id = user.as_str(), socket_id = %record.id, user_connections = connections, "User connected");
+    }
+    if enabled!(Level::DEBUG) {
+        let ids: Vec<_> =
+            sockets.walk(SocketId::FIRST, IDS_LOGGED_MAX).iter().map(|socket| socket.id().to_string()).collect();
+        debug!("🔌 Active socket IDs: {ids:?}{}", if total > ids.len() { " …" } else { "" });
+    }
+}

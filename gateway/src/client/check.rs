@@ -1,0 +1,62 @@
+//! `holdfast check`: the configuration in force, where each value comes from, every problem.
+
+use super::exit;
+use crate::config::{
+    Reading,
+    settings::{Kind, SETTINGS},
+    sources::Source,
+};
+use serde_json::{Map, Value, json};
+use std::process::ExitCode;
+
+/// Shows it; 78 if it would not start with it.
+#[allow(clippy::print_stdout)]
+pub fn run(reading: &Reading, as_json: bool) -> ExitCode {
+    let faults = reading.config.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+    let rows = rows(reading);
+    if as_json {
+        let settings: Map<String, Value> = rows
+            .into_iter()
+            .map(|row| (row.name.to_owned(), json!({ "value": row.value, "source": row.source.to_string() })))
+            .collect();
+        let problems: Vec<_> = faults
+            .iter()
+            .map(|fault| json!({ "setting": fault.setting, "value": fault.value, "fix": fault.fix }))
+            .collect();
+        let valid = problems.is_empty();
+        println!(
+            "{:#}",
+            json!({ "valid": valid, "version": crate::gateway::VERSION, "settings": settings, "problems": problems, "warnings": reading.sources.warnings })
+        );
+    } else {
+        for row in rows {
+            let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
+            println!("{:<22} {value:<30} {}", row.name, row.source);
+        }
+        reading.sources.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        faults.iter().for_each(|fault| println!("problem: {fault}"));
+        if faults.is_empty() {
+            println!("ok");
+        }
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::CONFIGURATION) }
+}
+
+struct Row<'a> {
+    name: &'static str,
+    value: String,
+    source: &'a Source,
+}
+
+fn rows(reading: &Reading) -> Vec<Row<'_>> {
+    let given = SETTINGS.iter().filter_map(|setting| Some((setting, reading.sources.get(setting.name)?)));
+    let rows = given.map(|(setting, given)| Row {
+        name: setting.name,
+        value: match given.text.is_empty() {
+            false if setting.kind == Kind::Secret => "***".into(),
+            _ => given.text.clone(),
+        },
+        source: &given.source,
+    });
+    rows.collect()
+}

@@ -1,0 +1,158 @@
+//! `holdfast serve`: configuration, start, say every address, wait for a signal, drain, exit code.
+
+use super::exit;
+use crate::{
+    config::{Config, Reading, sources::Environment},
+    gateway::{Gateway, VERSION},
+    listener::{self, Listener},
+    log::Log,
+    manager::Manager,
+};
+use std::{process::ExitCode, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Serves until it is told to stop. `reread` reads the configuration again, on SIGHUP.
+#[allow(clippy::print_stderr)]
+pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) -> ExitCode {
+    let mut config = match reading.config {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!(
+                "holdfast cannot start, {} to mend:",
+                if faults.len() == 1 { "one thing" } else { "several things" }
+            );
+            faults.iter().for_each(|fault| eprintln!("  {fault}"));
+            return ExitCode::from(exit::CONFIGURATION);
+        }
+    };
+    let manager = Manager::from_env(env);
+    config.drain_timeout = manager.drain_timeout(config.drain_timeout);
+    let open_files = listener::raise_open_files();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    runtime.block_on(async {
+        let listener = match Listener::bind(&config.host, config.port) {
+            Ok(listener) => listener,
+            Err(sentence) => {
+                eprintln!("{sentence}");
+                return ExitCode::from(exit::FAILED);
+            }
+        };
+        let log = Log::start(config.log_format, &config.live.log_filter);
+        reading.sources.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let gateway = Gateway::new(config, &listener, &log);
+        report_panics(&gateway);
+        greet(&gateway, &listener, open_files);
+        serve(&gateway, listener, &log, &manager, reread).await
+    })
+}
+
+async fn serve(
+    gateway: &Arc<Gateway>,
+    listener: Listener,
+    log: &Log,
+    manager: &Manager,
+    reread: impl Fn() -> Reading,
+) -> ExitCode {
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let signals = async {
+        let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+        else {
+            error!("signals cannot be received; stop this process with SIGKILL");
+            return std::future::pending().await;
+        };
+        ready(manager);
+        loop {
+            tokio::select! {
+                _ = hup.recv() => { reload(gateway, log, reread()); continue }
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            match stop.is_cancelled() {
+                true => hurry.cancel(),
+                false => {
+                    info!("asked to stop; draining (a second signal ends at once)");
+                    manager.stopping();
+                    stop.cancel();
+                }
+            }
+        }
+    };
+    tokio::select! {
+        served = gateway.run(listener, stop.clone(), hurry.clone()) => match served {
+            Ok(()) => {
+                info!("stopped");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                error!("{error}");
+                ExitCode::from(exit::FAILED)
+            }
+        },
+        () = signals => ExitCode::from(exit::FAILED),
+    }
+}
+
+/// Origins, tokens and the log level; what else has changed waits for a restart.
+fn reload(gateway: &Gateway, log: &Log, reading: Reading) {
+    match reading.config {
+        Ok(Config { live, .. }) => {
+            log.set_filter(&live.log_filter);
+            gateway.live.store(Arc::new(live));
+            info!("reloaded origins, tokens and log level");
+        }
+        Err(faults) => {
+            let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            error!("not reloaded, the configuration before stays in force: {faults}");
+        }
+    }
+}
+
+/// A panic is a bug that ends one request or one connection; it is counted, and told in one line.
+fn report_panics(gateway: &Arc<Gateway>) {
+    let metrics = gateway.metrics.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panics.inc();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        // Not the message: it may hold what a client sent.
+        error!("panicked at {place}; this is a bug of Holdfast");
+    }));
+}
+
+#[allow(clippy::print_stdout)]
+fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
+    let at = listener.address;
+    let live = gateway.live.load();
+    let api = match (&live.api_token, &live.admin_token) {
+        (None, None) => "protected mode: only direct calls to localhost; set API_TOKEN to open it".to_owned(),
+        (None, Some(_)) => "ADMIN_TOKEN for what reveals or changes the fleet, localhost for the rest".to_owned(),
+        (Some(_), _) => "API_TOKEN is wanted".to_owned(),
+    };
+    println!("holdfast {VERSION}, instance {}", gateway.instance);
+    println!("  websocket       ws://{at}/ws  /ws/{{code}}  /websocket  /connect");
+    println!("  http            http://{at}  (/health  /metrics  /openapi.json)");
+    println!("  registry        in memory, one instance");
+    println!("  authentication  none: every client is believed");
+    println!("  http api        {api}");
+    println!("  answered alone  {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
+    println!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
+    println!("try it:");
+    println!("  npx wscat -c \"ws://{at}/ws?user_id=test123\"");
+    println!(
+        "  curl -X POST http://{at}/sse/push -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"
+    );
+}
+
+#[allow(clippy::print_stdout)]
+fn ready(manager: &Manager) {
+    println!("ready");
+    manager.ready();
+}

@@ -1,0 +1,25 @@
+//! `holdfast version`.
+
+use crate::{frame, gateway::VERSION};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Says what this is.
+#[allow(clippy::print_stdout)]
+pub fn run(as_json: bool) -> ExitCode {
+    match as_json {
+        false => println!("holdfast {VERSION}"),
+        true => println!(
+            "{}",
+            json!({
+                "name": "holdfast",
+                "version": VERSION,
+                "commit": option_env!("HOLDFAST_COMMIT"),
+                "protocol": frame::VERSION,
+                "platform": format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+                "registries": ["memory"],
+            })
+        ),
+    }
+    ExitCode::SUCCESS
+}

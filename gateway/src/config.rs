@@ -1,0 +1,343 @@
+//! Environment, flags and file become one `Config`, or every problem at once.
+
+pub mod settings;
+pub mod sources;
+pub mod value;
+
+use crate::admission::origin::Origins;
+use ipnet::IpNet;
+use regex_lite::Regex;
+use registry::{Cap, Policy};
+use sources::{Environment, Fault, Sources};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroUsize, time::Duration};
+use value::{Rate, Secret};
+
+/// What `/ws` may be told to require.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Required {
+    pub user: bool,
+    pub store: bool,
+    pub room: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What can change while the process runs, by SIGHUP.
+#[derive(Debug, Clone)]
+pub struct Live {
+    pub origins: Origins,
+    pub api_token: Option<Secret>,
+    pub admin_token: Option<Secret>,
+    /// A filter that `tracing_subscriber::EnvFilter` reads.
+    pub log_filter: String,
+}
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub host: String,
+    pub port: u16,
+    pub instance: Option<String>,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    pub required: Required,
+    pub code_pattern: Regex,
+    pub cap: Cap,
+    pub sockets_max: Option<NonZeroUsize>,
+    pub message_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub queue_bytes_max: usize,
+    pub rooms_max: usize,
+    pub trusted_proxies: Vec<IpNet>,
+    pub why_ttl: Duration,
+    pub drain_timeout: Duration,
+    pub rate_connect: Option<Rate>,
+    pub rate_messages: Option<Rate>,
+    pub sockets_min: Option<usize>,
+    pub canary: bool,
+    pub public_accounts: Vec<String>,
+    pub log_format: LogFormat,
+    pub live: Live,
+}
+
+/// What reading a configuration comes to. The sources are there in either case, for `check`.
+pub struct Reading {
+    pub sources: Sources,
+    pub config: Result<Config, Vec<Fault>>,
+}
+
+/// Reads everything.
+pub fn read(flags: &BTreeMap<String, String>, file: Option<&str>, env: &Environment) -> Reading {
+    let mut sources = Sources::collect(flags, file, env);
+    let mut reader = Reader { faults: std::mem::take(&mut sources.faults), warnings: Vec::new(), sources: &sources };
+    let config = reader.config();
+    let Reader { faults, warnings, .. } = reader;
+    sources.warnings.extend(warnings);
+    let config = match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(faults),
+    };
+    Reading { sources, config }
+}
+
+/// Reads value after value and collects what is wrong, instead of stopping at the first.
+struct Reader<'a> {
+    sources: &'a Sources,
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Option<Config> {
+        let debug = self.debug();
+        let ping_interval = self.positive("WS_PING_INTERVAL");
+        let ping_timeout = self.positive("WS_PING_TIMEOUT");
+        let port = self.parsed("PORT", |text| text.parse().map_err(|_| "a port from 0 to 65535 is wanted".into()));
+        let code_pattern = self.parsed("WS_CODE_PATTERN", |text| {
+            Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))
+        });
+        let sockets_per_user = self.number("MAX_SOCKETS_PER_USER");
+        let policy = match self.text("DUPLICATE_POLICY").to_ascii_lowercase().as_str() {
+            "evict-oldest" => Some(Policy::EvictOldest),
+            "reject" => Some(Policy::Reject),
+            _ => self.fault("DUPLICATE_POLICY", "evict-oldest or reject is wanted"),
+        };
+        let log_format = match self.text("LOG_FORMAT").to_ascii_lowercase().as_str() {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => self.fault("LOG_FORMAT", "text or json is wanted"),
+        };
+        if !self.text("AUTH").eq_ignore_ascii_case("none") {
+            self.fault::<()>("AUTH", "this version knows only none: every client is believed");
+        }
+        let required = self.required();
+        let origins = self.origins();
+        let log_filter = self.log_filter(debug);
+        let trusted_proxies = self.trusted_proxies();
+        let message_bytes_max = self.parsed("MAX_MESSAGE_BYTES", value::size);
+        let body_bytes_max = self.parsed("MAX_BODY_BYTES", value::size);
+        let queue_bytes_max = self.parsed("MAX_QUEUE_BYTES", value::size);
+        let rooms_max = self.number("MAX_ROOMS");
+        let sockets_max = self.optional("MAX_SOCKETS", |text| {
+            text.parse::<NonZeroUsize>().map_err(|_| "a number above 0 is wanted".into())
+        });
+        let sockets_min =
+            self.optional("MIN_SOCKETS", |text| text.parse::<usize>().map_err(|_| "a whole number is wanted".into()));
+        let why_ttl = self.positive("WHY_TTL");
+        let drain_timeout = self.parsed("DRAIN_TIMEOUT", value::duration);
+        let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
+        let rate_messages = self.optional("RATE_MESSAGES", value::rate).map(Option::flatten);
+        let canary = self.parsed("CANARY", value::flag);
+        Some(Config {
+            host: self.text("HOST").to_owned(),
+            port: port?,
+            instance: Some(self.text("INSTANCE").to_owned()).filter(|name| !name.is_empty()),
+            ping_interval: ping_interval?,
+            ping_timeout: ping_timeout?,
+            required: required?,
+            code_pattern: code_pattern?,
+            cap: Cap { sockets_max: sockets_per_user?, policy: policy? },
+            sockets_max: sockets_max?,
+            message_bytes_max: message_bytes_max?,
+            body_bytes_max: body_bytes_max?,
+            queue_bytes_max: queue_bytes_max?,
+            rooms_max: rooms_max?,
+            trusted_proxies: trusted_proxies?,
+            why_ttl: why_ttl?,
+            drain_timeout: drain_timeout?,
+            rate_connect: rate_connect?,
+            rate_messages: rate_messages?,
+            sockets_min: sockets_min?,
+            canary: canary?,
+            public_accounts: value::list(self.text("PUBLIC_ACCOUNTS")),
+            log_format: log_format?,
+            live: Live {
+                origins: origins?,
+                api_token: self.secret("API_TOKEN"),
+                admin_token: self.secret("ADMIN_TOKEN"),
+                log_filter: log_filter?,
+            },
+        })
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.sources.get(name).map_or("", |given| given.text.trim())
+    }
+
+    fn fault<T>(&mut self, name: &str, fix: impl Into<String>) -> Option<T> {
+        let value = Some(self.text(name).to_owned());
+        self.faults.push(Fault { setting: name.into(), value, fix: fix.into() });
+        None
+    }
+
+    fn parsed<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match parse(self.text(name)) {
+            Ok(value) => Some(value),
+            Err(fix) => self.fault(name, fix),
+        }
+    }
+
+    fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        match self.text(name) {
+            "" => Some(None),
+            _ => self.parsed(name, parse).map(Some),
+        }
+    }
+
+    fn number(&mut self, name: &str) -> Option<usize> {
+        self.parsed(name, |text| text.parse().map_err(|_| "a whole number is wanted".into()))
+    }
+
+    fn positive(&mut self, name: &str) -> Option<Duration> {
+        self.parsed(name, |text| match value::duration(text)? {
+            span if span < Duration::from_millis(100) => Err("at least 100ms is wanted".into()),
+            span => Ok(span),
+        })
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(Secret::new)
+    }
+
+    fn required(&mut self) -> Option<Required> {
+        let mut required = Required::default();
+        for name in value::list(self.text("WS_REQUIRE")) {
+            match name.as_str() {
+                "user_id" => required.user = true,
+                "store_id" => required.store = true,
+                "room_id" => required.room = true,
+                "none" => {}
+                _ => return self.fault("WS_REQUIRE", format!("{name} is none of user_id, store_id, room_id")),
+            }
+        }
+        Some(required)
+    }
+
+    fn origins(&mut self) -> Option<Origins> {
+        let (origins, faults, warnings) = Origins::parse(&value::list(self.text("CORS_ORIGINS")));
+        self.warnings.extend(warnings);
+        match faults.is_empty() {
+            true => Some(origins),
+            false => self.fault(
+                "CORS_ORIGINS",
+                format!(
+                    "invalid: {}; write origins as https://app.example.com, https://*.example.com or *",
+                    faults.join(", ")
+                ),
+            ),
+        }
+    }
+
+    fn trusted_proxies(&mut self) -> Option<Vec<IpNet>> {
+        let mut nets = Vec::new();
+        for part in value::list(self.text("TRUSTED_PROXIES")) {
+            match part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(net) => nets.push(net),
+                Err(_) => {
+                    return self
+                        .fault("TRUSTED_PROXIES", format!("{part} is no address and no network such as 10.0.0.0/8"));
+                }
+            }
+        }
+        Some(nets)
+    }
+
+    /// Process managers and Node tools put a `DEBUG` of their own into the environment.
+    fn debug(&mut self) -> bool {
+        let text = self.text("DEBUG").to_owned();
+        value::flag(&text).unwrap_or_else(|_| {
+            self.warnings.push(format!("DEBUG={text} is no boolean and is ignored"));
+            false
+        })
+    }
+
+    fn log_filter(&mut self, debug: bool) -> Option<String> {
+        let text = if debug { "debug" } else { self.text("LOG_LEVEL") };
+        let mut filter = Vec::new();
+        for part in value::list(text) {
+            let (module, level) = part.rsplit_once('=').unwrap_or(("", &part));
+            let level = match level.to_ascii_lowercase().as_str() {
+                "critical" | "fatal" | "error" => "error",
+                "warning" | "warn" => "warn",
+                "info" | "notice" => "info",
+                "debug" => "debug",
+                "trace" => "trace",
+                "off" => "off",
+                _ => return self.fault("LOG_LEVEL", "error, warn, info, debug or trace is wanted"),
+            };
+            let well_formed = module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'_');
+            match module {
+                "" => filter.push(level.to_owned()),
+                _ if well_formed => filter.push(format!("{module}={level}")),
+                _ => return self.fault("LOG_LEVEL", "write modules as gateway::http=debug"),
+            }
+        }
+        Some(filter.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<const N: usize>(pairs: [(&str, &str); N]) -> Environment {
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn from_env<const N: usize>(pairs: [(&str, &str); N]) -> Reading {
+        read(&BTreeMap::new(), None, &env(pairs))
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = from_env([]).config.unwrap();
+        assert_eq!((config.port, config.ping_interval), (8080, Duration::from_secs(30)));
+        assert_eq!((config.cap.sockets_max, config.message_bytes_max), (5, 65536));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_and_no_secret_with_them() {
+        let reading = from_env([
+            ("PORT", "eighty"),
+            ("WS_PING_INTERVAL", "often"),
+            ("CORS_ORIGINS", "localhost,invalid-url"),
+            ("API_TOKEN", "hush"),
+            ("REDIS_URL", "redis://:hush@h"),
+        ]);
+        let faults = reading.config.unwrap_err();
+        let names: Vec<_> = faults.iter().map(|fault| fault.setting.as_str()).collect();
+        assert_eq!(names, ["REDIS_URL", "WS_PING_INTERVAL", "PORT", "CORS_ORIGINS"]);
+        assert!(faults[3].fix.contains("localhost, invalid-url"), "{}", faults[3]);
+        assert!(!format!("{faults:?}").contains("hush"));
+    }
+
+    #[test]
+    fn the_prefixed_name_beats_the_bare_one_and_a_flag_beats_both() {
+        let env = env([("PORT", "1"), ("HOLDFAST_PORT", "2")]);
+        assert_eq!(read(&BTreeMap::new(), None, &env).config.unwrap().port, 2);
+        let flags = BTreeMap::from([("PORT".to_owned(), "3".to_owned())]);
+        assert_eq!(read(&flags, None, &env).config.unwrap().port, 3);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
+        let reading = from_env([("HOLDFAST_PROT", "1"), ("DEBUG", "express:*")]);
+        assert!(reading.config.is_ok());
+        assert!(reading.sources.warnings[0].contains("HOLDFAST_PORT"), "{:?}", reading.sources.warnings);
+        assert!(reading.sources.warnings[1].contains("express:*"));
+    }
+
+    /// Checklist 255.
+    #[test]
+    fn log_levels_in_the_spellings_of_other_worlds() {
+        let filter = |text| from_env([("LOG_LEVEL", text)]).config.unwrap().live.log_filter;
+        assert_eq!(filter("WARNING"), "warn");
+        assert_eq!(filter("Critical"), "error");
+        assert_eq!(filter("info,gateway::http=DEBUG"), "info,gateway::http=debug");
+        assert!(from_env([("LOG_LEVEL", "loud")]).config.is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! The table of settings: name, kind, default, meaning. Flags, help, `holdfast check` and the
+//! README are made from it.
+
+/// What a value has to look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Number,
+    Duration,
+    Size,
+    Rate,
+    Flag,
+    List,
+    OneOf(&'static [&'static str]),
+    /// Text that is never shown, and that can also be given as a file by `<NAME>_FILE`.
+    Secret,
+}
+
+/// One setting, in one of its three spellings; the others follow from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Empty where there is none; `shown` says then what happens.
+    pub default: &'static str,
+    pub shown: &'static str,
+    pub meaning: &'static str,
+}
+
+impl Setting {
+    /// `--ws-ping-interval`, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.to_lowercase().replace('_', "-")
+    }
+
+    /// `ws_ping_interval`, as in the file.
+    pub fn key(&self) -> String {
+        self.name.to_lowercase()
+    }
+
+    /// The default, for people.
+    pub fn default_shown(&self) -> &'static str {
+        if self.shown.is_empty() { self.default } else { self.shown }
+    }
+}
+
+const fn setting(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, kind, default, shown: "", meaning }
+}
+
+const fn unset(name: &'static str, kind: Kind, shown: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, kind, default: "", shown, meaning }
+}
+
+use Kind::{Duration, Flag, List, Number, OneOf, Rate, Secret, Size, Text};
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    setting("HOST", Text, "127.0.0.1", "address of the listener"),
+    setting("PORT", Number, "8080", "port of the listener; `0` picks a free one and prints it"),
+    unset(
+        "INSTANCE",
+        Text,
+        "host name and port",
+        "the name people see; the process adds a fresh mark to it at every start",
+    ),
+    unset("CORS_ORIGINS", List, "local origins, any port", "exact origins, `https://*.example.com`, or `*`"),
+    setting("WS_PING_INTERVAL", Duration, "30s", "how often a socket is pinged"),
+    setting(
+        "WS_PING_TIMEOUT",
+        Duration,
+        "10s",
+        "a socket silent for interval + timeout is dead; one whose unsent bytes do not move for this long is closed 4101",
+    ),
+    unset("WS_REQUIRE", List, "none", "what `/ws` must be given: `user_id`, `store_id`, `room_id`"),
+    setting("WS_CODE_PATTERN", Text, "^[A-Za-z0-9]{5}$", "what `/ws/{code}` accepts"),
+    setting("MAX_SOCKETS_PER_USER", Number, "5", "over all instances; `0` means no cap"),
+    setting(
+        "DUPLICATE_POLICY",
+        OneOf(&["evict-oldest", "reject"]),
+        "evict-oldest",
+        "who goes when a user has too many: the oldest, or the newcomer (1008)",
+    ),
+    unset("MAX_SOCKETS", Number, "95 % of the open-file limit", "sockets of this instance; beyond it 503"),
+    setting("MAX_MESSAGE_BYTES", Size, "64KiB", "largest message of a client"),
+    setting("MAX_BODY_BYTES", Size, "1MiB", "largest HTTP body"),
+    setting("MAX_QUEUE_BYTES", Size, "1MiB", "unsent bytes per socket; what does not fit is refused"),
+    setting("MAX_ROOMS", Number, "100", "rooms per socket"),
+    setting("AUTH", OneOf(&["none"]), "none", "how clients prove who they are"),
+    unset("API_TOKEN", Secret, "unset: only this machine may call", "bearer token of the server plane"),
+    unset("ADMIN_TOKEN", Secret, "as API_TOKEN", "bearer token for what changes or reveals the fleet"),
+    setting("TRUSTED_PROXIES", List, "127.0.0.0/8,::1/128", "peers whose `X-Forwarded-For` and `X-User-ID` count"),
+    setting("WHY_TTL", Duration, "10m", "how long a verdict is kept after the end of a socket"),
+    setting("DRAIN_TIMEOUT", Duration, "10s", "how long a stopping instance takes to part with its sockets at most"),
+    unset("RATE_CONNECT", Rate, "off", "handshakes per address, such as `20/s`; over it 429"),
+    setting("RATE_MESSAGES", Rate, "100/s", "frames per socket, or `off`; over it close 4429"),
+    unset("MIN_SOCKETS", Number, "off", "alarm when the fleet holds fewer"),
+    setting("CANARY", Flag, "false", "a mark on this instance, in `/api/instances` and metrics"),
+    unset("PUBLIC_ACCOUNTS", List, "none", "accounts that a pushed message reaches by @mention"),
+    setting(
+        "LOG_LEVEL",
+        Text,
+        "info",
+        "`error`, `warn`, `info`, `debug`, `trace`, in any case, or a list of `module=level`",
+    ),
+    setting("LOG_FORMAT", OneOf(&["text", "json"]), "text", "how a log line looks"),
+    setting("DEBUG", Flag, "false", "`true` is `LOG_LEVEL=debug`"),
+];
+
+/// Settings of the contract that this version cannot honour. Taking one silently would be a lie:
+/// whoever sets `REDIS_URL` believes that several instances work together.
+pub const NOT_YET: &[&str] = &[
+    "REDIS_URL",
+    "NAMESPACE",
+    "API_KEYS_FILE",
+    "JWT_SECRET",
+    "JWT_PUBLIC_KEY",
+    "JWKS_URL",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "SESSION_URL",
+    "SESSION_COOKIE",
+    "CONNECT_URL",
+    "MESSAGE_URL",
+    "EVENTS_URL",
+    "HOOK_SECRET",
+    "HOOK_TIMEOUT",
+    "PROXY_PROTOCOL",
+    "CALL_TIMEOUT",
+    "QUEUE_TTL",
+    "RESUME_WINDOW",
+    "DURABILITY",
+    "RESUME_SECRET",
+];
+
+/// The table for the README.
+pub fn markdown() -> String {
+    let mut table = String::from("| setting | default | meaning |\n|---|---|---|\n");
+    for setting in SETTINGS {
+        let default = match setting.shown {
+            "" => format!("`{}`", setting.default),
+            shown => shown.to_owned(),
+        };
+        table.push_str(&format!("| `{}` | {default} | {} |\n", setting.name, setting.meaning));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `BLESS=1 cargo test` writes the table anew.
+    #[test]
+    fn the_readme_shows_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = readme.split_once("<!-- settings -->\n").unwrap();
+        let (shown, after) = rest.split_once("<!-- /settings -->").unwrap();
+        if std::env::var_os("BLESS").is_some() {
+            let fresh = format!("{before}<!-- settings -->\n{}<!-- /settings -->{after}", markdown());
+            std::fs::write(path, fresh).unwrap();
+        } else {
+            assert_eq!(shown, markdown(), "run BLESS=1 cargo test -p holdfast readme");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Delivering: here, or nowhere. The one place that decides where a frame goes, and the one place
+//! where a socket is told to go.
+
+use crate::{
+    close::Close,
+    outbox::Refused,
+    sockets::{Socket, Sockets},
+};
+use bytes::Bytes;
+use registry::{Group, Lookup, Registry, SocketId, SocketRecord, Verdict};
+use std::sync::Arc;
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Sockets that were meant.
+    pub matched: usize,
+    /// Sockets whose queue took it.
+    pub delivered: usize,
+    /// Sockets whose queue had no room; nothing was written there.
+    pub full: usize,
+}
+
+/// Whom a frame is for.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Group(Group),
+    All,
+}
+
+/// Sockets looked at in one go, so that no walk over all of them holds the table for long.
+const SLICE: usize = 1024;
+
+/// Delivers. Cheap to clone.
+#[derive(Clone)]
+pub struct Courier {
+    pub sockets: Arc<Sockets>,
+    pub registry: Registry,
+}
+
+impl Courier {
+    /// The socket, or the true reason why it is not there.
+    pub async fn find(&self, asked: &str) -> Result<Arc<Socket>, Verdict> {
+        let here = |id| self.sockets.get(id);
+        if let Some(socket) = SocketId::parse(asked).and_then(here) {
+            return Ok(socket);
+        }
+        match self.registry.lookup(asked).await {
+            Lookup::Gone(verdict) => Err(verdict),
+            // The row outlives the seat only while its own task is between two steps.
+            Lookup::Live(record) => here(record.id).ok_or_else(|| Verdict {
+                asked: asked.into(),
+                gone: registry::Gone::Forgotten,
+                since: std::time::Duration::ZERO,
+            }),
+        }
+    }
+
+    /// One frame to one named socket.
+    pub async fn to_socket(&self, asked: &str, frame: Bytes) -> Result<Receipt, Verdict> {
+        let socket = self.find(asked).await?;
+        match socket.line.send(frame) {
+            Ok(()) => Ok(Receipt { matched: 1, delivered: 1, full: 0 }),
+            Err(Refused::Full) => Ok(Receipt { matched: 1, delivered: 0, full: 1 }),
+            Err(Refused::Closing) => Err(match self.registry.lookup(asked).await {
+                Lookup::Gone(verdict) => verdict,
+                Lookup::Live(_) => return Ok(Receipt { matched: 1, delivered: 0, full: 0 }),
+            }),
+        }
+    }
+
+    /// One frame to everybody meant but `except`; encoded once, whoever they are.
+    pub fn to_many(&self, target: &Target, except: Option<SocketId>, frame: &Bytes) -> Receipt {
+        let mut receipt = Receipt::default();
+        self.each(target, |socket| {
+            if except == Some(socket.id()) {
+                return;
+            }
+            receipt.matched += 1;
+            match socket.line.send(frame.clone()) {
+                Ok(()) => receipt.delivered += 1,
+                Err(Refused::Full) => receipt.full += 1,
+                Err(Refused::Closing) => receipt.matched -= 1,
+            }
+        });
+        receipt
+    }
+
+    /// Tells a socket to go. Its verdict stands at once; its own task does the rest.
+    pub async fn close(&self, socket: &Socket, close: Close) -> bool {
+        let ending = close.ending();
+        let told = socket.line.close(close);
+        if told {
+            let record = socket.record();
+            self.registry.unregister(record.id, record.session, ending).await;
+        }
+        told
+    }
+
+    /// Replaces what a socket says of itself, here and in the registry. Two changes at once may
+    /// reach the registry in either order, so whoever finds a later one there sends that too.
+    pub async fn change(&self, socket: &Arc<Socket>, change: impl FnOnce(&SocketRecord) -> Option<SocketRecord>) {
+        self.sockets.change(socket, change);
+        loop {
+            let record = socket.record();
+            self.registry.update(record.clone()).await;
+            if Arc::ptr_eq(&record, &socket.record()) {
+                break;
+            }
+        }
+    }
+
+    fn each(&self, target: &Target, mut act: impl FnMut(&Socket)) {
+        match target {
+            Target::Group(group) => self.sockets.members(group.key()).iter().for_each(|socket| act(socket)),
+            Target::All => {
+                let mut after = SocketId::FIRST;
+                loop {
+                    let slice = self.sockets.walk(after, SLICE);
+                    let Some(last) = slice.last() else { break };
+                    after = last.id();
+                    slice.iter().filter(|socket| socket.line.is_open()).for_each(|socket| act(socket));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The wire's words: what a client can say, and what it is told.
+
+use crate::{json, json::Members, wire};
+use bytes::Bytes;
+use registry::{RoomName, SocketId, StoreName, names};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// The version of this wire, as `hi` says it.
+pub const VERSION: &str = "1";
+/// What a client whose frame failed is told, whatever the reason; the reason is in `detail`.
+pub const ERROR_MESSAGE: &str = "An error occurred while processing your action";
+
+/// The member that carried the verb; the answer uses the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Type,
+    Evt,
+}
+
+impl Key {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Type => "type",
+            Self::Evt => "evt",
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum Ask<'a> {
+    Ping {
+        id: Option<&'a RawValue>,
+        t: Option<&'a RawValue>,
+    },
+    Hi {
+        version: Option<String>,
+    },
+    GetSocketId,
+    SelectStore(StoreName),
+    Join(RoomName),
+    Leave(RoomName),
+    Publish {
+        room: RoomName,
+        data: &'a RawValue,
+    },
+    Request,
+    /// `progress`, `reply` or `failed`: words about a call.
+    OfCall,
+    Ack,
+    Unknown(String),
+}
+
+impl Ask<'_> {
+    /// A word for metrics; there are only so many.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Ping { .. } => "ping",
+            Self::Hi { .. } => "hi",
+            Self::GetSocketId => "get_socket_id",
+            Self::SelectStore(_) => "select_store",
+            Self::Join(_) => "join",
+            Self::Leave(_) => "leave",
+            Self::Publish { .. } => "publish",
+            Self::Request => "request",
+            Self::OfCall => "call",
+            Self::Ack => "ack",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// The words of `error` frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    BadJson,
+    UnknownVerb,
+    Invalid,
+    NotInRoom,
+    TooMany,
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::UnknownVerb => "unknown_verb",
+            Self::Invalid => "invalid",
+            Self::NotInRoom => "not_in_room",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// One frame that could be read, as far as its verb.
+#[derive(Debug)]
+pub struct ClientFrame<'a> {
+    pub key: Key,
+    pub id: Option<&'a RawValue>,
+    /// What it asks for, or what is wrong with the way it asks.
+    pub ask: Result<Ask<'a>, (Code, String)>,
+}
+
+impl<'a> ClientFrame<'a> {
+    /// Reads one frame. Never fails: a frame that cannot be read is one that has to be answered.
+    pub fn read(text: &'a [u8]) -> Self {
+        let members = match Members::read(text) {
+            Ok(members) => members,
+            Err(fault) => return Self { key: Key::Type, id: None, ask: Err((Code::BadJson, fault.to_string())) },
+        };
+        let id = members.get("id");
+        let verb = ["type", "evt", "action"].into_iter().find_map(|key| members.get(key).map(|verb| (key, verb)));
+        let Some((key, verb)) = verb else {
+            let ask = match members.get("callId").or_else(|| members.get("correlation_id")) {
+                Some(_) => Ok(Ask::OfCall),
+                None => Err((Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into())),
+            };
+            return Self { key: Key::Type, id, ask };
+        };
+        let key = if key == "evt" { Key::Evt } else { Key::Type };
+        let ask = match json::text(verb) {
+            Some(verb) => ask(&verb, &members),
+            None => Err((Code::Invalid, "the verb is no text".into())),
+        };
+        Self { key, id, ask }
+    }
+}
+
+fn ask<'a>(verb: &str, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)> {
+    Ok(match verb {
+        "ping" => Ask::Ping { id: members.get("id"), t: members.get("t") },
+        "hi" => Ask::Hi { version: members.text("ver").map(Into::into) },
+        "getSocketId" => Ask::GetSocketId,
+        "selectStore" => Ask::SelectStore(store(members)?),
+        "join" => Ask::Join(room(members)?),
+        "leave" => Ask::Leave(room(members)?),
+        "publish" => Ask::Publish { room: room(members)?, data: members.get("data").unwrap_or(RawValue::NULL) },
+        "request" => Ask::Request,
+        "progress" | "reply" | "failed" => Ask::OfCall,
+        "ack" => Ask::Ack,
+        other => Ask::Unknown(other.to_owned()),
+    })
+}
+
+fn room(members: &Members<'_>) -> Result<RoomName, (Code, String)> {
+    let name = members.text("room").ok_or_else(|| (Code::Invalid, "room is missing or no text".to_owned()))?;
+    RoomName::parse(&name).map_err(|fault| invalid("room", fault))
+}
+
+fn store(members: &Members<'_>) -> Result<StoreName, (Code, String)> {
+    let data = members.get("data").and_then(|data| Members::read(data.get().as_bytes()).ok()).unwrap_or_default();
+    let name = data.text("storeId").or_else(|| data.text("store_id"));
+    let name = name.ok_or_else(|| (Code::Invalid, "data.storeId is missing or no text".to_owned()))?;
+    StoreName::parse(&name).map_err(|fault| invalid("data.storeId", fault))
+}
+
+fn invalid(what: &str, fault: names::NameFault) -> (Code, String) {
+    (Code::Invalid, format!("{what}: {fault}"))
+}
+
+/// The greeting, as far as it is the same at every time.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    pub socket: SocketId,
+    pub instance: String,
+    pub ping_interval_seconds: f64,
+}
+
+impl Greeting {
+    /// `hi`, with the time it is written at.
+    pub fn hi(&self, time: u64) -> Bytes {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Hi<'a> {
+            r#type: &'a str,
+            evt: &'a str,
+            ver: &'a str,
+            time: u64,
+            socket_id: String,
+            instance: &'a str,
+            resumed: bool,
+            ping_interval: serde_json::Number,
+            state: serde_json::Map<String, serde_json::Value>,
+        }
+        let seconds = self.ping_interval_seconds;
+        let whole = (seconds.fract() == 0.0).then(|| (seconds as u64).into());
+        frame(&Hi {
+            r#type: "hi",
+            evt: "hi",
+            ver: VERSION,
+            time,
+            socket_id: self.socket.to_string(),
+            instance: &self.instance,
+            resumed: false,
+            ping_interval: whole.or_else(|| serde_json::Number::from_f64(seconds)).unwrap_or_else(|| 0.into()),
+            state: serde_json::Map::new(),
+        })
+    }
+}
+
+/// Tells a client to load afresh: what was before is not continued.
+pub fn reset() -> Bytes {
+    wire::text(Bytes::from_static(br#"{"type":"reset"}"#))
+}
+
+/// The pings that are answered with no work behind them, and their answers.
+pub fn exact_pong(text: &[u8]) -> Option<Bytes> {
+    let pong: &'static [u8] = match text {
+        br#"{"evt":"ping"}"# => br#"{"evt":"pong"}"#,
+        br#"{"type":"ping"}"# | br#"{"action":"ping"}"# => br#"{"type":"pong"}"#,
+        _ => return None,
+    };
+    Some(wire::text(Bytes::from_static(pong)))
+}
+
+/// An answer under the asker's own key.
+pub struct Answer {
+    text: String,
+}
+
+impl Answer {
+    pub fn new(key: Key, verb: &str) -> Self {
+        Self { text: format!("{{\"{}\":{}", key.name(), quoted(verb)) }
+    }
+
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.text.push_str(&format!(",\"{name}\":{}", quoted(value)));
+        self
+    }
+
+    #[must_use]
+    pub fn with_raw(mut self, name: &str, value: Option<&RawValue>) -> Self {
+        if let Some(value) = value {
+            self.text.push_str(&format!(",\"{name}\":{}", value.get()));
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn with_data(mut self, name: &str, value: &str) -> Self {
+        self.text.push_str(&format!(",\"data\":{{\"{name}\":{}}}", quoted(value)));
+        self
+    }
+
+    pub fn encode(mut self) -> Bytes {
+        self.text.push('}');
+        wire::text(self.text)
+    }
+}
+
+/// What a client hears of a frame that failed.
+pub fn error(key: Key, code: Code, detail: &str, id: Option<&RawValue>) -> Bytes {
+    Answer::new(key, "error")
+        .with("code", code.name())
+        .with("message", ERROR_MESSAGE)
+        .with("detail", detail)
+        .with_raw("id", id)
+        .encode()
+}
+
+/// What the others in a room hear.
+pub fn message(room: &RoomName, from: SocketId, data: &RawValue) -> Bytes {
+    Answer::new(Key::Type, "message")
+        .with("room", room.as_str())
+        .with("from", &from.to_string())
+        .with_raw("data", Some(data))
+        .encode()
+}
+
+/// What an HTTP caller sends, `extra` members behind the data.
+pub fn sent(event: &str, data: &RawValue, extra: Option<(&str, &RawValue)>) -> Bytes {
+    let answer = Answer::new(Key::Type, event).with_raw("data", Some(data));
+    match extra {
+        Some((name, value)) => answer.with_raw(name, Some(value)).encode(),
+        None => answer.encode(),
+    }
+}
+
+/// The word before a drain's close: come back, and when.
+pub fn retry(after_ms: u64) -> Bytes {
+    wire::text(format!(r#"{{"type":"retry","afterMs":{after_ms}}}"#))
+}
+
+fn frame(value: &impl Serialize) -> Bytes {
+    // Our own structures always serialize.
+    wire::text(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_verb_is_the_first_of_type_evt_action() {
+        let read = |text: &'static str| ClientFrame::read(text.as_bytes());
+        let frame = read(r#"{"action":"leave","room":"r","type":"join"}"#);
+        assert!(matches!(frame.ask, Ok(Ask::Join(_))) && frame.key == Key::Type);
+        let frame = read(r#"{"evt":"getSocketId"}"#);
+        assert!(matches!(frame.ask, Ok(Ask::GetSocketId)) && frame.key == Key::Evt);
+        assert_eq!(read(r#"{"action":"ping"}"#).key, Key::Type);
+        assert!(matches!(read(r#"{"callId":"c_1","data":1}"#).ask, Ok(Ask::OfCall)));
+        assert!(matches!(read(r#"{"room":"r"}"#).ask, Err((Code::Invalid, _))));
+        assert!(matches!(read("no").ask, Err((Code::BadJson, _))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}") {
+            let frame = ClientFrame::read(text.as_bytes());
+            if let Err((code, detail)) = frame.ask {
+                prop_assert!(!error(frame.key, code, &detail, frame.id).is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Once a second: every socket's life is looked at, the lease renewed, the figures brought up to
+//! date. Nothing ticks per socket; this walk is all there is.
+
+use crate::{clock, close::Close, gateway::Gateway};
+use registry::{SocketId, lease::BEAT};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info};
+
+/// Sockets looked at before others may have the table.
+const SLICE: usize = 1024;
+/// After the start, sockets need a while to come back before their number means anything.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Beats until the instance ends.
+pub async fn run(gateway: Arc<Gateway>) {
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut alarm = Alarm::default();
+    let mut last = clock::now_ms();
+    loop {
+        beats.tick().await;
+        let now = clock::now_ms();
+        sweep(&gateway, last, now).await;
+        last = now;
+        gateway.connect_rate.forget_the_quiet();
+        gateway.courier.registry.announce(gateway.lease()).await;
+        let fleet = gateway.courier.registry.total().await;
+        gateway.metrics.fleet.set(fleet as i64);
+        alarm.look(&gateway, fleet);
+    }
+}
+
+/// Pings whose turn it is, and ends what is dead.
+async fn sweep(gateway: &Gateway, last: u32, now: u32) {
+    let interval = millis(gateway.config.ping_interval);
+    let timeout = millis(gateway.config.ping_timeout);
+    let (mut healthy, mut queued, mut after) = (0_i64, 0_usize, SocketId::FIRST);
+    loop {
+        let slice = gateway.courier.sockets.walk(after, SLICE);
+        let Some(end) = slice.last() else { break };
+        after = end.id();
+        for socket in &slice {
+            let line = &socket.line;
+            queued += line.unsent();
+            if line.silent_ms(now) > interval.saturating_add(timeout) {
+                gateway.courier.close(socket, Close::PingTimeout).await;
+            } else if line.stalled_ms(now) > timeout {
+                gateway.courier.close(socket, Close::TooSlow).await;
+            } else {
+                healthy += 1;
+                if its_turn(socket.id().spread(), interval, last, now) {
+                    line.ping(now);
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let here = gateway.courier.sockets.len();
+    let registered = gateway.courier.registry.total().await;
+    gateway.metrics.active.set(here as i64);
+    gateway.metrics.healthy.set(healthy);
+    gateway.metrics.queued_bytes.set(queued as i64);
+    gateway.metrics.drift.set(registered as i64 - healthy);
+}
+
+/// Each socket has its own phase, so that pings are spread over the interval and need no timer.
+fn its_turn(phase: u64, interval: u32, last: u32, now: u32) -> bool {
+    let interval = u64::from(interval.max(1));
+    let turns = |at: u32| (u64::from(at) + phase % interval) / interval;
+    turns(last) != turns(now)
+}
+
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Says once that too few are connected, and once that they are back.
+#[derive(Default)]
+struct Alarm {
+    seen_enough: bool,
+    seen_any: bool,
+    raised: bool,
+    empty: bool,
+}
+
+impl Alarm {
+    fn look(&mut self, gateway: &Gateway, fleet: usize) {
+        if gateway.draining.is_cancelled() {
+            return;
+        }
+        self.look_at_minimum(gateway, fleet);
+        self.seen_any |= fleet > 0;
+        let empty = self.seen_any && fleet == 0 && gateway.config.sockets_min.is_some();
+        if empty && !self.empty {
+            error!("🚨 No healthy sockets found!");
+        }
+        self.empty = empty;
+    }
+
+    fn look_at_minimum(&mut self, gateway: &Gateway, fleet: usize) {
+        let Some(min) = gateway.config.sockets_min else { return };
+        self.seen_enough |= fleet >= min;
+        let armed = self.seen_enough || Instant::now().duration_since(gateway.started) > GRACE;
+        // Hysteresis: a number that swings around the threshold does not raise it again and again.
+        let recovered = fleet >= min + min.div_ceil(20);
+        if !self.raised && armed && fleet < min {
+            self.raised = true;
+            error!("🚨 Socket count below threshold! {fleet} connected, MIN_SOCKETS is {min}");
+        } else if self.raised && recovered {
+            self.raised = false;
+            info!("socket count is back: {fleet} connected, MIN_SOCKETS is {min}");
+        }
+        gateway.metrics.below_minimum.set(i64::from(fleet < min));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_socket_has_its_turn_once_per_interval() {
+        for phase in [0, 1, 999, 29_999, u64::MAX] {
+            let turns = (0..60).filter(|s| its_turn(phase, 30_000, s * 1000, (s + 1) * 1000)).count();
+            assert_eq!(turns, 2, "{phase}");
+        }
+    }
+}

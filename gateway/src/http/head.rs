@@ -1,0 +1,115 @@
+//! The time a request's head may take. hyper has one limit for an idle connection and for a
+//! half-sent head; they mean opposite things. A kept-alive connection may rest for long, so that
+//! nginx's pool is not cut, but a head that has begun must be whole soon.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// From a head's first byte to its last.
+pub const HEAD: Duration = Duration::from_secs(5);
+/// How long a connection may rest between two requests.
+pub const IDLE: Duration = Duration::from_secs(75);
+
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Odd while a request is being served, even between requests.
+#[derive(Clone, Default)]
+pub struct Turn(Arc<AtomicU32>);
+
+impl Turn {
+    /// A head is whole, or its answer is ready.
+    pub fn change(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A stream that gives up on a head that takes too long.
+pub struct HeadTimed {
+    stream: TcpStream,
+    turn: Turn,
+    seen: u32,
+    began: Option<Instant>,
+    /// Only there for a head that did not come in one piece.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadTimed {
+    pub fn new(stream: TcpStream, turn: Turn) -> Self {
+        Self { stream, turn, seen: 0, began: None, alarm: None }
+    }
+
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let turn = self.turn.now();
+        if turn != self.seen {
+            (self.seen, self.began, self.alarm) = (turn, None, None);
+        }
+        let Some(began) = self.began else { return Ok(()) };
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(began + HEAD)));
+        if alarm.as_mut().poll(cx).is_ready() {
+            // Courtesy only: whoever sends this slowly may not be reading at all.
+            let _ = self.stream.try_write(TOO_LATE);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for HeadTimed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_patience(cx)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let between_requests = self.seen.is_multiple_of(2);
+        if between_requests && self.began.is_none() && buffer.filled().len() > before {
+            self.began = Some(Instant::now());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for HeadTimed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,176 @@
+//! Who may call: the client plane is open, the server plane wants a token or, without one, a
+//! caller on this machine, and the admin plane wants the stronger token where there is one.
+
+use crate::{
+    admission::{
+        check_origin,
+        origin::{Origins, is_local_host},
+        origin_refused,
+    },
+    config::{Live, value::Secret},
+    problem::Problem,
+};
+use hyper::{
+    HeaderMap, StatusCode, Version,
+    header::{AUTHORIZATION, HOST, ORIGIN, VIA, WWW_AUTHENTICATE},
+};
+use std::net::IpAddr;
+use subtle::ConstantTimeEq;
+
+/// Who a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plane {
+    /// Browsers and load balancers.
+    Client,
+    /// The application's servers.
+    Server,
+    /// Whoever runs the fleet.
+    Admin,
+}
+
+/// A request, as far as this question goes.
+pub struct Caller<'a> {
+    pub peer: IpAddr,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+}
+
+/// Lets a caller through, or says why not.
+pub fn check(plane: Plane, caller: &Caller<'_>, live: &Live) -> Result<(), Problem> {
+    check_page(caller.headers, &live.origins)?;
+    let wanted = match plane {
+        Plane::Client => return Ok(()),
+        Plane::Server => [live.api_token.as_ref(), live.admin_token.as_ref().filter(|_| live.api_token.is_some())],
+        Plane::Admin => [live.admin_token.as_ref().or(live.api_token.as_ref()), None],
+    };
+    if wanted.iter().all(Option::is_none) {
+        return check_protected(plane, caller);
+    }
+    match wanted.into_iter().flatten().any(|token| bears(caller.headers, token)) {
+        true => Ok(()),
+        false => Err(unauthorized(
+            "Invalid API token",
+            "send Authorization: Bearer with the value of API_TOKEN (ADMIN_TOKEN where the fleet is revealed or changed)",
+        )),
+    }
+}
+
+/// Pages of strangers get nothing, on any plane. A page on a rebound name sends no `Origin` for
+/// its own address, but its browser says `Sec-Fetch-Site`, and the `Host` shows the name.
+fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
+    if headers.contains_key(ORIGIN) {
+        return check_origin(headers, origins);
+    }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if header("sec-fetch-site").is_none() || header("sec-fetch-mode") == Some("navigate") {
+        return Ok(());
+    }
+    let host = header(HOST.as_str()).unwrap_or_default();
+    match is_local_host(host) || ["http", "https"].iter().any(|scheme| origins.allow(&format!("{scheme}://{host}"))) {
+        true => Ok(()),
+        false => Err(origin_refused(host)),
+    }
+}
+
+/// Without a token only this very machine may call, and only directly: behind a proxy every
+/// stranger looks local.
+fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
+    let host = caller.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let proxied = caller.version == Version::HTTP_10
+        || caller.headers.contains_key(VIA)
+        || caller.headers.contains_key("x-real-ip")
+        || caller.headers.keys().any(|name| name == "forwarded" || name.as_str().starts_with("x-forwarded-"));
+    let direct = caller.peer.to_canonical().is_loopback() && is_local_host(host) && !proxied;
+    let setting = if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" };
+    match direct {
+        true => Ok(()),
+        false => Err(unauthorized(
+            "Protected mode",
+            format!(
+                "set {setting} and send it as Authorization: Bearer; without one only direct calls to localhost are answered"
+            ),
+        )),
+    }
+}
+
+fn unauthorized(title: &'static str, hint: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, title, hint).header(WWW_AUTHENTICATE, "Bearer realm=\"holdfast\"")
+}
+
+fn bears(headers: &HeaderMap, token: &Secret) -> bool {
+    let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
+        let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token.trim_ascii())
+    });
+    given.is_some_and(|given| given.ct_eq(token.expose().as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderName;
+
+    fn live(api: Option<&str>, admin: Option<&str>) -> Live {
+        Live {
+            origins: Origins::Local,
+            api_token: api.map(Secret::new),
+            admin_token: admin.map(Secret::new),
+            log_filter: String::new(),
+        }
+    }
+
+    fn status(plane: Plane, live: &Live, peer: &str, headers: &[(&str, &str)]) -> u16 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let caller = Caller { peer: peer.parse().unwrap(), version: Version::HTTP_11, headers: &map };
+        check(plane, &caller, live).map_or_else(|problem| problem.status.as_u16(), |()| 200)
+    }
+
+    const LOCAL: (&str, &str) = ("host", "localhost:8080");
+
+    #[test]
+    fn without_a_token_only_this_machine_calls_directly() {
+        let open = live(None, None);
+        let server = |peer, headers: &[_]| status(Plane::Server, &open, peer, headers);
+        assert_eq!(server("127.0.0.1", &[LOCAL]), 200);
+        assert_eq!(server("::ffff:127.0.0.1", &[("host", "[::1]")]), 200);
+        assert_eq!(server("10.0.0.1", &[LOCAL]), 401);
+        assert_eq!(server("127.0.0.1", &[]), 401);
+        assert_eq!(server("127.0.0.1", &[("host", "gateway.example.com")]), 401);
+        for sign in ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via"] {
+            assert_eq!(server("127.0.0.1", &[LOCAL, (sign, "x")]), 401, "{sign}");
+        }
+        assert_eq!(status(Plane::Client, &open, "10.0.0.1", &[]), 200);
+    }
+
+    #[test]
+    fn a_token_opens_the_plane_it_is_for() {
+        let both = live(Some("api"), Some("admin"));
+        let with = |plane, token: &str| status(plane, &both, "10.0.0.1", &[("authorization", token)]);
+        assert_eq!(with(Plane::Server, "Bearer api"), 200);
+        assert_eq!(with(Plane::Server, "bearer admin"), 200);
+        assert_eq!(with(Plane::Admin, "Bearer admin"), 200);
+        assert_eq!(with(Plane::Admin, "Bearer api"), 401);
+        for wrong in ["Bearer ap", "Bearer apii", "api", "Basic api", "Bearer "] {
+            assert_eq!(with(Plane::Server, wrong), 401, "{wrong}");
+        }
+        let api = live(Some("api"), None);
+        assert_eq!(status(Plane::Admin, &api, "10.0.0.1", &[("authorization", "Bearer api")]), 200);
+        let admin = live(None, Some("admin"));
+        assert_eq!(status(Plane::Server, &admin, "127.0.0.1", &[LOCAL]), 200);
+        assert_eq!(status(Plane::Admin, &admin, "127.0.0.1", &[LOCAL]), 401);
+    }
+
+    #[test]
+    fn pages_of_strangers_get_nothing_on_any_plane() {
+        let open = live(None, None);
+        let page = |headers: &[_]| status(Plane::Client, &open, "127.0.0.1", headers);
+        assert_eq!(page(&[LOCAL, ("origin", "http://localhost:3000")]), 200);
+        assert_eq!(page(&[LOCAL, ("origin", "http://evil.com")]), 403);
+        assert_eq!(page(&[("host", "evil.com:8080"), ("sec-fetch-site", "same-origin")]), 403);
+        assert_eq!(page(&[LOCAL, ("sec-fetch-site", "same-origin")]), 200);
+        assert_eq!(page(&[("host", "evil.com"), ("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")]), 200);
+    }
+}

@@ -1,0 +1,390 @@
+//! Sending from HTTP: to a socket, a user, a store, a room or all, one by one or in batches.
+
+use super::{
+    Answer, Call, ok,
+    shape::{Field, Kind, Reader, Shape, Wrong, unfit, unreadable},
+    sockets,
+};
+use crate::{
+    courier::{Receipt, Target},
+    frame,
+    json::{self, Fault},
+    mention,
+};
+use hyper::StatusCode;
+use registry::{Group, RoomName, SocketId, StoreName, UserName, Verdict};
+use serde_json::{Value, json, value::RawValue};
+use tracing::{error, info, warn};
+
+const fn field(name: &'static str, kind: Kind, meaning: &'static str) -> Field {
+    Field { name, kind, required: false, meaning }
+}
+
+const EVENT: Field = field("event", Kind::Text, "what the frame's type says; message unless given");
+const DATA: Field = field("data", Kind::Any, "passed to the sockets untouched");
+const TIMEOUT: Field =
+    field("timeoutMs", Kind::Millis(600_000), "how long to wait for the owner's word; 5000 unless given");
+const DURABLE: Field = field("durable", Kind::Flag, "keep it for sockets that are away; not in this version");
+const TTL: Field = field("ttlMs", Kind::Millis(31_536_000_000), "how long a durable one is kept");
+const EXCEPT: Field = field("exceptSocketId", Kind::Text, "a socket that does not get it");
+
+/// The body of `/api/send`.
+pub static SEND: Shape = Shape {
+    fields: &[
+        field("socketId", Kind::Text, "one socket"),
+        field("userId", Kind::Name, "all sockets of a user"),
+        field("storeId", Kind::Name, "all sockets of a store"),
+        field("roomId", Kind::Name, "all sockets in a room"),
+        field("all", Kind::Flag, "true: every socket"),
+        field("to", Kind::Object, "the target may also stand in here"),
+        EVENT,
+        DATA,
+        EXCEPT,
+        TIMEOUT,
+        DURABLE,
+        TTL,
+    ],
+};
+
+static TO: Shape = Shape {
+    fields: &[
+        field("socketId", Kind::Text, ""),
+        field("userId", Kind::Name, ""),
+        field("storeId", Kind::Name, ""),
+        field("roomId", Kind::Name, ""),
+        field("all", Kind::Flag, ""),
+    ],
+};
+
+/// The body of `/api/rooms/{room}/send`.
+pub static ROOM_SEND: Shape = Shape { fields: &[EVENT, DATA, EXCEPT, TIMEOUT, DURABLE, TTL] };
+
+/// The body of `/api/send/batch`.
+pub static BATCH: Shape = Shape {
+    fields: &[Field { name: "messages", kind: Kind::List, required: true, meaning: "up to 1000 bodies of /api/send" }],
+};
+
+/// The body of `/sse/push`.
+pub static PUSH: Shape = Shape {
+    fields: &[
+        Field { name: "user_id", kind: Kind::Name, required: true, meaning: "who gets it" },
+        Field { name: "data", kind: Kind::Any, required: true, meaning: "passed to the sockets untouched" },
+        field("event_type", Kind::Text, "what the frame's type says; message unless given"),
+    ],
+};
+
+/// Messages in one batch.
+const BATCH_MAX: usize = 1000;
+
+enum To {
+    Socket(String),
+    Many(Target),
+}
+
+struct Send<'a> {
+    to: To,
+    event: String,
+    data: &'a RawValue,
+    except: Option<SocketId>,
+}
+
+/// What became of a send: a line of the answer, or the socket that is not there.
+enum Sent {
+    Line(Value),
+    Absent(Verdict),
+    Busy,
+}
+
+impl<'a> Send<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, super::Problem> {
+        let mut reader = Reader::new(&SEND, body)?;
+        let to = read_target(&mut reader);
+        let send = Self::rest(&mut reader, to);
+        finish(reader, send)
+    }
+
+    fn to_room(body: &'a [u8], room: RoomName) -> Result<Self, super::Problem> {
+        let mut reader = Reader::new(&ROOM_SEND, body)?;
+        let send = Self::rest(&mut reader, Some(To::Many(Target::Group(Group::Room(room)))));
+        finish(reader, send)
+    }
+
+    fn rest(reader: &mut Reader<'a>, to: Option<To>) -> Option<Self> {
+        let event = reader.text("event").map_or_else(|| "message".into(), Into::into);
+        let data = reader.raw("data").unwrap_or(RawValue::NULL);
+        let except = reader.text("exceptSocketId").and_then(|id| SocketId::parse(&id));
+        reader.millis("timeoutMs");
+        reader.millis("ttlMs");
+        if reader.flag("durable") == Some(true) {
+            reader.wrong::<()>("durable", "durable sends are not in this version; leave it out or say false");
+        }
+        Some(Self { to: to?, event, data, except })
+    }
+
+    async fn go(&self, call: &Call) -> Sent {
+        let courier = &call.gateway.courier;
+        let frame = frame::sent(&self.event, self.data, None);
+        let receipt = match &self.to {
+            To::Many(target) => courier.to_many(target, self.except, &frame),
+            To::Socket(id) => match courier.to_socket(id, frame).await {
+                Err(verdict) => return Sent::Absent(verdict),
+                Ok(receipt) if receipt.full > 0 => return Sent::Busy,
+                Ok(receipt) => receipt,
+            },
+        };
+        Sent::Line(line(receipt))
+    }
+}
+
+fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, super::Problem> {
+    match (reader.finish(), read) {
+        (Ok(()), Some(read)) => Ok(read),
+        (Err(wrong), _) => Err(unfit(&wrong)),
+        (Ok(()), None) => Err(unfit(&[])),
+    }
+}
+
+/// Exactly one target, at the top or in `to`.
+fn read_target(reader: &mut Reader<'_>) -> Option<To> {
+    let mut targets = targets(reader);
+    if let Some(to) = reader.raw("to") {
+        match Reader::at(&TO, to.get().as_bytes(), "/to".into()) {
+            Ok(mut inner) => {
+                targets.extend(self::targets(&mut inner));
+                if let Err(wrong) = inner.finish() {
+                    reader.include(wrong);
+                    return None;
+                }
+            }
+            Err(fault) => return reader.wrong("to", &fault.to_string()),
+        }
+    }
+    match targets.len() {
+        1 => targets.pop().flatten(),
+        0 => reader.wrong("", "a target is wanted: socketId, userId, storeId, roomId or all"),
+        _ => reader.wrong("", "one target is wanted, not several"),
+    }
+}
+
+/// A target that was named but is no good counts as one; its fault is noted already.
+fn targets(reader: &mut Reader<'_>) -> Vec<Option<To>> {
+    let mut found = Vec::new();
+    if reader.raw("socketId").is_some() {
+        found.push(reader.text("socketId").map(|id| To::Socket(id.into())));
+    }
+    let group = |group| To::Many(Target::Group(group));
+    if reader.raw("userId").is_some() {
+        found.push(reader.name("userId", UserName::parse).map(|name| group(Group::User(name))));
+    }
+    if reader.raw("storeId").is_some() {
+        found.push(reader.name("storeId", StoreName::parse).map(|name| group(Group::Store(name))));
+    }
+    if reader.raw("roomId").is_some() {
+        found.push(reader.name("roomId", RoomName::parse).map(|name| group(Group::Room(name))));
+    }
+    if reader.flag("all") == Some(true) {
+        found.push(Some(To::Many(Target::All)));
+    }
+    found
+}
+
+fn line(receipt: Receipt) -> Value {
+    json!({
+        "id": format!("m_{}", registry::names::mark()),
+        "status": status(receipt),
+        "matched": receipt.matched,
+        "delivered": receipt.delivered,
+        "unknown": 0,
+        "instances": usize::from(receipt.matched > 0),
+    })
+}
+
+fn status(receipt: Receipt) -> &'static str {
+    match receipt {
+        Receipt { delivered: 0, .. } => "undelivered",
+        Receipt { matched, delivered, .. } if delivered < matched => "partial",
+        _ => "delivered",
+    }
+}
+
+/// `POST /api/send`.
+pub async fn send(call: Call) -> Answer {
+    let send = Send::read(&call.body)?;
+    answer(&call, send).await
+}
+
+/// `POST /api/rooms/{room}/send`.
+pub async fn to_room(call: Call) -> Answer {
+    let room = RoomName::parse(call.path_value()).map_err(|fault| sockets::bad_name("room", fault))?;
+    let send = Send::to_room(&call.body, room)?;
+    answer(&call, send).await
+}
+
+async fn answer(call: &Call, send: Send<'_>) -> Answer {
+    match send.go(call).await {
+        Sent::Line(line) => {
+            call.gateway.metrics.sent(if line["delivered"] == 0 { "undelivered" } else { "delivered" });
+            Ok(ok(&line))
+        }
+        Sent::Absent(verdict) => {
+            call.gateway.metrics.sent("absent");
+            log_absent(&verdict);
+            Err(sockets::absent(call, &verdict).await)
+        }
+        Sent::Busy => {
+            call.gateway.metrics.sent("busy");
+            Err(busy())
+        }
+    }
+}
+
+fn busy() -> super::Problem {
+    super::Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Socket busy",
+        "its client reads too slowly; try again later, or raise MAX_QUEUE_BYTES",
+    )
+    .code("socket_busy")
+    .detail("its queue is full; nothing was written")
+    .retry_after(1)
+}
+
+fn log_absent(verdict: &Verdict) {
+    warn!("⚠️ Socket {} not found in activeSockets: {}", verdict.asked, verdict.sentence());
+    if verdict.state() == "never_seen" {
+        warn!(
+            "🔍 Socket lookup failed. Possible causes: the id was never given out, it is of another gateway or namespace, or it was mistyped"
+        );
+    }
+    info!("🔄 No socket found, requesting client reconnect");
+}
+
+/// `POST /api/send/batch`: in order, each by itself.
+pub async fn batch(call: Call) -> Answer {
+    let mut reader = Reader::new(&BATCH, &call.body)?;
+    let messages = reader.raw("messages").and_then(|list| match json::elements(list.get().as_bytes()) {
+        Ok(messages) if messages.len() <= BATCH_MAX => Some(messages),
+        Ok(_) => reader.wrong("messages", &format!("{BATCH_MAX} messages at most")),
+        Err(_) => reader.wrong("messages", "a list is wanted"),
+    });
+    let messages = finish(reader, messages)?;
+    let mut results = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let mut result = match Send::read(message.get().as_bytes()) {
+            Err(problem) => problem.json(&call.request_id),
+            Ok(send) => match send.go(&call).await {
+                Sent::Line(line) => line,
+                Sent::Absent(verdict) => sockets::absent(&call, &verdict).await.json(&call.request_id),
+                Sent::Busy => busy().json(&call.request_id),
+            },
+        };
+        result["index"] = index.into();
+        results.push(result);
+    }
+    Ok(ok(&json!({ "results": results })))
+}
+
+struct Push<'a> {
+    user: UserName,
+    data: &'a RawValue,
+    event: String,
+}
+
+impl<'a> Push<'a> {
+    fn read(body: &'a [u8], at: String) -> Result<Self, Vec<Wrong>> {
+        let whole = |fault: Fault| vec![Wrong { pointer: at.clone(), detail: fault.to_string() }];
+        let mut reader = Reader::at(&PUSH, body, at.clone()).map_err(whole)?;
+        let user = reader.name("user_id", UserName::parse);
+        let data = reader.raw("data");
+        let event = reader.text("event_type").map_or_else(|| "message".into(), Into::into);
+        reader.finish()?;
+        user.zip(data).map(|(user, data)| Self { user, data, event }).ok_or_else(Vec::new)
+    }
+
+    /// Sends it to its user, or to the public account that it mentions.
+    fn go(&self, call: &Call) -> (String, Receipt) {
+        info!(user_id = self.user.as_str(), request_id = call.request_id, "Processing SSE message");
+        let account = mention::mentioned(self.data, &call.gateway.config.public_accounts);
+        let account = account.and_then(|account| UserName::parse(account).ok());
+        let (user, frame) = match account {
+            Some(account) => {
+                info!(account = account.as_str(), user_id = self.user.as_str(), "Detected @mention of public account");
+                let sender = mention::original_sender(&self.user);
+                let extra = sender.as_deref().map(|sender| ("original_sender", sender));
+                (account, frame::sent(&self.event, self.data, extra))
+            }
+            None => (self.user.clone(), frame::sent(&self.event, self.data, None)),
+        };
+        let receipt = call.gateway.courier.to_many(&Target::Group(Group::User(user.clone())), None, &frame);
+        call.gateway.metrics.sent(if receipt.delivered > 0 { "delivered" } else { "undelivered" });
+        match receipt {
+            Receipt { matched: 0, .. } => {
+                warn!(
+                    user_id = user.as_str(),
+                    "Attempt to send message to disconnected user: no socket of this user is connected"
+                );
+            }
+            Receipt { full, delivered, .. } if full > 0 => {
+                error!(
+                    user_id = user.as_str(),
+                    delivered, full, "Error sending to user: the queue of {full} sockets is full"
+                );
+            }
+            Receipt { delivered, .. } => info!(user_id = user.as_str(), delivered, "Message sent to user"),
+        }
+        (user.to_string(), receipt)
+    }
+}
+
+/// `POST /sse/push`.
+pub async fn push(call: Call) -> Answer {
+    // Tells what is no JSON from what does not fit.
+    if let Err(fault @ (Fault::Unreadable(_) | Fault::TooDeep)) = json::Members::read(&call.body) {
+        return Err(unreadable(&fault));
+    }
+    let push = Push::read(&call.body, String::new()).map_err(|wrong| unfit(&wrong))?;
+    let (user, receipt) = push.go(&call);
+    let (status, message) = match receipt {
+        Receipt { delivered, .. } if delivered > 0 => ("success", "Message delivered"),
+        Receipt { matched: 0, .. } => ("partial", "User not connected"),
+        _ => ("partial", "User connected, but its queue is full"),
+    };
+    Ok(ok(&json!({
+        "status": status,
+        "message": message,
+        "user_id": user,
+        "matched": receipt.matched,
+        "delivered": receipt.delivered,
+    })))
+}
+
+/// `POST /sse/push/batch`.
+pub async fn push_batch(call: Call) -> Answer {
+    let messages = match json::elements(&call.body) {
+        Ok(messages) => messages,
+        Err(_) if json::first_byte(&call.body) == Some(b'{') => {
+            return Err(unfit(&[Wrong { pointer: String::new(), detail: "a list is wanted".into() }]));
+        }
+        Err(fault) => return Err(unreadable(&fault)),
+    };
+    if messages.len() > BATCH_MAX {
+        return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
+    }
+    let pushes =
+        messages.iter().enumerate().map(|(at, message)| Push::read(message.get().as_bytes(), format!("/{at}")));
+    let results: Vec<_> = pushes
+        .enumerate()
+        .map(|(index, push)| match push {
+            Ok(push) => {
+                let (user, receipt) = push.go(&call);
+                json!({ "index": index, "user_id": user, "success": receipt.delivered > 0 })
+            }
+            Err(wrong) => {
+                let errors: Vec<_> =
+                    wrong.iter().map(|wrong| json!({"pointer": wrong.pointer, "detail": wrong.detail})).collect();
+                json!({ "index": index, "user_id": null, "success": false, "errors": errors })
+            }
+        })
+        .collect();
+    Ok(ok(&json!({ "results": results })))
+}

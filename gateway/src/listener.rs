@@ -1,0 +1,120 @@
+//! The listener: bound early, and plain about what is in its way.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs},
+};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Handshakes that may wait to be accepted; a fleet that reconnects comes in a burst.
+const BACKLOG: u32 = 4096;
+/// Open files kept back for everything that is no connection.
+const FILES_RESERVED: usize = 64;
+
+/// A bound listener.
+pub struct Listener {
+    listener: TcpListener,
+    pub address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds, or says in a sentence what is in the way and what to do.
+    pub fn bind(host: &str, port: u16) -> Result<Self, String> {
+        let addresses =
+            (host, port).to_socket_addrs().map_err(|error| format!("HOST={host} cannot be resolved: {error}"))?;
+        let mut failure = format!("HOST={host} names no address");
+        for address in addresses {
+            match listen(address) {
+                Ok(listener) => {
+                    let address = listener.local_addr().unwrap_or(address);
+                    return Ok(Self { listener, address });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => failure = in_use(address),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    failure = format!(
+                        "no permission to listen on {address}; ports below 1024 need root or CAP_NET_BIND_SERVICE, PORT=8080 does not"
+                    );
+                }
+                Err(error) => failure = format!("cannot listen on {address}: {error}"),
+            }
+        }
+        Err(failure)
+    }
+
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    /// Host name and port: told apart on one host, and readable.
+    pub fn default_instance_name(&self) -> String {
+        let name = rustix::system::uname();
+        format!("{}:{}", name.nodename().to_string_lossy(), self.address.port())
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn in_use(address: SocketAddr) -> String {
+    let holder = holder_of(address.port()).map(|(pid, name)| format!(" by {name} (pid {pid})")).unwrap_or_default();
+    let free = free_port_after(address).map(|port| format!("; try PORT={port}")).unwrap_or_default();
+    format!("Address already in use: port {} of {} is taken{holder}{free}", address.port(), address.ip())
+}
+
+fn free_port_after(address: SocketAddr) -> Option<u16> {
+    let next = address.port().checked_add(1)?;
+    (next..=u16::MAX).take(100).find(|port| StdListener::bind((address.ip(), *port)).is_ok())
+}
+
+/// Who listens on a port, as far as `/proc` lets us see.
+fn holder_of(port: u16) -> Option<(u32, String)> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| listening_inode(table, port))?;
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.into_iter().find_map(|pid| {
+        let mut files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        files.find(|file| fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some((pid, name.trim().to_owned()))
+    })
+}
+
+fn listening_inode(table: &str, port: u16) -> Option<String> {
+    let text = fs::read_to_string(table).ok()?;
+    text.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let at = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+        (at == port && *state == "0A").then(|| (*inode).to_owned())
+    })
+}
+
+/// Raises the limit of open files as far as we may; every socket is one.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where this is not allowed, the lower limit stands, and is what is printed.
+    let _ = setrlimit(Resource::Nofile, raised);
+    open_files_max()
+}
+
+/// The limit that is in force.
+pub fn open_files_max() -> usize {
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20)
+}
+
+/// Sockets that fit: 95 % of the open files.
+pub fn sockets_max() -> usize {
+    open_files_max() / 100 * 95
+}
+
+/// Connections of any kind that fit, before accepting itself would fail.
+pub fn connections_max() -> usize {
+    open_files_max().saturating_sub(FILES_RESERVED).max(1)
+}

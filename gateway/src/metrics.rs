@@ -1,0 +1,216 @@
+//! What the instance counts. Names and labels are fixed here; no user's text ever becomes a label.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::Registry,
+};
+use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Request {
+    pub route: &'static str,
+    pub code: u16,
+}
+
+/// A family with one label, whose values come from our own tables.
+macro_rules! label {
+    ($name:ident, $label:ident) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub struct $name {
+            pub $label: &'static str,
+        }
+    };
+}
+label!(Reason, reason);
+label!(CauseLabel, cause);
+label!(VerbClass, verb_class);
+label!(Route, route);
+label!(Outcome, outcome);
+
+/// Every figure of this instance.
+pub struct Metrics {
+    registry: Registry,
+    pub requests: Family<Request, Counter>,
+    pub request_seconds: Family<Route, Histogram>,
+    pub handshakes: Counter,
+    pub rejected: Family<Reason, Counter>,
+    pub opened: Counter,
+    pub closed: Family<CauseLabel, Counter>,
+    pub hello_seconds: Histogram,
+    pub age_seconds: Histogram,
+    pub client_messages: Family<VerbClass, Counter>,
+    pub client_faults: Counter,
+    pub app_pings: Counter,
+    pub replies_dropped: Counter,
+    pub sends: Family<Outcome, Counter>,
+    pub room_deliveries: Counter,
+    pub room_refusals: Counter,
+    pub panics: Counter,
+    pub connections_refused: Counter,
+    pub active: Gauge,
+    pub healthy: Gauge,
+    pub fleet: Gauge,
+    pub queued_bytes: Gauge,
+    pub drift: Gauge,
+    pub below_minimum: Gauge,
+    pub http_connections: Gauge,
+    process: Process,
+}
+
+/// What the kernel says of this process; read when somebody looks.
+struct Process {
+    resident_bytes: Gauge,
+    open_fds: Gauge,
+    max_fds: Gauge,
+    cpu_seconds: Counter<f64, AtomicU64>,
+    log_lines_dropped: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("holdfast");
+        macro_rules! counted {
+            ($name:literal, $help:literal) => {{
+                let metric = <_>::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        macro_rules! timed {
+            ($name:literal, $help:literal, $from:literal, $factor:literal, $count:literal) => {{
+                let metric = Histogram::new(exponential_buckets($from, $factor, $count));
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let request_seconds =
+            Family::<Route, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 4.0, 9)));
+        registry.register("http_request_seconds", "From the whole head to the answer", request_seconds.clone());
+        let hello_seconds =
+            timed!("hello_seconds", "From the whole head of a handshake to its hi frame", 0.0001, 4.0, 9);
+        let age_seconds = timed!("socket_age_seconds", "How old sockets are when they end", 1.0, 4.0, 9);
+        Self {
+            requests: counted!("http_requests", "HTTP requests by route and status"),
+            request_seconds,
+            handshakes: counted!("handshakes", "Attempts to open a socket"),
+            rejected: counted!("handshake_rejected", "Attempts that were refused, by code"),
+            opened: counted!("sockets_opened", "Sockets that were let in"),
+            closed: counted!("sockets_closed", "Sockets that ended, by cause"),
+            hello_seconds,
+            age_seconds,
+            client_messages: counted!("client_messages", "Messages of clients by class of verb"),
+            client_faults: counted!("client_message_faults", "Messages of clients that were answered with an error"),
+            app_pings: counted!("app_pings", "Pings answered without any work behind them"),
+            replies_dropped: counted!("replies_dropped", "Words about a call that is not pending"),
+            sends: counted!("sends", "Sends over HTTP by outcome"),
+            room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
+            room_refusals: counted!("room_refusals", "Room messages that found a member's queue full"),
+            panics: counted!("panics", "Bugs: each ended one request or one connection"),
+            connections_refused: counted!("connections_refused", "Connections refused for want of open files"),
+            active: counted!("active_connections", "Sockets connected to this instance"),
+            healthy: counted!("healthy_connections", "Sockets of this instance heard within interval and timeout"),
+            fleet: counted!("fleet_connections", "Sockets in the registry, over all instances"),
+            queued_bytes: counted!("queued_bytes", "Bytes that wait in sockets' queues"),
+            drift: counted!("registry_drift", "Sockets here that the registry does not hold, or the other way round"),
+            below_minimum: counted!("sockets_below_minimum", "1 while the fleet holds fewer than MIN_SOCKETS"),
+            http_connections: counted!("http_connections", "Open TCP connections that are no sockets"),
+            process: Process {
+                log_lines_dropped: counted!("log_lines_dropped", "Log lines that found no room in the queue"),
+                resident_bytes: Gauge::default(),
+                open_fds: Gauge::default(),
+                max_fds: Gauge::default(),
+                cpu_seconds: Counter::default(),
+            },
+            // Last: every line above registers itself in it.
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// Says once what this instance is.
+    pub fn describe(&mut self, version: &str, instance: &str, canary: bool) {
+        let labels = vec![
+            ("version".to_owned(), version.to_owned()),
+            ("instance_name".to_owned(), instance.to_owned()),
+            ("canary".to_owned(), canary.to_string()),
+        ];
+        self.registry.register("build", "What this instance is", Info::new(labels));
+    }
+
+    pub fn heard(&self, class: &'static str) {
+        self.client_messages.get_or_create(&VerbClass { verb_class: class }).inc();
+    }
+
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub fn sent(&self, outcome: &'static str) {
+        self.sends.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub fn text(&self, log_lines_dropped: u64) -> String {
+        let so_far = self.process.log_lines_dropped.get();
+        self.process.log_lines_dropped.inc_by(log_lines_dropped.saturating_sub(so_far));
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        // The names that every Prometheus dashboard knows carry no prefix.
+        let mut process = Registry::default();
+        self.process.read();
+        process.register("process_resident_memory_bytes", "Memory in use", self.process.resident_bytes.clone());
+        process.register("process_open_fds", "Open files", self.process.open_fds.clone());
+        process.register("process_max_fds", "Open files that are allowed", self.process.max_fds.clone());
+        process.register("process_cpu_seconds", "User and system time", self.process.cpu_seconds.clone());
+        text.truncate(text.len() - text.strip_suffix("# EOF\n").map_or(0, |_| "# EOF\n".len()));
+        let _ = encode(&mut text, &process);
+        text
+    }
+}
+
+impl Process {
+    fn read(&self) {
+        self.resident_bytes.set(resident_bytes().unwrap_or(0));
+        let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.open_fds.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.max_fds.set(i64::try_from(crate::listener::open_files_max()).unwrap_or(i64::MAX));
+        self.cpu_seconds.inner().store(cpu_seconds().unwrap_or(0.0).to_bits(), Ordering::Relaxed);
+    }
+}
+
+fn resident_bytes() -> Option<i64> {
+    let pages: i64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name may hold anything, so fields are counted from behind it.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_ends_once_and_holds_both_parts() {
+        let metrics = Metrics::default();
+        metrics.active.set(3);
+        let text = metrics.text(0);
+        assert!(text.contains("holdfast_active_connections 3\n"), "{text}");
+        assert!(text.contains("process_resident_memory_bytes "));
+        assert_eq!(text.matches("# EOF").count(), 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! What waits to be written to one socket: frames, bounded in bytes, and one word to stop.
+//!
+//! Anybody may push; only the socket's own task takes. No channel: an empty outbox owns no memory
+//! of its own, and a frame that goes to many sockets is the same bytes in all of them.
+
+use crate::{clock, close::Close};
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    task::Waker,
+};
+
+/// Why a frame was not taken. Nothing of it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its queue has no room: the client does not read fast enough.
+    Full,
+    /// It is on its way out.
+    Closing,
+}
+
+/// One socket's outbox.
+#[derive(Default)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+    /// Bytes that were pushed and are not written yet.
+    unsent: AtomicUsize,
+    /// When unsent bytes last moved, on the gateway's coarse clock.
+    moved_at: AtomicU32,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Bytes>,
+    stop: Stop,
+}
+
+#[derive(Default)]
+enum Stop {
+    #[default]
+    Open,
+    Asked(Box<Close>),
+    Taken,
+}
+
+/// What the socket's task takes in one go.
+pub struct Batch {
+    pub frames: VecDeque<Bytes>,
+    pub close: Option<Close>,
+}
+
+impl Outbox {
+    /// Puts a frame at the end. When the queue is full, nothing of it is taken; an empty queue
+    /// takes any one frame, so that no limit makes a socket unreachable.
+    pub fn push(&self, frame: Bytes, bytes_max: usize, now: u32) -> Result<(), Refused> {
+        let mut queue = self.queue();
+        if !matches!(queue.stop, Stop::Open) {
+            return Err(Refused::Closing);
+        }
+        let unsent = self.unsent.load(Ordering::Relaxed);
+        if unsent > 0 && unsent + frame.len() > bytes_max {
+            return Err(Refused::Full);
+        }
+        self.owe(frame.len(), now);
+        queue.frames.push_back(frame);
+        drop(queue);
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Asks the socket to close once everything before has been written. The first word counts.
+    pub fn close(&self, close: Close) -> bool {
+        let mut queue = self.queue();
+        let open = matches!(queue.stop, Stop::Open);
+        if open {
+            queue.stop = Stop::Asked(Box::new(close));
+            drop(queue);
+            self.waker.wake();
+        }
+        open
+    }
+
+    /// Whether frames are still taken.
+    pub fn is_open(&self) -> bool {
+        matches!(self.queue().stop, Stop::Open)
+    }
+
+    /// Everything that waits. The caller has registered its waker before.
+    pub fn take(&self) -> Batch {
+        let mut queue = self.queue();
+        let frames = std::mem::take(&mut queue.frames);
+        let close = match std::mem::replace(&mut queue.stop, Stop::Taken) {
+            Stop::Asked(close) => Some(*close),
+            other => {
+                queue.stop = other;
+                None
+            }
+        };
+        Batch { frames, close }
+    }
+
+    /// Closes the outbox from the inside: from now on nothing is taken.
+    pub fn shut(&self) {
+        self.queue().stop = Stop::Taken;
+    }
+
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Notes that the socket's own task owes bytes that never stood in the queue.
+    pub fn owe(&self, bytes: usize, now: u32) {
+        if self.unsent.fetch_add(bytes, Ordering::Relaxed) == 0 {
+            self.moved_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that bytes went out.
+    pub fn sent(&self, bytes: usize, now: u32) {
+        self.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        self.moved_at.store(now, Ordering::Relaxed);
+    }
+
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
+    /// For how long the unsent bytes have not moved; zero when there are none.
+    pub fn stalled_ms(&self, now: u32) -> u32 {
+        match self.unsent() {
+            0 => 0,
+            _ => clock::since(now, self.moved_at.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// A panic while the lock was held leaves a queue that can be used: every step is whole.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_not_taken_in_part() {
+        let outbox = Outbox::default();
+        let frame = Bytes::from_static(b"0123456789");
+        assert_eq!(outbox.push(frame.clone(), 15, 0), Ok(()));
+        assert_eq!(outbox.push(frame.clone(), 15, 0), Err(Refused::Full));
+        assert_eq!(outbox.unsent(), 10);
+        outbox.sent(10, 1);
+        assert_eq!(outbox.push(frame, 5, 1), Ok(()), "an empty queue takes any one frame");
+    }
+
+    #[test]
+    fn the_first_word_to_stop_counts_and_nothing_follows_it() {
+        let outbox = Outbox::default();
+        assert!(outbox.close(Close::Restart));
+        assert!(!outbox.close(Close::TooSlow));
+        assert_eq!(outbox.push(Bytes::from_static(b"x"), 10, 0), Err(Refused::Closing));
+        assert_eq!(outbox.take().close, Some(Close::Restart));
+        assert!(outbox.take().close.is_none() && !outbox.is_open());
+    }
+
+    #[test]
+    fn bytes_that_do_not_move_are_noticed() {
+        let outbox = Outbox::default();
+        assert_eq!(outbox.stalled_ms(5000), 0);
+        let _ = outbox.push(Bytes::from_static(b"x"), 10, 1000);
+        assert_eq!(outbox.stalled_ms(5000), 4000);
+    }
+}

@@ -1,0 +1,180 @@
+//! A refusal as a value: RFC 9457 members, plus `error`, `code`, `hint` and `requestId`.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use registry::Verdict;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+/// Why a request is not served, and what to do about it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub status: StatusCode,
+    pub title: Cow<'static, str>,
+    pub code: Cow<'static, str>,
+    error: Option<Cow<'static, str>>,
+    detail: Option<String>,
+    hint: Cow<'static, str>,
+    headers: HeaderMap,
+    members: Map<String, Value>,
+}
+
+impl Problem {
+    /// The code is the title in snake_case.
+    pub fn new(status: StatusCode, title: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Self {
+        let title = title.into();
+        Self {
+            status,
+            code: snake_case(&title).into(),
+            title,
+            error: None,
+            detail: None,
+            hint: hint.into(),
+            headers: HeaderMap::new(),
+            members: Map::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = code.into();
+        self
+    }
+
+    #[must_use]
+    pub fn error(mut self, error: impl Into<Cow<'static, str>>) -> Self {
+        self.error = Some(error.into());
+        self
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
+        if let Ok(value) = value.try_into() {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.header(RETRY_AFTER, seconds.to_string())
+    }
+
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.into(), value.into());
+        self
+    }
+
+    /// 404 or 410: the socket is not there, and this is why.
+    pub fn absent(verdict: &Verdict, store_sockets: usize) -> Self {
+        let (status, title, code) = match verdict.state() {
+            "never_seen" => (StatusCode::NOT_FOUND, "Socket never seen", "socket_never_seen"),
+            "forgotten" => (StatusCode::NOT_FOUND, "Socket forgotten", "socket_forgotten"),
+            _ => (StatusCode::GONE, "Socket gone", "socket_gone"),
+        };
+        let problem =
+            Self::new(status, title, "ask the client to reconnect; it gets a new socket id with its hi frame")
+                .code(code)
+                .detail(verdict.sentence())
+                .member("verdict", verdict_json(verdict, store_sockets));
+        match status {
+            StatusCode::GONE => problem.member("action", "reconnect"),
+            _ => problem,
+        }
+    }
+
+    /// Title and detail, for the log.
+    pub fn summary(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.title),
+            None => self.title.to_string(),
+        }
+    }
+
+    /// The members, as a body or as one line of a batch.
+    pub fn json(self, request_id: &str) -> Value {
+        let mut body = Map::new();
+        body.insert("type".into(), format!("urn:holdfast:problem:{}", self.code).into());
+        body.insert("title".into(), self.title.as_ref().into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("error".into(), self.error.as_deref().unwrap_or(&self.title).into());
+        body.insert("code".into(), self.code.as_ref().into());
+        if let Some(detail) = self.detail {
+            body.insert("detail".into(), detail.into());
+        }
+        body.insert("hint".into(), self.hint.as_ref().into());
+        body.insert("requestId".into(), request_id.into());
+        body.extend(self.members);
+        body.into()
+    }
+
+    /// The answer on the wire. `as_problem`: the caller asked for `application/problem+json`.
+    pub fn response(mut self, request_id: &str, as_problem: bool) -> Response<Full<Bytes>> {
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        let mut response = Response::new(Full::from(self.json(request_id).to_string()));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        let content_type = if as_problem { "application/problem+json" } else { "application/json" };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    }
+}
+
+/// The verdict, as every answer shows it.
+pub fn verdict_json(verdict: &Verdict, store_sockets: usize) -> Value {
+    let mut shown = json!({
+        "socketId": verdict.asked,
+        "state": verdict.state(),
+        "sentence": verdict.sentence(),
+    });
+    if let registry::Gone::Closed { instance, connected_at, closed_at, store, ending } = &verdict.gone {
+        let more = json!({
+            "cause": ending.cause.as_str(),
+            "closeCode": ending.code,
+            "reason": ending.reason,
+            "instance": instance,
+            "connectedAt": connected_at,
+            "closedAt": closed_at,
+            "storeId": store.as_ref().map(registry::StoreName::as_str),
+            "storeSockets": store_sockets,
+        });
+        if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {
+            shown.extend(more);
+        }
+    }
+    shown
+}
+
+fn snake_case(title: &str) -> String {
+    let words = title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn the_members_are_those_of_the_contract() {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "Invalid Sec-WebSocket-Key", "fix it").error("e");
+        let response = problem.response("r1", true);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["code"], "invalid_sec_websocket_key");
+        assert_eq!((&body["error"], &body["hint"], &body["requestId"]), (&json!("e"), &json!("fix it"), &json!("r1")));
+        assert_eq!(body["status"], 400);
+    }
+}

@@ -1,0 +1,409 @@
+//! What a client's frame means: frame in, frames out. No socket in sight; what goes to others
+//! goes through the courier.
+
+use crate::{
+    close::Close,
+    config::value::Rate,
+    courier::{Courier, Target},
+    frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
+    json,
+    metrics::Metrics,
+    socket::{Conversation, Reaction, Said},
+    sockets::Socket,
+    wire,
+};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use registry::{Group, RoomName, SocketId, SocketRecord, epoch_ms};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use tracing::{debug, info};
+
+/// Everything a session needs besides its own socket; one for all sessions.
+pub struct Desk {
+    pub courier: Courier,
+    pub metrics: Arc<Metrics>,
+    pub rate: Option<Rate>,
+    pub rooms_max: usize,
+}
+
+/// The conversation of one socket.
+pub struct Session {
+    inner: Arc<Inner>,
+    rate: Option<Box<DefaultDirectRateLimiter>>,
+}
+
+struct Inner {
+    desk: Arc<Desk>,
+    socket: Arc<Socket>,
+    greeting: Greeting,
+}
+
+impl Session {
+    pub fn new(desk: Arc<Desk>, socket: Arc<Socket>, greeting: Greeting) -> Self {
+        let rate = desk.rate.map(|rate| Box::new(RateLimiter::direct(Quota::per_second(rate.0))));
+        Self { inner: Arc::new(Inner { desk, socket, greeting }), rate }
+    }
+
+    fn too_fast(&self) -> bool {
+        self.rate.as_ref().is_some_and(|rate| rate.check().is_err())
+    }
+}
+
+impl Conversation for Session {
+    fn hear(&mut self, said: Said) -> Reaction {
+        if self.too_fast() {
+            return Reaction::Close(Close::TooFast);
+        }
+        match said {
+            Said::Ping => Reaction::Silence,
+            Said::Binary(bytes) => self.inner.relay(bytes),
+            Said::Text(text) => {
+                if let Some(pong) = frame::exact_pong(&text) {
+                    self.inner.desk.metrics.app_pings.inc();
+                    return Reaction::Say(pong);
+                }
+                match json::first_byte(&text) {
+                    Some(b'[') => self.batch(&text),
+                    _ => self.inner.one(&text),
+                }
+            }
+        }
+    }
+
+    fn panicked(&mut self) -> String {
+        crate::http::request_id()
+    }
+}
+
+impl Session {
+    /// An array, answered frame by frame. Its frames count one by one.
+    fn batch(&self, text: &[u8]) -> Reaction {
+        let frames = match json::elements(text) {
+            Ok(frames) => frames,
+            Err(fault) => return Reaction::Say(self.inner.fault(Key::Type, Code::BadJson, &fault.to_string(), None)),
+        };
+        let mut reactions = Vec::new();
+        for (at, one) in frames.iter().enumerate() {
+            if at > 0 && self.too_fast() {
+                return Reaction::Close(Close::TooFast);
+            }
+            reactions.push(one.get().to_owned());
+        }
+        let inner = self.inner.clone();
+        Reaction::Later(
+            async move {
+                let mut answers = Vec::new();
+                for text in reactions {
+                    match inner.one(text.as_bytes()) {
+                        Reaction::Say(frame) => answers.push(frame),
+                        Reaction::Later(work) => answers.extend(work.await),
+                        Reaction::Silence | Reaction::Close(_) => {}
+                    }
+                }
+                answers
+            }
+            .boxed(),
+        )
+    }
+}
+
+impl Inner {
+    fn one(self: &Arc<Self>, text: &[u8]) -> Reaction {
+        let ClientFrame { key, id, ask } = ClientFrame::read(text);
+        let ask = match ask {
+            Ok(ask) => ask,
+            Err((code, detail)) => return Reaction::Say(self.fault(key, code, &detail, id)),
+        };
+        self.desk.metrics.heard(ask.class());
+        match ask {
+            Ask::Ping { id, t } => Reaction::Say(Answer::new(key, "pong").with_raw("id", id).with_raw("t", t).encode()),
+            Ask::Hi { version } => self.greet_again(key, version),
+            Ask::GetSocketId => {
+                let own = self.socket.id().to_string();
+                Reaction::Say(Answer::new(key, "getSocketId").with("data", &own).encode())
+            }
+            Ask::SelectStore(store) => {
+                let inner = self.clone();
+                Reaction::Later(
+                    async move {
+                        let answer = Answer::new(key, "storeSelected").with_data("storeId", store.as_str());
+                        info!("🏪 Socket {} selected store: {store}", inner.socket.id());
+                        let change =
+                            |record: &SocketRecord| Some(SocketRecord { store: Some(store), ..record.clone() });
+                        inner.desk.courier.change(&inner.socket, change).await;
+                        vec![answer.encode()]
+                    }
+                    .boxed(),
+                )
+            }
+            Ask::Join(room) => self.join(key, room, id),
+            Ask::Leave(room) => {
+                let inner = self.clone();
+                Reaction::Later(
+                    async move {
+                        leave_room(&inner.desk.courier, &inner.socket, &room).await;
+                        vec![Answer::new(key, "left").with("room", room.as_str()).encode()]
+                    }
+                    .boxed(),
+                )
+            }
+            Ask::Publish { room, data } => {
+                let record = self.socket.record();
+                if !record.is_in(&room) {
+                    let detail = format!("join {room} before you publish to it");
+                    return Reaction::Say(self.fault(key, Code::NotInRoom, &detail, id));
+                }
+                let frame = frame::message(&room, record.id, data);
+                self.publish(Group::Room(room), &frame, record.id);
+                Reaction::Silence
+            }
+            Ask::Request => {
+                Reaction::Say(self.fault(key, Code::UnknownVerb, "nobody answers requests: MESSAGE_URL is not set", id))
+            }
+            Ask::OfCall => {
+                self.desk.metrics.replies_dropped.inc();
+                Reaction::Silence
+            }
+            Ask::Ack => Reaction::Silence,
+            Ask::Unknown(verb) => {
+                let detail = format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set");
+                Reaction::Say(self.fault(key, Code::UnknownVerb, &detail, id))
+            }
+        }
+    }
+
+    /// `hi` again with a fresh time; a client of another version is told so behind it.
+    fn greet_again(self: &Arc<Self>, key: Key, version: Option<String>) -> Reaction {
+        let hi = self.greeting.hi(epoch_ms());
+        match version {
+            Some(version) if version != frame::VERSION => {
+                let detail = format!("protocol version {version} is not spoken here, only {}", frame::VERSION);
+                let fault = self.fault(key, Code::Invalid, &detail, None);
+                Reaction::Later(std::future::ready(vec![hi, fault]).boxed())
+            }
+            _ => Reaction::Say(hi),
+        }
+    }
+
+    fn join(self: &Arc<Self>, key: Key, room: RoomName, id: Option<&RawValue>) -> Reaction {
+        let id = id.map(ToOwned::to_owned);
+        let inner = self.clone();
+        Reaction::Later(
+            async move {
+                let max = inner.desk.rooms_max;
+                vec![match join_room(&inner.desk.courier, &inner.socket, &room, max).await {
+                    true => Answer::new(key, "joined").with("room", room.as_str()).encode(),
+                    false => {
+                        inner.fault(key, Code::TooMany, &format!("a socket is in {max} rooms at most"), id.as_deref())
+                    }
+                }]
+            }
+            .boxed(),
+        )
+    }
+
+    /// Binary frames go to the socket's rooms as they are; who is in several of them gets one.
+    fn relay(&self, bytes: Bytes) -> Reaction {
+        let record = self.socket.record();
+        self.desk.metrics.heard("binary");
+        // Copied, since the payload is a slice of what was read.
+        let frame = wire::binary(Bytes::copy_from_slice(&bytes));
+        match &*record.rooms {
+            [] => {}
+            [room] => self.publish(Group::Room(room.clone()), &frame, record.id),
+            rooms => self.relay_once(rooms, &frame, record.id),
+        }
+        Reaction::Silence
+    }
+
+    fn relay_once(&self, rooms: &[RoomName], frame: &Bytes, from: SocketId) {
+        let groups = rooms.iter().map(|room| Group::Room(room.clone()).key());
+        let mut members: Vec<_> = groups
+            .flat_map(|group| self.desk.courier.sockets.members(group))
+            .map(|socket| (socket.id(), socket))
+            .collect();
+        members.sort_by_key(|(id, _)| *id);
+        members.dedup_by_key(|(id, _)| *id);
+        let others = members.iter().filter(|(id, _)| *id != from);
+        let full = others.filter(|(_, socket)| socket.line.send(frame.clone()).is_err()).count();
+        self.desk.metrics.room_refusals.inc_by(full as u64);
+    }
+
+    fn publish(&self, room: Group, frame: &Bytes, from: SocketId) {
+        let receipt = self.desk.courier.to_many(&Target::Group(room), Some(from), frame);
+        self.desk.metrics.room_deliveries.inc_by(receipt.delivered as u64);
+        self.desk.metrics.room_refusals.inc_by(receipt.full as u64);
+    }
+
+    fn fault(&self, key: Key, code: Code, detail: &str, id: Option<&RawValue>) -> Bytes {
+        debug!("Error handling action: {detail} (socket {})", self.socket.id());
+        self.desk.metrics.client_faults.inc();
+        frame::error(key, code, detail, id)
+    }
+}
+
+/// Puts a socket into a room; false if it is in too many.
+pub async fn join_room(courier: &Courier, socket: &Arc<Socket>, room: &RoomName, max: usize) -> bool {
+    let mut fits = true;
+    let change = |record: &SocketRecord| {
+        if record.is_in(room) {
+            return None;
+        }
+        fits = record.rooms.len() < max;
+        let rooms = record.rooms.iter().cloned().chain([room.clone()]).collect();
+        fits.then(|| SocketRecord { rooms, ..record.clone() })
+    };
+    courier.change(socket, change).await;
+    fits
+}
+
+/// Takes a socket out of a room; whoever was not in it is out all the same.
+pub async fn leave_room(courier: &Courier, socket: &Arc<Socket>, room: &RoomName) {
+    let change = |record: &SocketRecord| {
+        let rooms = record.rooms.iter().filter(|joined| *joined != room).cloned().collect();
+        record.is_in(room).then(|| SocketRecord { rooms, ..record.clone() })
+    };
+    courier.change(socket, change).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        socket::Line,
+        sockets::{Seat, Sockets},
+    };
+    use registry::{Incarnation, Registry, Retention};
+    use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+
+    struct Room {
+        desk: Arc<Desk>,
+    }
+
+    impl Room {
+        fn new(rate: Option<u32>) -> Self {
+            let retention = Retention { why_ttl: Duration::from_secs(60), verdicts_max: 10 };
+            let courier = Courier { sockets: Arc::new(Sockets::default()), registry: Registry::in_memory(retention) };
+            let rate = rate.and_then(NonZeroU32::new).map(Rate);
+            Self { desk: Arc::new(Desk { courier, metrics: Arc::new(Metrics::default()), rate, rooms_max: 2 }) }
+        }
+
+        async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {
+            let record = Arc::new(SocketRecord {
+                id: SocketId::fresh(),
+                session: registry::Session::fresh(),
+                owner: Incarnation::fresh("web1"),
+                attempt: 1,
+                user: None,
+                store: None,
+                rooms: rooms.iter().map(|room| RoomName::parse(room).unwrap()).collect(),
+                client: None,
+                address: IpAddr::from([127, 0, 0, 1]),
+                connected_at: 0,
+            });
+            self.desk.courier.registry.register(record.clone()).await;
+            let socket = Arc::new(Socket::new(record.clone(), Arc::new(Line::new(1 << 20))));
+            let seat = self.desk.courier.sockets.enter(socket.clone());
+            let greeting = Greeting { socket: record.id, instance: "web1".into(), ping_interval_seconds: 30.0 };
+            (Session::new(self.desk.clone(), socket, greeting), seat)
+        }
+    }
+
+    fn unframed(frame: &Bytes) -> String {
+        let mut cursor = std::io::Cursor::new(frame.as_ref());
+        FrameHeader::parse(&mut cursor).unwrap().unwrap();
+        String::from_utf8(frame[cursor.position() as usize..].to_vec()).unwrap()
+    }
+
+    async fn say(session: &mut Session, text: &str) -> Vec<String> {
+        let frames = match session.hear(Said::Text(Bytes::copy_from_slice(text.as_bytes()))) {
+            Reaction::Silence => Vec::new(),
+            Reaction::Say(frame) => vec![frame],
+            Reaction::Later(work) => work.await,
+            Reaction::Close(close) => return vec![format!("closed {}", close.code())],
+        };
+        frames.iter().map(unframed).collect()
+    }
+
+    fn waiting(seat: &Seat) -> usize {
+        seat.socket.line.unsent()
+    }
+
+    /// Checklist 6.
+    #[tokio::test]
+    async fn pings_are_answered_to_the_byte() {
+        let (mut session, _seat) = Room::new(None).enter(&[]).await;
+        assert_eq!(say(&mut session, r#"{"evt":"ping"}"#).await, [r#"{"evt":"pong"}"#]);
+        assert_eq!(say(&mut session, r#"{"action":"ping"}"#).await, [r#"{"type":"pong"}"#]);
+        assert_eq!(say(&mut session, r#"{"evt":"ping","t":1,"id":"a"}"#).await, [r#"{"evt":"pong","id":"a","t":1}"#]);
+    }
+
+    #[tokio::test]
+    async fn a_store_is_selected_after_the_registry_knows() {
+        let room = Room::new(None);
+        let (mut session, seat) = room.enter(&[]).await;
+        let said = say(&mut session, r#"{"type":"selectStore","data":{"storeId":"s"}}"#).await;
+        assert_eq!(said, [r#"{"type":"storeSelected","data":{"storeId":"s"}}"#]);
+        let registry::Lookup::Live(record) = room.desk.courier.registry.lookup(&seat.socket.id().to_string()).await
+        else {
+            panic!()
+        };
+        assert_eq!(record.store.as_ref().unwrap().as_str(), "s");
+    }
+
+    #[tokio::test]
+    async fn a_publisher_is_a_member_and_everybody_else_hears_it() {
+        let room = Room::new(None);
+        let (mut session, own) = room.enter(&[]).await;
+        let (_, other) = room.enter(&["r"]).await;
+        let publish = r#"{"type":"publish","room":"r","data":1,"id":7}"#;
+        assert!(say(&mut session, publish).await[0].contains(r#""code":"not_in_room""#));
+        assert_eq!(say(&mut session, r#"{"type":"join","room":"r"}"#).await, [r#"{"type":"joined","room":"r"}"#]);
+        assert!(say(&mut session, publish).await.is_empty());
+        assert!(waiting(&other) > 0 && waiting(&own) == 0);
+    }
+
+    #[tokio::test]
+    async fn there_is_an_end_to_rooms() {
+        let (mut session, _seat) = Room::new(None).enter(&["a", "b"]).await;
+        assert!(say(&mut session, r#"{"type":"join","room":"c","id":1}"#).await[0].contains(r#""code":"too_many""#));
+        assert_eq!(say(&mut session, r#"{"type":"join","room":"b"}"#).await, [r#"{"type":"joined","room":"b"}"#]);
+        assert_eq!(say(&mut session, r#"{"evt":"leave","room":"b"}"#).await, [r#"{"evt":"left","room":"b"}"#]);
+        assert_eq!(say(&mut session, r#"{"type":"join","room":"c"}"#).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_answered_frame_by_frame() {
+        let (mut session, _seat) = Room::new(None).enter(&[]).await;
+        let answers = say(&mut session, r#"[{"type":"ping"},3,{"type":"join","room":"r"},{"type":"what"}]"#).await;
+        assert_eq!(answers.len(), 4);
+        assert!(answers[1].contains("bad_json") && answers[3].contains("unknown_verb"), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_in_two_rooms_gets_a_binary_frame_once() {
+        let room = Room::new(None);
+        let (mut session, _own) = room.enter(&["a", "b"]).await;
+        let (_, other) = room.enter(&["a", "b"]).await;
+        assert!(matches!(session.hear(Said::Binary(Bytes::from_static(b"xyz"))), Reaction::Silence));
+        assert_eq!(waiting(&other), 5);
+    }
+
+    #[tokio::test]
+    async fn too_many_frames_close_the_socket() {
+        let (mut session, _seat) = Room::new(Some(3)).enter(&[]).await;
+        for _ in 0..3 {
+            assert!(matches!(session.hear(Said::Ping), Reaction::Silence));
+        }
+        assert_eq!(say(&mut session, r#"{"evt":"ping"}"#).await, ["closed 4429"]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_counts_frame_by_frame() {
+        let (mut session, _seat) = Room::new(Some(3)).enter(&[]).await;
+        assert_eq!(say(&mut session, "[1,2,3,4]").await, ["closed 4429"]);
+    }
+}

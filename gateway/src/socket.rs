@@ -1,0 +1,456 @@
+//! One connection, from the first byte after 101 to the last: a loop around the wire and the
+//! outbox, and nothing else. What a frame means is the [`Conversation`]'s business.
+//!
+//! The states of a connection are the two methods of [`Connection`], in this order:
+//!
+//! | state | method | ends when |
+//! |---|---|---|
+//! | serving | [`Connection::serve`] | the peer closes, the line breaks, or somebody asks to close |
+//! | farewell | [`Connection::farewell`] | both sides have closed, or two seconds have passed |
+//!
+//! While serving, one poll looks at its inputs in this order: what waits to be written (so that a
+//! slow reader holds up only itself), work that a frame began (frames are answered in order), bytes
+//! that were read but not understood yet, and last the stream. A socket whose unsent bytes exceed
+//! the limit is not read from: a client that does not listen is not heard.
+
+use crate::{
+    clock,
+    close::Close,
+    outbox::{Outbox, Refused},
+    wire::{self, Fault, Heard, Wire},
+};
+use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
+use registry::{Cause, Ending};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::poll_fn,
+    io::{self, IoSlice},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
+
+/// How long the other side may take to say goodbye.
+pub const FAREWELL: Duration = Duration::from_secs(2);
+/// One read takes this much; a buffer of the thread's, so that an idle socket owns none.
+const SCRATCH_BYTES: usize = 16 * 1024;
+/// Frames handed to the kernel in one call.
+const SLICES_MAX: usize = 32;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// A message, as the conversation gets it.
+#[derive(Debug)]
+pub enum Said {
+    Text(Bytes),
+    Binary(Bytes),
+    /// A protocol ping, answered already.
+    Ping,
+}
+
+/// What follows from a message. Frames are encoded.
+pub enum Reaction {
+    Silence,
+    Say(Bytes),
+    /// Frames that come when something else has been asked; the next message waits for it.
+    Later(BoxFuture<'static, Vec<Bytes>>),
+    Close(Close),
+}
+
+/// Understands messages.
+pub trait Conversation: Send {
+    fn hear(&mut self, said: Said) -> Reaction;
+    /// A panic in `hear` closes this connection alone; the id is what its client is told.
+    fn panicked(&mut self) -> String;
+}
+
+/// What a connection may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub message_bytes_max: Option<usize>,
+    pub queue_bytes_max: usize,
+}
+
+/// What the rest of the gateway holds of a connection: where to write, and when it was heard.
+pub struct Line {
+    outbox: Outbox,
+    queue_bytes_max: usize,
+    heard_at: AtomicU32,
+    pinged_at: AtomicU32,
+    rtt_ms: AtomicU32,
+}
+
+/// No pong was measured yet.
+const NO_RTT: u32 = u32::MAX;
+
+impl Line {
+    pub fn new(queue_bytes_max: usize) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            queue_bytes_max,
+            heard_at: AtomicU32::new(clock::now_ms()),
+            pinged_at: AtomicU32::new(0),
+            rtt_ms: AtomicU32::new(NO_RTT),
+        }
+    }
+
+    /// Queues an encoded frame.
+    pub fn send(&self, frame: Bytes) -> Result<(), Refused> {
+        self.outbox.push(frame, self.queue_bytes_max, clock::now_ms())
+    }
+
+    /// Asks the connection to close; false if it is closing already.
+    pub fn close(&self, close: Close) -> bool {
+        self.outbox.close(close)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.outbox.is_open()
+    }
+
+    /// Pings. A full queue says as much about a socket as a missing pong, so it is left alone.
+    pub fn ping(&self, now: u32) {
+        self.pinged_at.store(now, Ordering::Relaxed);
+        let _ = self.outbox.push(wire::ping(), self.queue_bytes_max, now);
+    }
+
+    /// When any byte was last heard, on the coarse clock.
+    pub fn heard_at(&self) -> u32 {
+        self.heard_at.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything was heard at or after a moment.
+    pub fn heard_since(&self, then: u32) -> bool {
+        self.heard_at().wrapping_sub(then) as i32 >= 0
+    }
+
+    /// For how long nothing was heard.
+    pub fn silent_ms(&self, now: u32) -> u32 {
+        clock::since(now, self.heard_at())
+    }
+
+    /// For how long unsent bytes have not moved.
+    pub fn stalled_ms(&self, now: u32) -> u32 {
+        self.outbox.stalled_ms(now)
+    }
+
+    /// The last measured time from ping to pong.
+    pub fn rtt_ms(&self) -> Option<u32> {
+        Some(self.rtt_ms.load(Ordering::Relaxed)).filter(|rtt| *rtt != NO_RTT)
+    }
+
+    pub fn unsent(&self) -> usize {
+        self.outbox.unsent()
+    }
+
+    fn heard(&self) {
+        self.heard_at.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    fn ponged(&self) {
+        let pinged_at = self.pinged_at.swap(0, Ordering::Relaxed);
+        if pinged_at != 0 {
+            self.rtt_ms.store(clock::since(clock::now_ms(), pinged_at), Ordering::Relaxed);
+        }
+    }
+}
+
+/// How serving came to its end.
+#[derive(Debug)]
+pub enum End {
+    /// We close, for this reason.
+    Ours(Close),
+    /// The peer closed, and the reply is on its way.
+    Theirs { code: u16, reason: String },
+    /// No close frame came.
+    Broken(io::Error),
+}
+
+impl End {
+    /// The same, for the registry.
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Ours(close) => close.ending(),
+            Self::Theirs { code, reason } => {
+                Ending { cause: Cause::ClientClosed, code: Some(*code), reason: reason.as_str().into() }
+            }
+            Self::Broken(error) => {
+                Ending { cause: Cause::ConnectionLost, code: None, reason: error.to_string().into() }
+            }
+        }
+    }
+}
+
+/// One live connection.
+pub struct Connection<S, C> {
+    stream: S,
+    conversation: C,
+    line: Arc<Line>,
+    wire: Wire,
+    /// Frames on their way out; of the first, `sent` bytes are gone already.
+    sending: VecDeque<Bytes>,
+    sent: usize,
+    /// Bytes that were read and wait for `work` to be done.
+    backlog: Bytes,
+    work: Option<BoxFuture<'static, Vec<Bytes>>>,
+    queue_bytes_max: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
+    /// `early` is what came with the handshake, behind its last header.
+    pub fn new(stream: S, early: Bytes, line: Arc<Line>, limits: Limits, conversation: C) -> Self {
+        Self {
+            stream,
+            conversation,
+            line,
+            wire: Wire::new(limits.message_bytes_max),
+            sending: VecDeque::new(),
+            sent: 0,
+            backlog: early,
+            work: None,
+            queue_bytes_max: limits.queue_bytes_max,
+        }
+    }
+
+    /// Serves until the end, and says which end it was. Nothing is taken for sending afterwards.
+    pub async fn serve(&mut self) -> End {
+        let end = poll_fn(|cx| self.poll_serve(cx)).await;
+        self.line.outbox.shut();
+        end
+    }
+
+    /// Writes what is left, closes as RFC 6455 wants it, and waits for the peer, but not for long.
+    pub async fn farewell(mut self, end: &End) {
+        if let End::Ours(close) = end {
+            self.sending.push_back(wire::close(close.code(), &close.reason()));
+        }
+        if !matches!(end, End::Broken(_)) {
+            // A peer that is gone by now, or does not answer in time, is simply left.
+            let _ = timeout(FAREWELL, self.part(matches!(end, End::Ours(_)))).await;
+        }
+    }
+
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.line.outbox.register(cx.waker());
+        match self.poll_inputs(cx) {
+            Poll::Ready(Ok(end)) => Poll::Ready(end),
+            Poll::Ready(Err(error)) => Poll::Ready(End::Broken(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<End>> {
+        loop {
+            let written = self.poll_write(cx)?;
+            if let Poll::Ready(Some(close)) = written {
+                return Poll::Ready(Ok(End::Ours(close)));
+            }
+            if let Some(work) = &mut self.work {
+                match poll_caught(work, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(frames)) => {
+                        self.work = None;
+                        frames.into_iter().for_each(|frame| self.say(frame));
+                        continue;
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Ok(self.panicked())),
+                }
+            }
+            if self.line.unsent() > self.queue_bytes_max {
+                return Poll::Pending;
+            }
+            if !self.backlog.is_empty() {
+                let backlog = std::mem::take(&mut self.backlog);
+                if let Some(end) = self.understand(&backlog, cx) {
+                    return Poll::Ready(Ok(end));
+                }
+                continue;
+            }
+            if let Some(end) = ready!(self.poll_read(cx))? {
+                return Poll::Ready(Ok(end));
+            }
+        }
+    }
+
+    /// Writes until nothing waits. Ready with the close, if one was asked for: what waited before
+    /// it is the farewell's to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<Option<Close>>> {
+        loop {
+            let batch = self.line.outbox.take();
+            if self.sending.is_empty() {
+                self.sending = batch.frames;
+            } else {
+                self.sending.extend(batch.frames);
+            }
+            if batch.close.is_some() {
+                return Ok(Poll::Ready(batch.close));
+            }
+            if self.sending.is_empty() {
+                self.sending = VecDeque::new();
+                return Ok(Poll::Ready(None));
+            }
+            match self.poll_write_some(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(written) => written?,
+            }
+        }
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = Pin::new(&mut self.stream);
+        let first = self.sending.front().map_or(&[][..], |frame| &frame[self.sent..]);
+        let mut written = if self.sending.len() == 1 {
+            ready!(stream.poll_write(cx, first))?
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            slices[0] = IoSlice::new(first);
+            let rest = self.sending.iter().skip(1);
+            slices[1..].iter_mut().zip(rest).for_each(|(slice, frame)| *slice = IoSlice::new(frame));
+            let count = self.sending.len().min(SLICES_MAX);
+            ready!(stream.poll_write_vectored(cx, &slices[..count]))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.line.outbox.sent(written, clock::now_ms());
+        while let Some(frame) = self.sending.front() {
+            let left = frame.len() - self.sent;
+            if written < left {
+                self.sent += written;
+                break;
+            }
+            written -= left;
+            self.sent = 0;
+            self.sending.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<End>>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            if bytes.is_empty() {
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "connection ended without a close frame",
+                )));
+            }
+            self.line.heard();
+            Poll::Ready(Ok(self.understand(bytes, cx)))
+        })
+    }
+
+    /// Turns bytes into messages and messages into reactions. What must wait goes to the backlog.
+    fn understand(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Option<End> {
+        let mut input = bytes;
+        let mut answers = Vec::new();
+        loop {
+            let heard = self.wire.read(&mut input, &mut answers);
+            if !answers.is_empty() {
+                self.say(std::mem::take(&mut answers).into());
+            }
+            let said = match heard {
+                Ok(None) => return None,
+                Ok(Some(Heard::Text(text))) => Said::Text(text),
+                Ok(Some(Heard::Binary(bytes))) => Said::Binary(bytes),
+                Ok(Some(Heard::Ping)) => Said::Ping,
+                Ok(Some(Heard::Pong)) => {
+                    self.line.ponged();
+                    continue;
+                }
+                Ok(Some(Heard::Close(frame))) => {
+                    // 1005 is what RFC 6455 calls a close without a code.
+                    let (code, reason) =
+                        frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                    return Some(End::Theirs { code, reason });
+                }
+                Err(fault) => return Some(End::Ours(self.verdict_on(fault))),
+            };
+            match catch_unwind(AssertUnwindSafe(|| self.conversation.hear(said))) {
+                Ok(Reaction::Silence) => {}
+                Ok(Reaction::Say(frame)) => self.say(frame),
+                Ok(Reaction::Close(close)) => return Some(End::Ours(close)),
+                Ok(Reaction::Later(mut work)) => match poll_caught(&mut work, cx) {
+                    Poll::Ready(Some(frames)) => frames.into_iter().for_each(|frame| self.say(frame)),
+                    Poll::Ready(None) => return Some(self.panicked()),
+                    Poll::Pending => {
+                        self.work = Some(work);
+                        self.backlog = Bytes::copy_from_slice(input);
+                        return None;
+                    }
+                },
+                Err(_) => return Some(self.panicked()),
+            }
+            if self.line.unsent() > self.queue_bytes_max {
+                self.backlog = Bytes::copy_from_slice(input);
+                return None;
+            }
+        }
+    }
+
+    fn verdict_on(&self, fault: Fault) -> Close {
+        match fault {
+            Fault::Protocol(what) => Close::Protocol(what),
+            Fault::BadUtf8 => Close::BadUtf8,
+            Fault::TooBig => Close::TooBig { bytes_max: self.wire.message_bytes_max().unwrap_or(usize::MAX) },
+        }
+    }
+
+    fn panicked(&mut self) -> End {
+        End::Ours(Close::Internal { request_id: self.conversation.panicked() })
+    }
+
+    fn say(&mut self, frame: Bytes) {
+        self.line.outbox.owe(frame.len(), clock::now_ms());
+        self.sending.push_back(frame);
+    }
+
+    async fn part(&mut self, mut reply_expected: bool) -> io::Result<()> {
+        while let Some(mut frame) = self.sending.pop_front() {
+            frame.advance(std::mem::take(&mut self.sent));
+            self.stream.write_all(&frame).await?;
+        }
+        let mut buffer = [0; 512];
+        let mut answers = Vec::new();
+        loop {
+            if !reply_expected {
+                self.stream.shutdown().await?;
+            }
+            let length = self.stream.read(&mut buffer).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            let mut input = &buffer[..length];
+            while reply_expected && !input.is_empty() {
+                match self.wire.read(&mut input, &mut answers) {
+                    Ok(Some(Heard::Close(_))) | Err(_) => reply_expected = false,
+                    Ok(_) => answers.clear(),
+                }
+            }
+        }
+    }
+}
+
+/// Polls work that a frame began; `None` if it panicked.
+fn poll_caught(work: &mut BoxFuture<'static, Vec<Bytes>>, cx: &mut Context<'_>) -> Poll<Option<Vec<Bytes>>> {
+    match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(frames)) => Poll::Ready(Some(frames)),
+        Err(_) => Poll::Ready(None),
+    }
+}

@@ -1,0 +1,134 @@
+//! The table of the sockets that are connected here: by id, and by store, user and room.
+//! Joining returns a seat; dropping the seat leaves.
+
+use crate::socket::Line;
+use arc_swap::ArcSwap;
+use registry::{GroupKey, SocketId, SocketRecord};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+/// One socket of this instance, as everybody but its own task sees it.
+pub struct Socket {
+    record: ArcSwap<SocketRecord>,
+    pub line: Arc<Line>,
+}
+
+impl Socket {
+    pub fn new(record: Arc<SocketRecord>, line: Arc<Line>) -> Self {
+        Self { record: ArcSwap::new(record), line }
+    }
+
+    /// What it says of itself now.
+    pub fn record(&self) -> Arc<SocketRecord> {
+        self.record.load_full()
+    }
+
+    pub fn id(&self) -> SocketId {
+        self.record.load().id
+    }
+}
+
+/// The table.
+#[derive(Default)]
+pub struct Sockets {
+    tables: RwLock<Tables>,
+}
+
+/// Trees, not hash maps: the sweeper walks them in slices, and one tree serves every group.
+#[derive(Default)]
+struct Tables {
+    by_id: BTreeMap<SocketId, Arc<Socket>>,
+    by_group: BTreeMap<(GroupKey, SocketId), Arc<Socket>>,
+}
+
+/// A socket's place in the table, for as long as this lives.
+pub struct Seat {
+    sockets: Arc<Sockets>,
+    pub socket: Arc<Socket>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut tables = self.sockets.write();
+        let record = self.socket.record();
+        tables.by_id.remove(&record.id);
+        tables.ungroup(&record);
+    }
+}
+
+impl Sockets {
+    /// Takes a seat. From now on the socket can be found and written to.
+    pub fn enter(self: &Arc<Self>, socket: Arc<Socket>) -> Seat {
+        let mut tables = self.write();
+        let record = socket.record();
+        tables.by_id.insert(record.id, socket.clone());
+        tables.group(&record, &socket);
+        Seat { sockets: self.clone(), socket }
+    }
+
+    /// The socket, unless it is on its way out.
+    pub fn get(&self, id: SocketId) -> Option<Arc<Socket>> {
+        self.read().by_id.get(&id).filter(|socket| socket.line.is_open()).cloned()
+    }
+
+    /// The members of a group here, in the order of connection.
+    pub fn members(&self, group: GroupKey) -> Vec<Arc<Socket>> {
+        let tables = self.read();
+        let from = (group, SocketId::FIRST);
+        let members = tables.by_group.range(from..).take_while(|((key, _), _)| *key == group);
+        members.map(|(_, socket)| socket).filter(|socket| socket.line.is_open()).cloned().collect()
+    }
+
+    /// Up to `limit` sockets with ids after `after`, whatever their state.
+    pub fn walk(&self, after: SocketId, limit: usize) -> Vec<Arc<Socket>> {
+        let range = (Bound::Excluded(after), Bound::Unbounded);
+        self.read().by_id.range(range).take(limit).map(|(_, socket)| socket.clone()).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.read().by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Replaces what a socket says of itself, in one step with the groups it is found by.
+    /// `None` from `change` leaves it as it is.
+    pub fn change(&self, socket: &Arc<Socket>, change: impl FnOnce(&SocketRecord) -> Option<SocketRecord>) {
+        let mut tables = self.write();
+        let before = socket.record();
+        let Some(after) = change(&before) else { return };
+        tables.ungroup(&before);
+        socket.record.store(Arc::new(after));
+        if tables.by_id.contains_key(&before.id) {
+            tables.group(&socket.record(), socket);
+        }
+    }
+
+    // A panic while a lock was held leaves trees that can be used: every step is whole.
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn group(&mut self, record: &SocketRecord, socket: &Arc<Socket>) {
+        for group in record.groups() {
+            self.by_group.insert((group.key(), record.id), socket.clone());
+        }
+    }
+
+    fn ungroup(&mut self, record: &SocketRecord) {
+        for group in record.groups() {
+            self.by_group.remove(&(group.key(), record.id));
+        }
+    }
+}

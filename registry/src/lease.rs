@@ -1,0 +1,52 @@
+//! The lease: what an instance says of itself, and the order of times that keeps two instances
+//! from both believing that they own a socket.
+
+use crate::names::Incarnation;
+use std::time::Duration;
+
+/// How often an instance renews its lease.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// How long a lease holds without being renewed.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// After how long a silent instance is declared dead and its sockets are reaped.
+pub const REAPED_AFTER: Duration = Duration::from_secs(20);
+/// By when nothing of a dead instance is left.
+pub const CLEAN_AFTER: Duration = Duration::from_secs(60);
+
+// Several beats may be lost before a lease lapses; else one slow second would orphan an instance.
+const _: () = assert!(BEAT.as_millis() * 5 <= LEASE.as_millis());
+// An owner lets go before others reap; else a socket could be written to by its old owner and a new one.
+const _: () = assert!(LEASE.as_millis() < REAPED_AFTER.as_millis());
+const _: () = assert!(REAPED_AFTER.as_millis() < CLEAN_AFTER.as_millis());
+
+/// What others must do about an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Send it sockets and calls.
+    Serving,
+    /// Send it no new sockets; what it holds is still reached through it.
+    Draining,
+}
+
+impl Serving {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// An instance, as the others see it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    pub incarnation: Incarnation,
+    pub serving: Serving,
+    pub version: &'static str,
+    pub pid: u32,
+    /// Epoch milliseconds.
+    pub started_at: u64,
+    pub sockets: usize,
+    /// A mark by which its figures can be told from the rest.
+    pub canary: bool,
+}

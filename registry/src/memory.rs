@@ -1,0 +1,236 @@
+//! The registry in memory: the same promises under one lock. For one instance, or for several
+//! in one process that share it.
+
+use crate::{
+    admit::{self, Admission, COOL_DOWN, Cap, ClientKey},
+    all::{Holding, Lookup, Registered, Retention, epoch_ms},
+    lease::Lease,
+    names::{Group, GroupKey, Incarnation, Session, SocketId},
+    record::SocketRecord,
+    verdict::{Ending, Gone, Verdict},
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Cool-downs remembered at most; a flood of evictions forgets the oldest of them.
+const COOL_DOWNS_MAX: usize = 10_000;
+
+pub struct Memory {
+    retention: Retention,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    live: BTreeMap<SocketId, Arc<SocketRecord>>,
+    /// Members by group; the owner stands in the record.
+    members: BTreeMap<(GroupKey, SocketId), Incarnation>,
+    ended: HashMap<SocketId, Tombstone>,
+    /// The order in which tombstones were laid, to take the oldest away.
+    graves: VecDeque<SocketId>,
+    /// Ids made up to here may have been forgotten.
+    whole_since: u64,
+    cooling: HashMap<ClientKey, Instant>,
+    instances: BTreeMap<Incarnation, Lease>,
+}
+
+struct Tombstone {
+    at: Instant,
+    gone: Gone,
+}
+
+impl Memory {
+    pub(crate) fn new(retention: Retention) -> Self {
+        let tables = Tables { whole_since: epoch_ms().saturating_sub(1), ..Tables::default() };
+        Self { retention, tables: Mutex::new(tables) }
+    }
+
+    /// A panic elsewhere while the lock was held cannot leave a half-done change that matters
+    /// here: every verb leaves the tables usable at each step.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn announce(&self, lease: Lease) {
+        self.tables().instances.insert(lease.incarnation.clone(), lease);
+    }
+
+    pub(crate) fn retire(&self, incarnation: &Incarnation) {
+        self.tables().instances.remove(incarnation);
+    }
+
+    pub(crate) fn instances(&self) -> Vec<Lease> {
+        self.tables().instances.values().cloned().collect()
+    }
+
+    pub(crate) fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
+        let Some(user) = newcomer.user.clone() else {
+            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
+        };
+        let mut tables = self.tables();
+        let group = Group::User(user).key();
+        let holders: Vec<_> = tables.ids(group).filter_map(|id| tables.live.get(&id).cloned()).collect();
+        let now = Instant::now();
+        let cooling =
+            ClientKey::of(newcomer).and_then(|client| tables.cooling.get(&client)).is_some_and(|until| *until > now);
+        let admission = admit::decide(newcomer, holders, cap, cooling);
+        if let Admission::Welcome { evicted, .. } = &admission {
+            for record in evicted {
+                tables.cool_down(record, now);
+            }
+            tables.put(newcomer.clone());
+        }
+        admission
+    }
+
+    pub(crate) fn register(&self, record: Arc<SocketRecord>) -> Registered {
+        let mut tables = self.tables();
+        let held = tables.live.get(&record.id).cloned();
+        match held {
+            Some(held) if held.session != record.session && held.attempt >= record.attempt => Registered::Superseded,
+            // What ended stays ended: a registration that was overtaken by its own ending is too late.
+            None if tables.ended.contains_key(&record.id) => Registered::Superseded,
+            held => {
+                let session = record.session;
+                tables.put(record);
+                held.filter(|held| held.session != session).map_or(Registered::Fresh, Registered::TakenFrom)
+            }
+        }
+    }
+
+    pub(crate) fn update(&self, record: Arc<SocketRecord>) -> bool {
+        let mut tables = self.tables();
+        let ours = tables.live.get(&record.id).is_some_and(|held| held.session == record.session);
+        if ours {
+            tables.put(record);
+        }
+        ours
+    }
+
+    pub(crate) fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {
+        let mut tables = self.tables();
+        if tables.live.get(&id).is_none_or(|held| held.session != session) {
+            return false;
+        }
+        if let Some(record) = tables.take(id) {
+            tables.bury(&record, ending, self.retention);
+        }
+        true
+    }
+
+    pub(crate) fn lookup(&self, asked: &str) -> Lookup {
+        let gone = |gone, since| Lookup::Gone(Verdict { asked: asked.into(), gone, since });
+        let Some(id) = SocketId::parse(asked) else {
+            return gone(Gone::NeverSeen, Duration::ZERO);
+        };
+        let mut tables = self.tables();
+        if let Some(record) = tables.live.get(&id) {
+            return Lookup::Live(record.clone());
+        }
+        tables.forget(self.retention);
+        match tables.ended.get(&id) {
+            Some(grave) => gone(grave.gone.clone(), grave.at.elapsed()),
+            None if tables.may_have_forgotten(id, self.retention) => gone(Gone::Forgotten, Duration::ZERO),
+            None => gone(Gone::NeverSeen, Duration::ZERO),
+        }
+    }
+
+    pub(crate) fn holders(&self, group: GroupKey) -> Vec<Holding> {
+        let mut counts: BTreeMap<Incarnation, usize> = BTreeMap::new();
+        for owner in self.tables().owners(group) {
+            match counts.get_mut(owner) {
+                Some(members) => *members += 1,
+                None => drop(counts.insert(owner.clone(), 1)),
+            }
+        }
+        counts.into_iter().map(|(owner, members)| Holding { owner, members }).collect()
+    }
+
+    pub(crate) fn page(&self, after: SocketId, limit: usize) -> Vec<Arc<SocketRecord>> {
+        let range = (Bound::Excluded(after), Bound::Unbounded);
+        self.tables().live.range(range).take(limit).map(|(_, record)| record.clone()).collect()
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.tables().live.len()
+    }
+}
+
+impl Tables {
+    fn range(&self, group: GroupKey) -> impl Iterator<Item = (&(GroupKey, SocketId), &Incarnation)> {
+        self.members.range((group, SocketId::FIRST)..).take_while(move |((key, _), _)| *key == group)
+    }
+
+    fn ids(&self, group: GroupKey) -> impl Iterator<Item = SocketId> {
+        self.range(group).map(|((_, id), _)| *id)
+    }
+
+    fn owners(&self, group: GroupKey) -> impl Iterator<Item = &Incarnation> {
+        self.range(group).map(|(_, owner)| owner)
+    }
+
+    fn put(&mut self, record: Arc<SocketRecord>) {
+        self.take(record.id);
+        for group in record.groups() {
+            self.members.insert((group.key(), record.id), record.owner.clone());
+        }
+        self.live.insert(record.id, record);
+    }
+
+    fn take(&mut self, id: SocketId) -> Option<Arc<SocketRecord>> {
+        let record = self.live.remove(&id)?;
+        for group in record.groups() {
+            self.members.remove(&(group.key(), id));
+        }
+        Some(record)
+    }
+
+    fn bury(&mut self, record: &SocketRecord, ending: Ending, retention: Retention) {
+        let gone = Gone::Closed {
+            instance: record.owner.instance().into(),
+            connected_at: record.connected_at,
+            closed_at: epoch_ms(),
+            store: record.store.clone(),
+            ending,
+        };
+        self.ended.insert(record.id, Tombstone { at: Instant::now(), gone });
+        self.graves.push_back(record.id);
+        self.forget(retention);
+    }
+
+    /// Takes away what is older than its time, and the oldest of too many.
+    fn forget(&mut self, retention: Retention) {
+        while let Some(oldest) = self.graves.front().copied() {
+            let too_many = self.graves.len() > retention.verdicts_max;
+            let too_old = self.ended.get(&oldest).is_none_or(|grave| grave.at.elapsed() > retention.why_ttl);
+            if !too_many && !too_old {
+                break;
+            }
+            self.graves.pop_front();
+            self.ended.remove(&oldest);
+            self.whole_since = self.whole_since.max(oldest.made_at());
+        }
+    }
+
+    fn may_have_forgotten(&self, id: SocketId, retention: Retention) -> bool {
+        let ttl_ms = u64::try_from(retention.why_ttl.as_millis()).unwrap_or(u64::MAX);
+        id.made_at() <= self.whole_since.max(epoch_ms().saturating_sub(ttl_ms))
+    }
+
+    fn cool_down(&mut self, record: &SocketRecord, now: Instant) {
+        if self.cooling.len() >= COOL_DOWNS_MAX {
+            self.cooling.retain(|_, until| *until > now);
+        }
+        if self.cooling.len() >= COOL_DOWNS_MAX {
+            self.cooling.clear();
+        }
+        if let Some(client) = ClientKey::of(record) {
+            self.cooling.insert(client, now + COOL_DOWN);
+        }
+    }
+}
