@@ -58,7 +58,8 @@ pub async fn run(arrival: Arrival, on_upgrade: OnUpgrade, welcome: Welcome) {
     };
     let Ok(parts) = upgraded.downcast::<TokioIo<HeadTimed>>() else { return };
     let stream = parts.io.into_inner().into_inner();
-    let early = parts.read_buf;
+    // Copied: even an empty slice would keep hyper's whole read buffer for the life of the socket.
+    let early = Bytes::copy_from_slice(&parts.read_buf);
     match welcome {
         Welcome::Enter(names) => arrival.enter(stream, early, names).await,
         Welcome::Refuse(close) => arrival.turn_away(stream, close).await,
@@ -155,7 +156,9 @@ impl Arrival {
     /// nobody out. Returns as soon as all have spoken.
     async fn probe(&self, holders: &[Arc<SocketRecord>]) {
         let sockets = &self.gateway.courier.sockets;
-        let asked_at = crate::clock::now_ms();
+        // From the next millisecond on: what was heard in this one may have been before the ping.
+        let asked_at = crate::clock::now_ms().wrapping_add(1);
+        sleep(Duration::from_millis(2)).await;
         let mut silent: Vec<_> = holders.iter().filter_map(|record| sockets.get(record.id)).collect();
         silent.iter().for_each(|socket| socket.line.ping(asked_at));
         let until = Instant::now() + PROBE;
@@ -164,7 +167,7 @@ impl Arrival {
             silent.retain(|socket| !socket.line.heard_since(asked_at));
         }
         for socket in silent {
-            self.gateway.courier.close(&socket, Close::PingTimeout).await;
+            self.gateway.courier.close(&socket, Close::Replaced).await;
         }
     }
 

@@ -90,7 +90,7 @@ impl Alarm {
             return;
         }
         self.look_at_minimum(gateway, fleet);
-        self.seen_any |= fleet > 0;
+        self.seen_any |= fleet > 0 || gateway.metrics.opened.get() > 0;
         let empty = self.seen_any && fleet == 0 && gateway.config.sockets_min.is_some();
         if empty && !self.empty {
             error!("🚨 No healthy sockets found!");
@@ -100,7 +100,8 @@ impl Alarm {
 
     fn look_at_minimum(&mut self, gateway: &Gateway, fleet: usize) {
         let Some(min) = gateway.config.sockets_min else { return };
-        self.seen_enough |= fleet >= min;
+        // Those who came and went between two beats were there all the same.
+        self.seen_enough |= fleet.max(gateway.metrics.opened.get() as usize) >= min;
         let armed = self.seen_enough || Instant::now().duration_since(gateway.started) > GRACE;
         // Hysteresis: a number that swings around the threshold does not raise it again and again.
         let recovered = fleet >= min + min.div_ceil(20);

@@ -23,7 +23,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use head::{HeadTimed, IDLE, Turn};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
@@ -299,6 +299,7 @@ fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
         )
         .header(header::CONNECTION, "close"));
     }
+    check_host(head)?;
     let path = admission::without_dev_prefix(head.uri.path());
     let method = match head.method {
         Method::HEAD => &Method::GET,
@@ -319,6 +320,23 @@ fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
     let allow = allowed.join(", ");
     Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", format!("this path knows {allow}"))
         .header(header::ALLOW, allow))
+}
+
+/// Whom a request is for must be beyond doubt, since protected mode goes by it.
+fn check_host(head: &Parts) -> Result<(), Problem> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let absent_rightly = host.is_none() && head.version < Version::HTTP_11;
+    let named_elsewhere = head.uri.authority().is_some_and(|named| host.is_none_or(|host| host != named.as_str()));
+    match second.is_some() || (host.is_none() && !absent_rightly) || named_elsewhere {
+        false => Ok(()),
+        true => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "Invalid Host header",
+            "send one Host header, and no other host in the request line",
+        )
+        .header(header::CONNECTION, "close")),
+    }
 }
 
 /// The values of a pattern's `{…}` in a path, if it matches. A door's code stays as it was

@@ -16,6 +16,12 @@ pub struct Problem {
     pub status: StatusCode,
     pub title: Cow<'static, str>,
     pub code: Cow<'static, str>,
+    /// Apart, so that a result that may hold a problem stays small where there is none.
+    more: Box<More>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct More {
     error: Option<Cow<'static, str>>,
     detail: Option<String>,
     hint: Cow<'static, str>,
@@ -31,11 +37,7 @@ impl Problem {
             status,
             code: snake_case(&title).into(),
             title,
-            error: None,
-            detail: None,
-            hint: hint.into(),
-            headers: HeaderMap::new(),
-            members: Map::new(),
+            more: Box::new(More { hint: hint.into(), ..More::default() }),
         }
     }
 
@@ -47,20 +49,20 @@ impl Problem {
 
     #[must_use]
     pub fn error(mut self, error: impl Into<Cow<'static, str>>) -> Self {
-        self.error = Some(error.into());
+        self.more.error = Some(error.into());
         self
     }
 
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.more.detail = Some(detail.into());
         self
     }
 
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
         if let Ok(value) = value.try_into() {
-            self.headers.insert(name, value);
+            self.more.headers.insert(name, value);
         }
         self
     }
@@ -72,7 +74,7 @@ impl Problem {
 
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.into(), value.into());
+        self.more.members.insert(name.into(), value.into());
         self
     }
 
@@ -96,7 +98,7 @@ impl Problem {
 
     /// Title and detail, for the log.
     pub fn summary(&self) -> String {
-        match &self.detail {
+        match &self.more.detail {
             Some(detail) => format!("{}: {detail}", self.title),
             None => self.title.to_string(),
         }
@@ -108,20 +110,20 @@ impl Problem {
         body.insert("type".into(), format!("urn:holdfast:problem:{}", self.code).into());
         body.insert("title".into(), self.title.as_ref().into());
         body.insert("status".into(), self.status.as_u16().into());
-        body.insert("error".into(), self.error.as_deref().unwrap_or(&self.title).into());
+        body.insert("error".into(), self.more.error.as_deref().unwrap_or(&self.title).into());
         body.insert("code".into(), self.code.as_ref().into());
-        if let Some(detail) = self.detail {
+        if let Some(detail) = self.more.detail {
             body.insert("detail".into(), detail.into());
         }
-        body.insert("hint".into(), self.hint.as_ref().into());
+        body.insert("hint".into(), self.more.hint.as_ref().into());
         body.insert("requestId".into(), request_id.into());
-        body.extend(self.members);
+        body.extend(self.more.members);
         body.into()
     }
 
     /// The answer on the wire. `as_problem`: the caller asked for `application/problem+json`.
     pub fn response(mut self, request_id: &str, as_problem: bool) -> Response<Full<Bytes>> {
-        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        let (status, headers) = (self.status, std::mem::take(&mut self.more.headers));
         let mut response = Response::new(Full::from(self.json(request_id).to_string()));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

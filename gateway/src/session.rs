@@ -58,7 +58,7 @@ impl Conversation for Session {
         }
         match said {
             Said::Ping => Reaction::Silence,
-            Said::Binary(bytes) => self.inner.relay(bytes),
+            Said::Binary(bytes) => self.inner.relay(&bytes),
             Said::Text(text) => {
                 if let Some(pong) = frame::exact_pong(&text) {
                     self.inner.desk.metrics.app_pings.inc();
@@ -205,11 +205,11 @@ impl Inner {
     }
 
     /// Binary frames go to the socket's rooms as they are; who is in several of them gets one.
-    fn relay(&self, bytes: Bytes) -> Reaction {
+    fn relay(&self, bytes: &[u8]) -> Reaction {
         let record = self.socket.record();
         self.desk.metrics.heard("binary");
         // Copied, since the payload is a slice of what was read.
-        let frame = wire::binary(Bytes::copy_from_slice(&bytes));
+        let frame = wire::binary(Bytes::copy_from_slice(bytes));
         match &*record.rooms {
             [] => {}
             [room] => self.publish(Group::Room(room.clone()), &frame, record.id),

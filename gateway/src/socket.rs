@@ -180,6 +180,15 @@ pub enum End {
 }
 
 impl End {
+    /// Whether the peer still has to say goodbye. After a fault nothing it says counts any more
+    /// (RFC 6455, 7.1.7), and its close may have been the fault.
+    fn awaits_reply(&self) -> bool {
+        match self {
+            Self::Ours(close) => !matches!(close, Close::Protocol(_) | Close::BadUtf8 | Close::TooBig { .. }),
+            Self::Theirs { .. } | Self::Broken(_) => false,
+        }
+    }
+
     /// The same, for the registry.
     pub fn ending(&self) -> Ending {
         match self {
@@ -239,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
         }
         if !matches!(end, End::Broken(_)) {
             // A peer that is gone by now, or does not answer in time, is simply left.
-            let _ = timeout(FAREWELL, self.part(matches!(end, End::Ours(_)))).await;
+            let _ = timeout(FAREWELL, self.part(end.awaits_reply())).await;
         }
     }
 
@@ -438,7 +447,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
             let mut input = &buffer[..length];
             while reply_expected && !input.is_empty() {
                 match self.wire.read(&mut input, &mut answers) {
-                    Ok(Some(Heard::Close(_))) | Err(_) => reply_expected = false,
+                    Ok(Some(Heard::Close(_))) => return self.stream.shutdown().await,
+                    // What cannot be understood is still taken: unread bytes would make the kernel
+                    // reset the connection, and the peer might never see why it was closed.
+                    Err(_) => reply_expected = false,
                     Ok(_) => answers.clear(),
                 }
             }
@@ -454,3 +466,6 @@ fn poll_caught(work: &mut BoxFuture<'static, Vec<Bytes>>, cx: &mut Context<'_>) 
         Err(_) => Poll::Ready(None),
     }
 }
+
+#[cfg(test)]
+mod tests;

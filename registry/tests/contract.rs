@@ -1,6 +1,9 @@
 //! The contract battery: what every form of the registry has to keep, told as facts.
 //! Each fact runs once per form.
 
+// In a test a failed expectation is the message.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use registry::{
     Admission, Cap, Cause, Ending, Gone, Group, Incarnation, Lease, Lookup, Policy, Registered, Registry, Retention,
     RoomName, Serving, Session, SocketId, SocketRecord, StoreName, UserName, Verdict,

@@ -72,7 +72,7 @@ impl Sources {
             let given = flags
                 .get(setting.name)
                 .map(|text| Given { text: text.clone(), source: Source::Flag })
-                .or_else(|| sources.from_environment(setting, env))
+                .or_else(|| sources.in_environment(setting, env))
                 .or_else(|| {
                     let (values, path) = file.as_ref()?;
                     let text = values.get(&setting.key())?.clone();
@@ -92,7 +92,7 @@ impl Sources {
         self.given.get(name)
     }
 
-    fn from_environment(&mut self, setting: &Setting, env: &Environment) -> Option<Given> {
+    fn in_environment(&mut self, setting: &Setting, env: &Environment) -> Option<Given> {
         let direct = from_env(env, setting.name)
             .map(|(name, text)| Given { text: text.to_owned(), source: Source::Environment(name) });
         if direct.is_some() || setting.kind != Kind::Secret {

@@ -101,7 +101,10 @@ pub fn uncommented(text: &str) -> &str {
         .char_indices()
         .zip(text.chars().skip(1))
         .find_map(|((at, c), next)| (c.is_whitespace() && next == '#').then_some(at));
-    text[..end.unwrap_or(text.len())].trim()
+    match text.trim_start().starts_with('#') {
+        true => "",
+        false => text[..end.unwrap_or(text.len())].trim(),
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +139,7 @@ mod tests {
         assert_eq!(uncommented("60   # seconds"), "60");
         assert_eq!(uncommented("a#b"), "a#b");
         assert_eq!(uncommented("  # nothing"), "");
+        assert_eq!(uncommented("# nothing"), "");
     }
 
     #[test]

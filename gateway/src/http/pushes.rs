@@ -291,9 +291,9 @@ struct Push<'a> {
 }
 
 impl<'a> Push<'a> {
-    fn read(body: &'a [u8], at: String) -> Result<Self, Vec<Wrong>> {
-        let whole = |fault: Fault| vec![Wrong { pointer: at.clone(), detail: fault.to_string() }];
-        let mut reader = Reader::at(&PUSH, body, at.clone()).map_err(whole)?;
+    fn read(body: &'a [u8], at: &str) -> Result<Self, Vec<Wrong>> {
+        let whole = |fault: Fault| vec![Wrong { pointer: at.into(), detail: fault.to_string() }];
+        let mut reader = Reader::at(&PUSH, body, at.into()).map_err(whole)?;
         let user = reader.name("user_id", UserName::parse);
         let data = reader.raw("data");
         let event = reader.text("event_type").map_or_else(|| "message".into(), Into::into);
@@ -342,7 +342,7 @@ pub async fn push(call: Call) -> Answer {
     if let Err(fault @ (Fault::Unreadable(_) | Fault::TooDeep)) = json::Members::read(&call.body) {
         return Err(unreadable(&fault));
     }
-    let push = Push::read(&call.body, String::new()).map_err(|wrong| unfit(&wrong))?;
+    let push = Push::read(&call.body, "").map_err(|wrong| unfit(&wrong))?;
     let (user, receipt) = push.go(&call);
     let (status, message) = match receipt {
         Receipt { delivered, .. } if delivered > 0 => ("success", "Message delivered"),
@@ -371,7 +371,7 @@ pub async fn push_batch(call: Call) -> Answer {
         return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
     }
     let pushes =
-        messages.iter().enumerate().map(|(at, message)| Push::read(message.get().as_bytes(), format!("/{at}")));
+        messages.iter().enumerate().map(|(at, message)| Push::read(message.get().as_bytes(), &format!("/{at}")));
     let results: Vec<_> = pushes
         .enumerate()
         .map(|(index, push)| match push {

@@ -1,0 +1,110 @@
+//! The binary under test, in an environment that holds nothing but what a fact gives it.
+
+use crate::{gateway::Gateway, patience::soon};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tokio::process::Command;
+
+/// A command line that has not run yet.
+pub struct Holdfast {
+    command: Command,
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Both streams: where a sentence goes is not what most facts are about.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+impl Holdfast {
+    pub fn command(args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command
+            .args(args)
+            .env_clear()
+            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Self { command }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Runs to its end.
+    pub async fn run(mut self) -> Finished {
+        let output = soon("the command ends", self.command.output()).await.expect("holdfast runs");
+        Finished {
+            code: output.status.code().expect("it exits by itself"),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    /// Runs until it is ready.
+    pub async fn serve(mut self) -> Gateway {
+        Gateway::of(self.command.spawn().expect("holdfast runs")).await
+    }
+}
+
+/// `HOLDFAST_BIN`, or what `./x test` has built beside this test.
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("HOLDFAST_BIN") {
+        return path.into();
+    }
+    let own = env::current_exe().unwrap();
+    let target = own.ancestors().nth(2).unwrap();
+    let path = target.join("holdfast");
+    assert!(path.exists(), "{} is not there: cargo build -p holdfast, or set HOLDFAST_BIN", path.display());
+    path
+}
+
+/// A file that lives as long as the fact that needs it.
+pub struct TempFile(PathBuf);
+
+impl TempFile {
+    pub fn holding(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = Self(env::temp_dir().join(format!("holdfast-it-{}-{count}", std::process::id())));
+        file.rewrite(text);
+        file
+    }
+
+    pub fn rewrite(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,43 @@
+//! Facts about whole gateways, seen from outside: the real `holdfast` as a child process, and
+//! clients that know nothing of its inside.
+//!
+//! Fixtures, each with verbs:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `patience.rs` | waiting for a condition, with a deadline |
+//! | `holdfast.rs` | the binary: run to its end, or until it is ready |
+//! | `gateway.rs` | a running gateway: its log, its signals, what can be asked of it |
+//! | `http.rs` | requests and answers |
+//! | `client.rs` | a WebSocket client that behaves |
+//! | `raw.rs` | a TCP client that need not behave |
+//!
+//! All others are files of facts. The contract decides what a fact is, not the code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fixture that meets what it did not expect has found a failure, and its panic is the report"
+)]
+
+mod client;
+mod gateway;
+mod holdfast;
+mod http;
+mod patience;
+mod raw;
+
+mod doors;
+mod ending;
+mod frames;
+mod heads;
+mod logs;
+mod many;
+mod names;
+mod refusals;
+mod rooms;
+mod start;
+mod tidy;
+mod upgrades;
+mod users;
+mod wire;

@@ -1,0 +1,101 @@
+//! The repository looks at itself: a few bans, each with what to do instead.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Text that may stand only in some files, and what to do elsewhere.
+struct Ban {
+    text: &'static str,
+    allowed: &'static [&'static str],
+    instead: &'static str,
+}
+
+const BANS: &[Ban] = &[
+    Ban {
+        text: "env::var",
+        allowed: &["gateway/src/main.rs"],
+        instead: "take it from Config; main.rs reads the environment",
+    },
+    Ban {
+        text: "tungstenite::",
+        allowed: &["gateway/src/wire.rs", "gateway/src/admission/upgrade.rs"],
+        instead: "go through wire.rs",
+    },
+    Ban {
+        text: "tokio::spawn",
+        allowed: &["gateway/src/gateway.rs"],
+        instead: "give the task an owner: a TaskTracker of the gateway",
+    },
+    Ban { text: "signal::", allowed: &["gateway/src/client/serve.rs"], instead: "take a CancellationToken" },
+    Ban { text: "unsafe {", allowed: &["gateway/src/manager.rs"], instead: "find a crate that wraps it" },
+    Ban { text: "redis", allowed: &["gateway/src/http/health.rs"], instead: "only registry/ will speak Redis" },
+    Ban { text: "hyper::", allowed: HTTP, instead: "HTTP stays in http/ and admission/" },
+    Ban { text: "TODO", allowed: &[], instead: "do it, or open an issue" },
+    Ban { text: "println!", allowed: &["gateway/src/client/"], instead: "log it" },
+];
+
+const HTTP: &[&str] =
+    &["gateway/src/http", "gateway/src/admission", "gateway/src/arrival.rs", "gateway/src/problem.rs"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut folders = vec![root().join(folder)];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// The part of a source that is no test and no comment.
+fn code(source: &str) -> impl Iterator<Item = &str> {
+    let end = source.find("#[cfg(test)]").unwrap_or(source.len());
+    source[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn what_is_absent_stays_absent() {
+    let mut found = Vec::new();
+    for (name, source) in sources("gateway/src").iter().chain(&sources("registry/src")) {
+        if name.ends_with("/tests.rs") {
+            continue;
+        }
+        for ban in BANS.iter().filter(|ban| !ban.allowed.iter().any(|allowed| name.starts_with(allowed))) {
+            let lines = code(source).filter(|line| line.contains(ban.text));
+            found.extend(lines.map(|line| format!("{name}: {} — {}", line.trim(), ban.instead)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn files_stay_small_enough_to_be_read() {
+    for (name, source) in sources("gateway/src").iter().chain(&sources("registry/src")) {
+        let lines = source.lines().count();
+        assert!(lines <= 520, "{name} has {lines} lines: it holds a second idea, give that a file of its own");
+    }
+}
+
+#[test]
+fn the_map_names_every_room() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rooms = sources("gateway/src").into_iter().chain(sources("registry/src"));
+    for (name, _) in rooms.filter(|(name, _)| name.matches('/').count() == 2) {
+        let file = name.rsplit('/').next().unwrap();
+        let known = ["lib.rs", "main.rs"].contains(&file) || map.contains(&format!("`{file}`"));
+        assert!(known, "ARCHITECTURE.md does not say what {name} is for");
+    }
+}
