@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use registry::{Admission, Cause, Registered, SocketId, SocketRecord, epoch_ms};
+use registry::{Admission, Cause, Group, Registered, SocketId, SocketRecord, epoch_ms};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
@@ -97,7 +97,9 @@ impl Arrival {
         };
         if !silent {
             // First in the queue, and written only once the registry holds the socket.
-            let _ = line.send(greeting.hi(epoch_ms()));
+            let hi = greeting.hi(epoch_ms());
+            debug!(socket_id = %record.id, bytes = hi.len(), after_ms = self.after_ms(), "Initial 'hi' message sent");
+            let _ = line.send(hi);
             let _ = line.send(frame::reset());
         }
         let socket = Arc::new(Socket::new(record.clone(), line.clone()));
@@ -105,12 +107,18 @@ impl Arrival {
         if matches!(gateway.courier.registry.register(record.clone()).await, Registered::Superseded) {
             line.close(Close::Replaced);
         }
+        debug!(socket_id = %record.id, request_id = self.request_id, after_ms = self.after_ms(), "WebSocket accepted, WebSocket pair created");
         announce(gateway, &record);
         gateway.metrics.opened.inc();
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         let session = Session::new(gateway.desk.clone(), socket, greeting);
         let connection = Connection::new(stream, early, line, limits, session);
         gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat));
+    }
+
+    /// How long ago the head of the request was whole.
+    fn after_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Cap, duplicates and cool-down. Those who have to go are told; silent holders are found out.
@@ -204,9 +212,10 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
     let ending = end.ending();
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
     drop(seat);
-    gateway.metrics.closed.get_or_create(&CauseLabel { cause: ending.cause.as_str() }).inc();
+    let label = CauseLabel { cause: ending.cause.as_str() };
+    gateway.metrics.closed.get_or_create(&label).inc();
     let age_ms = epoch_ms().saturating_sub(record.connected_at);
-    gateway.metrics.age_seconds.observe(age_ms as f64 / 1000.0);
+    gateway.metrics.age_seconds.get_or_create(&label).observe(age_ms as f64 / 1000.0);
     if let Cause::ConnectionLost | Cause::ProtocolError | Cause::InstanceCrash = ending.cause {
         warn!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket error: {}", ending.reason);
     }
@@ -228,8 +237,9 @@ fn announce(gateway: &Gateway, record: &SocketRecord) {
     info!("✅ Socket {} added. Total active: {total}", record.id);
     info!(socket_id = %record.id, address = %record.address, "WebSocket opened");
     if let Some(user) = &record.user {
-        let connections =
-            if enabled!(Level::INFO) { sockets.members(registry::Group::User(user.clone()).key()).len() } else { 0 };
+        // Without a cap a user may have very many, and counting them at each would be the costly part.
+        let counted = gateway.config.cap.sockets_max > 0 && enabled!(Level::INFO);
+        let connections = counted.then(|| sockets.members(Group::User(user.clone()).key()).len());
         info!(user_id = user.as_str(), socket_id = %record.id, user_connections = connections, "User connected");
     }
     if enabled!(Level::DEBUG) {

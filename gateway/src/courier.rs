@@ -8,7 +8,8 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{Group, Lookup, Registry, SocketId, SocketRecord, Verdict};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,18 @@ pub enum Target {
     All,
 }
 
+/// Why a named socket cannot be had.
+#[derive(Debug)]
+pub enum Absent {
+    Gone(Verdict),
+    /// It was on its way in or out for as long as we looked.
+    Unsettled,
+}
+
+/// How often, and how far apart, a socket on its way in or out is looked for.
+const SETTLING_LOOKS: usize = 100;
+const SETTLING_LOOK: Duration = Duration::from_millis(2);
+
 /// Sockets looked at in one go, so that no walk over all of them holds the table for long.
 const SLICE: usize = 1024;
 
@@ -39,34 +52,32 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// The socket, or the true reason why it is not there.
-    pub async fn find(&self, asked: &str) -> Result<Arc<Socket>, Verdict> {
-        let here = |id| self.sockets.get(id);
-        if let Some(socket) = SocketId::parse(asked).and_then(here) {
-            return Ok(socket);
+    /// The socket, or the true reason why it is not there. A socket that is just coming or going
+    /// is waited for, since neither answer would be true of it.
+    pub async fn find(&self, asked: &str) -> Result<Arc<Socket>, Absent> {
+        let id = SocketId::parse(asked);
+        for _ in 0..SETTLING_LOOKS {
+            if let Some(socket) = id.and_then(|id| self.sockets.get(id)) {
+                return Ok(socket);
+            }
+            match self.registry.lookup(asked).await {
+                Lookup::Gone(verdict) => return Err(Absent::Gone(verdict)),
+                Lookup::Live(_) => sleep(SETTLING_LOOK).await,
+            }
         }
-        match self.registry.lookup(asked).await {
-            Lookup::Gone(verdict) => Err(verdict),
-            // The row outlives the seat only while its own task is between two steps.
-            Lookup::Live(record) => here(record.id).ok_or_else(|| Verdict {
-                asked: asked.into(),
-                gone: registry::Gone::Forgotten,
-                since: std::time::Duration::ZERO,
-            }),
-        }
+        Err(Absent::Unsettled)
     }
 
     /// One frame to one named socket.
-    pub async fn to_socket(&self, asked: &str, frame: Bytes) -> Result<Receipt, Verdict> {
-        let socket = self.find(asked).await?;
-        match socket.line.send(frame) {
-            Ok(()) => Ok(Receipt { matched: 1, delivered: 1, full: 0 }),
-            Err(Refused::Full) => Ok(Receipt { matched: 1, delivered: 0, full: 1 }),
-            Err(Refused::Closing) => Err(match self.registry.lookup(asked).await {
-                Lookup::Gone(verdict) => verdict,
-                Lookup::Live(_) => return Ok(Receipt { matched: 1, delivered: 0, full: 0 }),
-            }),
+    pub async fn to_socket(&self, asked: &str, frame: Bytes) -> Result<Receipt, Absent> {
+        for _ in 0..SETTLING_LOOKS {
+            match self.find(asked).await?.line.send(frame.clone()) {
+                Ok(()) => return Ok(Receipt { matched: 1, delivered: 1, full: 0 }),
+                Err(Refused::Full) => return Ok(Receipt { matched: 1, delivered: 0, full: 1 }),
+                Err(Refused::Closing) => {}
+            }
         }
+        Err(Absent::Unsettled)
     }
 
     /// One frame to everybody meant but `except`; encoded once, whoever they are.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use registry::{RoomName, SocketId, StoreName, names};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::sync::LazyLock;
 
 /// The version of this wire, as `hi` says it.
 pub const VERSION: &str = "1";
@@ -206,12 +207,14 @@ pub fn reset() -> Bytes {
 
 /// The pings that are answered with no work behind them, and their answers.
 pub fn exact_pong(text: &[u8]) -> Option<Bytes> {
-    let pong: &'static [u8] = match text {
-        br#"{"evt":"ping"}"# => br#"{"evt":"pong"}"#,
-        br#"{"type":"ping"}"# | br#"{"action":"ping"}"# => br#"{"type":"pong"}"#,
-        _ => return None,
-    };
-    Some(wire::text(Bytes::from_static(pong)))
+    // Encoded once: most of what clients say is this.
+    static EVT: LazyLock<Bytes> = LazyLock::new(|| wire::text(&br#"{"evt":"pong"}"#[..]));
+    static TYPE: LazyLock<Bytes> = LazyLock::new(|| wire::text(&br#"{"type":"pong"}"#[..]));
+    match text {
+        br#"{"evt":"ping"}"# => Some(EVT.clone()),
+        br#"{"type":"ping"}"# | br#"{"action":"ping"}"# => Some(TYPE.clone()),
+        _ => None,
+    }
 }
 
 /// An answer under the asker's own key.

@@ -5,6 +5,7 @@ pub mod doors;
 pub mod head;
 pub mod health;
 pub mod openapi;
+pub mod paging;
 pub mod plane;
 pub mod pushes;
 pub mod redact;

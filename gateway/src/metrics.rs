@@ -44,7 +44,7 @@ pub struct Metrics {
     pub opened: Counter,
     pub closed: Family<CauseLabel, Counter>,
     pub hello_seconds: Histogram,
-    pub age_seconds: Histogram,
+    pub age_seconds: Family<CauseLabel, Histogram>,
     pub client_messages: Family<VerbClass, Counter>,
     pub client_faults: Counter,
     pub app_pings: Counter,
@@ -95,7 +95,9 @@ impl Default for Metrics {
         registry.register("http_request_seconds", "From the whole head to the answer", request_seconds.clone());
         let hello_seconds =
             timed!("hello_seconds", "From the whole head of a handshake to its hi frame", 0.0001, 4.0, 9);
-        let age_seconds = timed!("socket_age_seconds", "How old sockets are when they end", 1.0, 4.0, 9);
+        let age_seconds =
+            Family::<CauseLabel, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 9)));
+        registry.register("socket_age_seconds", "How old sockets are when they end, by cause", age_seconds.clone());
         Self {
             requests: counted!("http_requests", "HTTP requests by route and status"),
             request_seconds,

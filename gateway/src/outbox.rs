@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -29,6 +29,8 @@ pub enum Refused {
 pub struct Outbox {
     queue: Mutex<Queue>,
     waker: AtomicWaker,
+    /// Whether there is anything to take, so that its task need not lock to learn that there is not.
+    waiting: AtomicBool,
     /// Bytes that were pushed and are not written yet.
     unsent: AtomicUsize,
     /// When unsent bytes last moved, on the gateway's coarse clock.
@@ -69,8 +71,7 @@ impl Outbox {
         }
         self.owe(frame.len(), now);
         queue.frames.push_back(frame);
-        drop(queue);
-        self.waker.wake();
+        self.wake(queue);
         Ok(())
     }
 
@@ -80,8 +81,7 @@ impl Outbox {
         let open = matches!(queue.stop, Stop::Open);
         if open {
             queue.stop = Stop::Asked(Box::new(close));
-            drop(queue);
-            self.waker.wake();
+            self.wake(queue);
         }
         open
     }
@@ -93,6 +93,9 @@ impl Outbox {
 
     /// Everything that waits. The caller has registered its waker before.
     pub fn take(&self) -> Batch {
+        if !self.waiting.swap(false, Ordering::Acquire) {
+            return Batch { frames: VecDeque::new(), close: None };
+        }
         let mut queue = self.queue();
         let frames = std::mem::take(&mut queue.frames);
         let close = match std::mem::replace(&mut queue.stop, Stop::Taken) {
@@ -137,6 +140,12 @@ impl Outbox {
             0 => 0,
             _ => clock::since(now, self.moved_at.load(Ordering::Relaxed)),
         }
+    }
+
+    fn wake(&self, queue: MutexGuard<'_, Queue>) {
+        self.waiting.store(true, Ordering::Release);
+        drop(queue);
+        self.waker.wake();
     }
 
     /// A panic while the lock was held leaves a queue that can be used: every step is whole.

@@ -156,14 +156,14 @@ impl Line {
         self.outbox.unsent()
     }
 
-    fn heard(&self) {
-        self.heard_at.store(clock::now_ms(), Ordering::Relaxed);
+    fn heard(&self, now: u32) {
+        self.heard_at.store(now, Ordering::Relaxed);
     }
 
-    fn ponged(&self) {
+    fn ponged(&self, now: u32) {
         let pinged_at = self.pinged_at.swap(0, Ordering::Relaxed);
         if pinged_at != 0 {
-            self.rtt_ms.store(clock::since(clock::now_ms(), pinged_at), Ordering::Relaxed);
+            self.rtt_ms.store(clock::since(now, pinged_at), Ordering::Relaxed);
         }
     }
 }
@@ -216,6 +216,8 @@ pub struct Connection<S, C> {
     backlog: Bytes,
     work: Option<BoxFuture<'static, Vec<Bytes>>>,
     queue_bytes_max: usize,
+    /// When the current poll began: one look at the clock stamps all that it does.
+    now: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
@@ -231,6 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
             backlog: early,
             work: None,
             queue_bytes_max: limits.queue_bytes_max,
+            now: clock::now_ms(),
         }
     }
 
@@ -253,6 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
     }
 
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.now = clock::now_ms();
         self.line.outbox.register(cx.waker());
         match self.poll_inputs(cx) {
             Poll::Ready(Ok(end)) => Poll::Ready(end),
@@ -334,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.line.outbox.sent(written, clock::now_ms());
+        self.line.outbox.sent(written, self.now);
         while let Some(frame) = self.sending.front() {
             let left = frame.len() - self.sent;
             if written < left {
@@ -359,7 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                     "connection ended without a close frame",
                 )));
             }
-            self.line.heard();
+            self.line.heard(self.now);
             Poll::Ready(Ok(self.understand(bytes, cx)))
         })
     }
@@ -379,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                 Ok(Some(Heard::Binary(bytes))) => Said::Binary(bytes),
                 Ok(Some(Heard::Ping)) => Said::Ping,
                 Ok(Some(Heard::Pong)) => {
-                    self.line.ponged();
+                    self.line.ponged(self.now);
                     continue;
                 }
                 Ok(Some(Heard::Close(frame))) => {
@@ -425,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
     }
 
     fn say(&mut self, frame: Bytes) {
-        self.line.outbox.owe(frame.len(), clock::now_ms());
+        self.line.outbox.owe(frame.len(), self.now);
         self.sending.push_back(frame);
     }
 

@@ -73,6 +73,10 @@ impl Memory {
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
         };
         let mut tables = self.tables();
+        if cap.sockets_max == 0 && newcomer.client.is_none() {
+            tables.put(newcomer.clone());
+            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
+        }
         let group = Group::User(user).key();
         let holders: Vec<_> = tables.ids(group).filter_map(|id| tables.live.get(&id).cloned()).collect();
         let now = Instant::now();

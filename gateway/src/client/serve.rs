@@ -142,7 +142,7 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
     println!("  registry        in memory, one instance");
     println!("  authentication  none: every client is believed");
     println!("  http api        {api}");
-    println!("  answered alone  {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
+    println!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
     println!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
     println!("try it:");
     println!("  npx wscat -c \"ws://{at}/ws?user_id=test123\"");

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Call, ok,
-    sockets::{Paging, bad_query},
+    paging::{Paging, bad_query},
 };
 use crate::{admission::names::Query, clock};
 use registry::{RoomName, StoreName, UserName, epoch_ms};

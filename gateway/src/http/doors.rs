@@ -1,6 +1,6 @@
 //! The doors through which a client becomes a socket, and the two that only tell.
 
-use super::{Answer, Body, Call, Route, ok};
+use super::{Answer, Body, Call, Route, ok, redact};
 use crate::{
     admission::{self, Door, Entry, Knock, Rules, address, names::Query, upgrade::Upgrade},
     arrival::{self, Arrival, Welcome},
@@ -52,6 +52,8 @@ fn refuse(call: &mut Call, problem: Problem) -> Answer {
         peer = %call.peer,
         status = problem.status.as_u16(),
         code,
+        uri = redact::uri(&call.head.uri),
+        headers = redact::headers(&call.head.headers),
         "WebSocket upgrade failed: {}", problem.summary(),
     );
     let on_socket = admission::close_code(&problem)

@@ -6,7 +6,7 @@ use super::{
     sockets,
 };
 use crate::{
-    courier::{Receipt, Target},
+    courier::{Absent, Receipt, Target},
     frame,
     json::{self, Fault},
     mention,
@@ -91,7 +91,7 @@ struct Send<'a> {
 /// What became of a send: a line of the answer, or the socket that is not there.
 enum Sent {
     Line(Value),
-    Absent(Verdict),
+    Absent(Absent),
     Busy,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Send<'a> {
         let receipt = match &self.to {
             To::Many(target) => courier.to_many(target, self.except, &frame),
             To::Socket(id) => match courier.to_socket(id, frame).await {
-                Err(verdict) => return Sent::Absent(verdict),
+                Err(absent) => return Sent::Absent(absent),
                 Ok(receipt) if receipt.full > 0 => return Sent::Busy,
                 Ok(receipt) => receipt,
             },
@@ -226,10 +226,12 @@ async fn answer(call: &Call, send: Send<'_>) -> Answer {
             call.gateway.metrics.sent(if line["delivered"] == 0 { "undelivered" } else { "delivered" });
             Ok(ok(&line))
         }
-        Sent::Absent(verdict) => {
+        Sent::Absent(absent) => {
             call.gateway.metrics.sent("absent");
-            log_absent(&verdict);
-            Err(sockets::absent(call, &verdict).await)
+            if let Absent::Gone(verdict) = &absent {
+                log_absent(verdict);
+            }
+            Err(sockets::absent(call, &absent).await)
         }
         Sent::Busy => {
             call.gateway.metrics.sent("busy");
@@ -274,7 +276,7 @@ pub async fn batch(call: Call) -> Answer {
             Err(problem) => problem.json(&call.request_id),
             Ok(send) => match send.go(&call).await {
                 Sent::Line(line) => line,
-                Sent::Absent(verdict) => sockets::absent(&call, &verdict).await.json(&call.request_id),
+                Sent::Absent(absent) => sockets::absent(&call, &absent).await.json(&call.request_id),
                 Sent::Busy => busy().json(&call.request_id),
             },
         };

@@ -1,6 +1,6 @@
 //! Addresses without their secrets, for the log.
 
-use hyper::Uri;
+use hyper::{HeaderMap, Uri};
 
 /// Query parameters that carry credentials.
 const SECRETS: [&str; 12] = [
@@ -24,6 +24,19 @@ pub fn uri(uri: &Uri) -> String {
         None => uri.path().to_owned(),
         Some(query) => format!("{}?{}", uri.path(), self::query(query)),
     }
+}
+
+/// The headers that tell why a handshake failed; no others, since any of them may hold a secret.
+const TELLING: [&str; 8] =
+    ["host", "origin", "upgrade", "connection", "sec-websocket-version", "user-agent", "x-forwarded-for", "via"];
+
+/// Those headers that are there, cut to what a line can hold.
+pub fn headers(headers: &HeaderMap) -> String {
+    let present = TELLING.iter().filter_map(|name| {
+        let value = String::from_utf8_lossy(headers.get(*name)?.as_bytes()).chars().take(100).collect::<String>();
+        Some(format!("{name}: {value}"))
+    });
+    present.collect::<Vec<_>>().join("; ")
 }
 
 fn query(query: &str) -> String {

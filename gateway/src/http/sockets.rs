@@ -1,66 +1,22 @@
 //! Looking sockets up, moving them between rooms, and telling them to go.
 
-use super::{Answer, Call, ok};
+use super::{
+    Answer, Body, Call, ok,
+    paging::{Paging, bad_query},
+};
 use crate::{
     admission::names::Query,
     clock,
     close::{Close, KICKED},
+    courier::Absent,
     problem::Problem,
     session,
     sockets::Socket,
 };
-use hyper::{
-    Response, StatusCode,
-    header::{HeaderValue, LINK},
-};
-use registry::{Group, Lookup, NameFault, RoomName, SocketId, SocketRecord, StoreName, UserName, Verdict, epoch_ms};
+use hyper::{Response, StatusCode};
+use registry::{Gone, Group, NameFault, RoomName, SocketRecord, StoreName, UserName, epoch_ms};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Sockets on a page, unless the caller wants fewer or more.
-const PAGE: usize = 1000;
-/// Sockets on a page at most.
-const PAGE_MAX: usize = 10_000;
-
-/// `limit` and `cursor` of a query.
-pub struct Paging {
-    pub after: SocketId,
-    pub limit: usize,
-}
-
-impl Paging {
-    pub fn of(query: &Query<'_>) -> Result<Self, Problem> {
-        let limit = match query.one("limit")? {
-            None => PAGE,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=PAGE_MAX).contains(limit))
-                .ok_or_else(|| bad_query("limit", &format!("a number from 1 to {PAGE_MAX} is wanted")))?,
-        };
-        let after = match query.one("cursor")? {
-            None => SocketId::FIRST,
-            Some(text) => SocketId::parse(&text)
-                .ok_or_else(|| bad_query("cursor", "take it from the next link of the page before"))?,
-        };
-        Ok(Self { after, limit })
-    }
-
-    /// Adds the link to the next page, if this one was full.
-    pub fn link(&self, call: &Call, response: &mut Response<super::Body>, last: Option<SocketId>, count: usize) {
-        let Some(last) = last.filter(|_| count >= self.limit) else { return };
-        let kept = call.query().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
-        let query = kept.map(str::to_owned).chain([format!("cursor={last}")]).collect::<Vec<_>>().join("&");
-        if let Ok(link) = HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", call.head.uri.path())) {
-            response.headers_mut().insert(LINK, link);
-        }
-    }
-}
-
-/// 400 for a query parameter of the API.
-pub fn bad_query(name: &str, fix: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, format!("Invalid {name} query parameter"), fix.to_owned())
-}
 
 /// 400 for a name in the path.
 pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
@@ -99,29 +55,29 @@ pub async fn list(call: Call) -> Answer {
     let instance = query.one("instance")?;
     let wanted = |record: &SocketRecord| instance.as_ref().is_none_or(|name| record.owner.instance() == name);
     let mut found = Vec::new();
+    // Whether more may follow is told by what was looked at, not by what was wanted of it.
+    let (last, looked_at);
     match group {
         Some(groups) => {
             let members = call.gateway.courier.sockets.members(groups[0].key());
             let also = |record: &SocketRecord| groups.iter().all(|group| record.groups().any(|own| own == *group));
             let members = members.iter().map(|socket| (socket, socket.record()));
             let members = members.filter(|(_, record)| record.id > paging.after && wanted(record) && also(record));
-            found.extend(members.take(paging.limit).map(|(socket, record)| (record.id, shown(socket))));
+            let members: Vec<_> = members.take(paging.limit).collect();
+            (last, looked_at) = (members.last().map(|(_, record)| record.id), members.len());
+            found.extend(members.into_iter().map(|(socket, _)| shown(socket)));
         }
         None => {
             let page = call.gateway.courier.registry.page(paging.after, paging.limit).await;
             let here = |record: &SocketRecord| call.gateway.courier.sockets.get(record.id);
-            found.extend(
-                page.iter().filter(|record| wanted(record)).map(|record| {
-                    (record.id, here(record).map_or_else(|| shown_record(record), |socket| shown(&socket)))
-                }),
-            );
+            (last, looked_at) = (page.last().map(|record| record.id), page.len());
+            let show =
+                |record: &SocketRecord| here(record).map_or_else(|| shown_record(record), |socket| shown(&socket));
+            found.extend(page.iter().filter(|record| wanted(record)).map(|record| show(record)));
         }
     }
-    let last = found.last().map(|(id, _)| *id);
-    let count = found.len();
-    let sockets: Vec<_> = found.into_iter().map(|(_, socket)| socket).collect();
-    let mut response = ok(&json!({ "sockets": sockets, "count": count }));
-    paging.link(&call, &mut response, last, count);
+    let mut response = ok(&json!({ "count": found.len(), "sockets": found }));
+    paging.link(&call, &mut response, last, looked_at);
     Ok(response)
 }
 
@@ -142,16 +98,29 @@ fn one_group(query: &Query<'_>) -> Result<Option<Vec<Group>>, Problem> {
 
 /// `GET /api/sockets/{id}`.
 pub async fn show(call: Call) -> Answer {
+    Ok(ok(&shown(&*socket(&call).await?)))
+}
+
+async fn socket(call: &Call) -> Result<Arc<Socket>, Problem> {
     match call.gateway.courier.find(call.path_value()).await {
-        Ok(socket) => Ok(ok(&shown(&socket))),
-        Err(verdict) => Err(absent(&call, &verdict).await),
+        Ok(socket) => Ok(socket),
+        Err(absent) => Err(self::absent(call, &absent).await),
     }
 }
 
 /// The problem for a socket that is not there, with what is known about its store.
-pub async fn absent(call: &Call, verdict: &Verdict) -> Problem {
+pub async fn absent(call: &Call, absent: &Absent) -> Problem {
+    let verdict = match absent {
+        Absent::Gone(verdict) => verdict,
+        Absent::Unsettled => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Socket in transition", "try again in a second")
+                .code("owner_unreachable")
+                .detail("the socket is on its way in or out; nothing was written")
+                .retry_after(1);
+        }
+    };
     let store = match &verdict.gone {
-        registry::Gone::Closed { store: Some(store), .. } => Some(store.clone()),
+        Gone::Closed { store: Some(store), .. } => Some(store.clone()),
         _ => None,
     };
     let store_sockets = match store {
@@ -162,13 +131,6 @@ pub async fn absent(call: &Call, verdict: &Verdict) -> Problem {
         None => 0,
     };
     Problem::absent(verdict, store_sockets)
-}
-
-async fn socket(call: &Call) -> Result<Arc<Socket>, Problem> {
-    match call.gateway.courier.find(call.path_value()).await {
-        Ok(socket) => Ok(socket),
-        Err(verdict) => Err(absent(call, &verdict).await),
-    }
 }
 
 /// The close that a caller asks for: 4403, or an application's own code.
@@ -189,21 +151,14 @@ fn asked_close(call: &Call) -> Result<Close, Problem> {
 /// `DELETE /api/sockets/{id}`.
 pub async fn kick(call: Call) -> Answer {
     let close = asked_close(&call)?;
-    let socket = socket(&call).await?;
-    let kicked = call.gateway.courier.close(&socket, close.clone()).await;
-    match kicked {
-        true => Ok(ok(&json!({
-            "status": "closed",
-            "socketId": call.path_value(),
-            "code": close.code(),
-            "reason": close.reason(),
-        }))),
-        // It went by itself a moment before; its verdict tells how.
-        false => match call.gateway.courier.registry.lookup(call.path_value()).await {
-            Lookup::Gone(verdict) => Err(absent(&call, &verdict).await),
-            Lookup::Live(_) => Ok(ok(&json!({ "status": "closing", "socketId": call.path_value() }))),
-        },
-    }
+    // One that goes by itself in this moment is found gone at the second look.
+    while !call.gateway.courier.close(&*socket(&call).await?, close.clone()).await {}
+    Ok(ok(&json!({
+        "status": "closed",
+        "socketId": call.path_value(),
+        "code": close.code(),
+        "reason": close.reason(),
+    })))
 }
 
 /// `DELETE /api/users/{name}`.
@@ -264,7 +219,7 @@ pub async fn room(call: Call) -> Answer {
     Ok(members(&call, &Group::Room(room)))
 }
 
-fn members(call: &Call, group: &Group) -> Response<super::Body> {
+fn members(call: &Call, group: &Group) -> Response<Body> {
     let members = call.gateway.courier.sockets.members(group.key());
     let sockets: Vec<_> = members.iter().map(|socket| shown(socket)).collect();
     ok(&json!({
