@@ -19,6 +19,7 @@ use registry::{Admission, Cause, Group, Registered, SocketId, SocketRecord, epoc
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
 };
 use tracing::{Level, debug, enabled, info, warn};
@@ -36,6 +37,8 @@ pub struct Arrival {
     pub address: IpAddr,
     pub request_id: String,
     pub began: Instant,
+    /// Held for as long as the socket's descriptor is open.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// What admission decided.
@@ -67,7 +70,7 @@ pub async fn run(arrival: Arrival, on_upgrade: OnUpgrade, welcome: Welcome) {
 }
 
 impl Arrival {
-    async fn enter(self, stream: TcpStream, early: Bytes, names: Names) {
+    async fn enter(mut self, stream: TcpStream, early: Bytes, names: Names) {
         let Names { user, store, rooms, client, silent } = names;
         let record = Arc::new(SocketRecord {
             id: SocketId::fresh(),
@@ -81,15 +84,18 @@ impl Arrival {
             address: self.address,
             connected_at: epoch_ms(),
         });
+        let place = self.place.take();
+        let gateway = &self.gateway;
+        let line = Arc::new(Line::new(gateway.config.queue_bytes_max));
+        // From here on it can be told to go, even before it is let in.
+        let expected = gateway.courier.sockets.expect(record.id, line.clone());
         if let Err(close) = self.admit(&record).await {
             return self.turn_away(stream, close).await;
         }
-        let gateway = &self.gateway;
         let limits = Limits {
             message_bytes_max: Some(gateway.config.message_bytes_max),
             queue_bytes_max: gateway.config.queue_bytes_max,
         };
-        let line = Arc::new(Line::new(limits.queue_bytes_max));
         let greeting = Greeting {
             socket: record.id,
             instance: gateway.instance.clone(),
@@ -103,7 +109,7 @@ impl Arrival {
             let _ = line.send(frame::reset());
         }
         let socket = Arc::new(Socket::new(record.clone(), line.clone()));
-        let seat = gateway.courier.sockets.enter(socket.clone());
+        let seat = expected.enter(socket.clone());
         if matches!(gateway.courier.registry.register(record.clone()).await, Registered::Superseded) {
             line.close(Close::Replaced);
         }
@@ -113,7 +119,7 @@ impl Arrival {
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         let session = Session::new(gateway.desk.clone(), socket, greeting);
         let connection = Connection::new(stream, early, line, limits, session);
-        gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat));
+        gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat, place));
     }
 
     /// How long ago the head of the request was whole.
@@ -130,11 +136,11 @@ impl Arrival {
             match gateway.courier.registry.admit(newcomer, cap).await {
                 Admission::Welcome { replaced, evicted } => {
                     for record in replaced {
-                        self.send_away(&record, Close::Replaced).await;
+                        gateway.courier.send_away(&record, Close::Replaced).await;
                     }
                     for record in evicted {
                         info!(user_id = record.user.as_ref().map(|user| user.as_str()), socket_id = %record.id, "{TOO_MANY_CONNECTIONS}");
-                        self.send_away(&record, Close::TooManyConnections).await;
+                        gateway.courier.send_away(&record, Close::TooManyConnections).await;
                     }
                     return Ok(());
                 }
@@ -151,12 +157,6 @@ impl Arrival {
                     return Err(Close::AlreadyConnected);
                 }
             }
-        }
-    }
-
-    async fn send_away(&self, record: &SocketRecord, close: Close) {
-        if let Some(socket) = self.gateway.courier.sockets.get(record.id) {
-            self.gateway.courier.close(&socket, close).await;
         }
     }
 
@@ -202,9 +202,15 @@ impl Conversation for Deaf {
 }
 
 /// The long-lived task: serve, then part.
-async fn live(gateway: Arc<Gateway>, mut connection: Connection<TcpStream, Session>, seat: Seat) {
+async fn live(
+    gateway: Arc<Gateway>,
+    mut connection: Connection<TcpStream, Session>,
+    seat: Seat,
+    place: Option<OwnedSemaphorePermit>,
+) {
     let end = connection.serve().await;
     Box::pin(part(gateway, connection, seat, end)).await;
+    drop(place);
 }
 
 async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>, seat: Seat, end: End) {

@@ -270,10 +270,15 @@ impl Reader<'_> {
                 _ => return self.fault("LOG_LEVEL", "error, warn, info, debug or trace is wanted"),
             };
             let well_formed = module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'_');
+            let ours = ["gateway", "registry"].iter().any(|own| module.split("::").next() == Some(own));
             match module {
-                "" => filter.push(level.to_owned()),
-                _ if well_formed => filter.push(format!("{module}={level}")),
-                _ => return self.fault("LOG_LEVEL", "write modules as gateway::http=debug"),
+                // Libraries write whole heads and frames at their lower levels, secrets and all.
+                "" => filter.push(format!("warn,gateway={level},registry={level}")),
+                _ if well_formed && ours => filter.push(format!("{module}={level}")),
+                _ => {
+                    return self
+                        .fault("LOG_LEVEL", "write modules as gateway::http=debug; there are gateway and registry");
+                }
             }
         }
         Some(filter.join(","))
@@ -335,9 +340,11 @@ mod tests {
     #[test]
     fn log_levels_in_the_spellings_of_other_worlds() {
         let filter = |text| from_env([("LOG_LEVEL", text)]).config.unwrap().live.log_filter;
-        assert_eq!(filter("WARNING"), "warn");
-        assert_eq!(filter("Critical"), "error");
-        assert_eq!(filter("info,gateway::http=DEBUG"), "info,gateway::http=debug");
-        assert!(from_env([("LOG_LEVEL", "loud")]).config.is_err());
+        assert_eq!(filter("WARNING"), "warn,gateway=warn,registry=warn");
+        assert_eq!(filter("Critical"), "warn,gateway=error,registry=error");
+        assert_eq!(filter("info,gateway::http=DEBUG"), "warn,gateway=info,registry=info,gateway::http=debug");
+        for wrong in ["loud", "hyper=trace", "gateway/http=info"] {
+            assert!(from_env([("LOG_LEVEL", wrong)]).config.is_err(), "{wrong}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     close::Close,
     outbox::Refused,
+    socket::Line,
     sockets::{Socket, Sockets},
 };
 use bytes::Bytes;
@@ -99,10 +100,20 @@ impl Courier {
 
     /// Tells a socket to go. Its verdict stands at once; its own task does the rest.
     pub async fn close(&self, socket: &Socket, close: Close) -> bool {
+        self.end(&socket.record(), &socket.line, close).await
+    }
+
+    /// The same for one that may still be on its way in.
+    pub async fn send_away(&self, record: &SocketRecord, close: Close) {
+        if let Some(line) = self.sockets.line(record.id) {
+            self.end(record, &line, close).await;
+        }
+    }
+
+    async fn end(&self, record: &SocketRecord, line: &Line, close: Close) -> bool {
         let ending = close.ending();
-        let told = socket.line.close(close);
+        let told = line.close(close);
         if told {
-            let record = socket.record();
             self.registry.unregister(record.id, record.session, ending).await;
         }
         told

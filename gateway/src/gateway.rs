@@ -14,7 +14,10 @@ use crate::{
 use arc_swap::ArcSwap;
 use registry::{Incarnation, Lease, Registry, Retention, Serving, epoch_ms};
 use std::{io, sync::Arc, time::Duration};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -38,6 +41,8 @@ pub struct Gateway {
     pub started: Instant,
     pub started_at: u64,
     pub sockets_max: usize,
+    /// One permit per socket, from before its 101 until its descriptor is closed.
+    places: Arc<Semaphore>,
     pub courier: Courier,
     pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
@@ -69,13 +74,15 @@ impl Gateway {
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
         });
+        let sockets_max = config.sockets_max.map_or_else(listener::sockets_max, Into::into).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             live: ArcSwap::from_pointee(config.live.clone()),
             instance,
             incarnation,
             started: Instant::now(),
             started_at: epoch_ms(),
-            sockets_max: config.sockets_max.map_or_else(listener::sockets_max, Into::into),
+            sockets_max,
+            places: Arc::new(Semaphore::new(sockets_max)),
             courier,
             desk,
             metrics,
@@ -133,8 +140,13 @@ impl Gateway {
         }
     }
 
-    /// Whether there is a place for one more socket.
-    pub fn room(&self) -> Room {
-        Room { draining: self.draining.is_cancelled(), full: self.courier.sockets.len() >= self.sockets_max }
+    /// A place for one more socket, if there is one: taken before it is promised.
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    /// What admission asks about, once a place was tried for.
+    pub fn room(&self, place: Option<&OwnedSemaphorePermit>) -> Room {
+        Room { draining: self.draining.is_cancelled(), full: place.is_none() }
     }
 }

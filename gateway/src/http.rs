@@ -303,7 +303,8 @@ fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
     check_host(head)?;
     let path = admission::without_dev_prefix(head.uri.path());
     let method = match head.method {
-        Method::HEAD => &Method::GET,
+        // Nobody opens a socket without wanting to hear from it.
+        Method::HEAD if !admission::wants_upgrade(&head.headers) => &Method::GET,
         ref method => method,
     };
     let mut allowed = Vec::new();

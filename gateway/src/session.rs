@@ -31,42 +31,40 @@ pub struct Desk {
 /// The conversation of one socket.
 pub struct Session {
     inner: Arc<Inner>,
-    rate: Option<Box<DefaultDirectRateLimiter>>,
 }
 
 struct Inner {
     desk: Arc<Desk>,
     socket: Arc<Socket>,
     greeting: Greeting,
+    rate: Option<DefaultDirectRateLimiter>,
 }
 
 impl Session {
     pub fn new(desk: Arc<Desk>, socket: Arc<Socket>, greeting: Greeting) -> Self {
-        let rate = desk.rate.map(|rate| Box::new(RateLimiter::direct(Quota::per_second(rate.0))));
-        Self { inner: Arc::new(Inner { desk, socket, greeting }), rate }
-    }
-
-    fn too_fast(&self) -> bool {
-        self.rate.as_ref().is_some_and(|rate| rate.check().is_err())
+        let rate = desk.rate.map(|rate| RateLimiter::direct(Quota::per_second(rate.0)));
+        Self { inner: Arc::new(Inner { desk, socket, greeting, rate }) }
     }
 }
 
 impl Conversation for Session {
     fn hear(&mut self, said: Said) -> Reaction {
-        if self.too_fast() {
-            return Reaction::Close(Close::TooFast);
-        }
+        let inner = &self.inner;
         match said {
+            Said::Ping | Said::Binary(_) if inner.too_fast() => Reaction::Close(Close::TooFast),
             Said::Ping => Reaction::Silence,
-            Said::Binary(bytes) => self.inner.relay(&bytes),
+            Said::Binary(bytes) => inner.relay(&bytes),
             Said::Text(text) => {
                 if let Some(pong) = frame::exact_pong(&text) {
-                    self.inner.desk.metrics.app_pings.inc();
+                    if inner.too_fast() {
+                        return Reaction::Close(Close::TooFast);
+                    }
+                    inner.desk.metrics.app_pings.inc();
                     return Reaction::Say(pong);
                 }
                 match json::first_byte(&text) {
                     Some(b'[') => self.batch(&text),
-                    _ => self.inner.one(&text),
+                    _ => inner.one(&text),
                 }
             }
         }
@@ -84,22 +82,20 @@ impl Session {
             Ok(frames) => frames,
             Err(fault) => return Reaction::Say(self.inner.fault(Key::Type, Code::BadJson, &fault.to_string(), None)),
         };
-        let mut reactions = Vec::new();
-        for (at, one) in frames.iter().enumerate() {
-            if at > 0 && self.too_fast() {
-                return Reaction::Close(Close::TooFast);
-            }
-            reactions.push(one.get().to_owned());
-        }
+        let frames: Vec<_> = frames.into_iter().map(ToOwned::to_owned).collect();
         let inner = self.inner.clone();
         Reaction::Later(
             async move {
                 let mut answers = Vec::new();
-                for text in reactions {
-                    match inner.one(text.as_bytes()) {
+                for one in frames {
+                    match inner.one(one.get().as_bytes()) {
+                        Reaction::Silence => {}
                         Reaction::Say(frame) => answers.push(frame),
                         Reaction::Later(work) => answers.extend(work.await),
-                        Reaction::Silence | Reaction::Close(_) => {}
+                        Reaction::Close(close) => {
+                            inner.desk.courier.close(&inner.socket, close).await;
+                            break;
+                        }
                     }
                 }
                 answers
@@ -110,8 +106,16 @@ impl Session {
 }
 
 impl Inner {
+    fn too_fast(&self) -> bool {
+        self.rate.as_ref().is_some_and(|rate| rate.check().is_err())
+    }
+
     fn one(self: &Arc<Self>, text: &[u8]) -> Reaction {
         let ClientFrame { key, id, ask } = ClientFrame::read(text);
+        // A client that acks what it gets is not to blame for how much that is.
+        if !matches!(ask, Ok(Ask::Ack)) && self.too_fast() {
+            return Reaction::Close(Close::TooFast);
+        }
         let ask = match ask {
             Ok(ask) => ask,
             Err((code, detail)) => return Reaction::Say(self.fault(key, code, &detail, id)),
@@ -306,7 +310,8 @@ mod tests {
             });
             self.desk.courier.registry.register(record.clone()).await;
             let socket = Arc::new(Socket::new(record.clone(), Arc::new(Line::new(1 << 20))));
-            let seat = self.desk.courier.sockets.enter(socket.clone());
+            let expected = self.desk.courier.sockets.expect(record.id, socket.line.clone());
+            let seat = expected.enter(socket.clone());
             let greeting = Greeting { socket: record.id, instance: "web1".into(), ping_interval_seconds: 30.0 };
             (Session::new(self.desk.clone(), socket, greeting), seat)
         }
@@ -403,7 +408,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_counts_frame_by_frame() {
-        let (mut session, _seat) = Room::new(Some(3)).enter(&[]).await;
-        assert_eq!(say(&mut session, "[1,2,3,4]").await, ["closed 4429"]);
+        let (mut session, seat) = Room::new(Some(3)).enter(&[]).await;
+        assert_eq!(say(&mut session, "[1,2,3]").await.len(), 3);
+        say(&mut session, "[1]").await;
+        assert!(!seat.socket.line.is_open());
+    }
+
+    #[tokio::test]
+    async fn acks_do_not_count() {
+        let (mut session, _seat) = Room::new(Some(1)).enter(&[]).await;
+        for _ in 0..50 {
+            assert!(say(&mut session, r#"{"type":"ack","seq":1}"#).await.is_empty());
+        }
+        assert_eq!(say(&mut session, r#"{"evt":"ping"}"#).await, [r#"{"evt":"pong"}"#]);
     }
 }

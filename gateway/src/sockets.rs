@@ -1,5 +1,6 @@
 //! The table of the sockets that are connected here: by id, and by store, user and room.
-//! Joining returns a seat; dropping the seat leaves.
+//! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it has no
+//! seat and nobody can send to it, but it can be told to go.
 
 use crate::socket::Line;
 use arc_swap::ArcSwap;
@@ -40,8 +41,34 @@ pub struct Sockets {
 /// Trees, not hash maps: the sweeper walks them in slices, and one tree serves every group.
 #[derive(Default)]
 struct Tables {
+    expected: BTreeMap<SocketId, Arc<Line>>,
     by_id: BTreeMap<SocketId, Arc<Socket>>,
     by_group: BTreeMap<(GroupKey, SocketId), Arc<Socket>>,
+}
+
+/// A socket that is being admitted, for as long as this lives.
+pub struct Expected {
+    sockets: Arc<Sockets>,
+    id: SocketId,
+}
+
+impl Expected {
+    /// Takes the seat. From now on the socket can be found and written to.
+    pub fn enter(self, socket: Arc<Socket>) -> Seat {
+        let sockets = self.sockets.clone();
+        let mut tables = sockets.write();
+        let record = socket.record();
+        tables.by_id.insert(record.id, socket.clone());
+        tables.group(&record, &socket);
+        drop(tables);
+        Seat { sockets, socket }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.sockets.write().expected.remove(&self.id);
+    }
 }
 
 /// A socket's place in the table, for as long as this lives.
@@ -60,13 +87,17 @@ impl Drop for Seat {
 }
 
 impl Sockets {
-    /// Takes a seat. From now on the socket can be found and written to.
-    pub fn enter(self: &Arc<Self>, socket: Arc<Socket>) -> Seat {
-        let mut tables = self.write();
-        let record = socket.record();
-        tables.by_id.insert(record.id, socket.clone());
-        tables.group(&record, &socket);
-        Seat { sockets: self.clone(), socket }
+    /// Makes a socket known that is about to be admitted.
+    pub fn expect(self: &Arc<Self>, id: SocketId, line: Arc<Line>) -> Expected {
+        self.write().expected.insert(id, line);
+        Expected { sockets: self.clone(), id }
+    }
+
+    /// Where a socket is told to go, whether it has a seat or is still expected.
+    pub fn line(&self, id: SocketId) -> Option<Arc<Line>> {
+        let tables = self.read();
+        let seated = tables.by_id.get(&id).map(|socket| &socket.line);
+        seated.or_else(|| tables.expected.get(&id)).cloned()
     }
 
     /// The socket, unless it is on its way out.

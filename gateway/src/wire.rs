@@ -144,9 +144,12 @@ impl Gate {
             self.header_len += 1;
             *input = rest;
             let so_far = &self.header[..usize::from(self.header_len)];
-            let Some((header, length)) = FrameHeader::parse(&mut Cursor::new(so_far)).map_err(fault)? else {
-                continue;
-            };
+            let parsed = FrameHeader::parse(&mut Cursor::new(so_far)).map_err(|error| {
+                // A refused header that stayed would be in the way of whatever is read after it.
+                self.header_len = 0;
+                fault(error)
+            })?;
+            let Some((header, length)) = parsed else { continue };
             self.payload_left = length;
             self.in_frame = true;
             self.in_message = match header.opcode {
@@ -305,6 +308,18 @@ mod tests {
             [&[0xc1, 0x80, 0, 0, 0, 0][..], &[0x81, 0x01, b'x'], &[0x09, 0x80, 0, 0, 0, 0], &[0x83, 0x80, 0, 0, 0, 0]]
         {
             assert!(matches!(fault(bad), Fault::Protocol(_)), "{bad:?}");
+        }
+    }
+
+    /// Fuzzing found that a refused header of full length stayed, and that reading on never ended.
+    #[test]
+    fn after_a_fault_bytes_are_still_used_up() {
+        let mut wire = Wire::new(None);
+        let mut input = &[0xff; 64][..];
+        while !input.is_empty() {
+            let left = input.len();
+            assert!(wire.read(&mut input, &mut Vec::new()).is_err());
+            assert!(input.len() < left);
         }
     }
 

@@ -52,7 +52,8 @@ async fn a_verdict_is_forgotten_after_its_time_by_sends_too() {
     let client = gateway.greeted("/ws").await;
     let ask = gateway.post("/api/send", &json!({ "socketId": client.id }));
     client.leaves().await;
-    eventually("it is forgotten", async || (ask.clone().await.json()["code"] == "socket_forgotten").then_some(())).await;
+    eventually("it is forgotten", async || (ask.clone().await.json()["code"] == "socket_forgotten").then_some(()))
+        .await;
 }
 
 /// Checklist 178, 205, 206, 227.

@@ -212,7 +212,10 @@ async fn a_batch_is_answered_line_by_line() {
     let indices: Vec<_> = results.iter().map(|line| line["index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [0, 1, 2, 3, 4, 5]);
     assert_eq!((&results[0]["status"], &results[5]["status"]), (&json!("delivered"), &json!("delivered")));
-    assert_eq!((&results[1]["code"], &results[1]["verdict"]["socketId"]), (&json!("socket_never_seen"), &json!("ws_123")));
+    assert_eq!(
+        (&results[1]["code"], &results[1]["verdict"]["socketId"]),
+        (&json!("socket_never_seen"), &json!("ws_123"))
+    );
     assert_eq!(results[2]["status"], "undelivered");
     for wrong in [&results[3], &results[4]] {
         assert!(wrong["errors"].is_array() && wrong["code"].is_string(), "{wrong}");

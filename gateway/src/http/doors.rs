@@ -12,6 +12,7 @@ use hyper::{
     header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 /// Whether this request knocks at a door: those look at origin and names in their own order.
@@ -28,17 +29,18 @@ pub async fn open(mut call: Call) -> Answer {
     call.gateway.metrics.handshakes.inc();
     let door = Door::of(call.head.uri.path()).unwrap_or(Door::Ws);
     let live = call.gateway.live.load_full();
+    let place = call.gateway.place();
     let entry = {
         let knock = knock(&call, &door, call.query());
         let rules = rules(&call, &live);
-        admission::admit(&knock, &rules, call.gateway.room())
+        admission::admit(&knock, &rules, call.gateway.room(place.as_ref()))
     };
     match entry {
         Ok(Entry { names, upgrade }) => {
             let user = names.user.as_ref().map_or("anonymous", |user| user.as_str());
             let room = names.rooms.first().map_or("-", |room| room.as_str());
             info!(request_id = call.request_id, "WebSocket upgrade request for room: {room}, user: {user}");
-            switch(&mut call, &upgrade, Welcome::Enter(names))
+            switch(&mut call, &upgrade, Welcome::Enter(names), place)
         }
         Err(problem) => refuse(&mut call, problem),
     }
@@ -60,7 +62,9 @@ fn refuse(call: &mut Call, problem: Problem) -> Answer {
         .filter(|_| admission::names::wants_close(call.head.uri.query().unwrap_or_default()))
         .zip(admission::upgrade::read(&call.head.headers).ok());
     match on_socket {
-        Some((code, upgrade)) => switch(call, &upgrade, Welcome::Refuse(Close::Refused { code, title: problem.title })),
+        Some((code, upgrade)) => {
+            switch(call, &upgrade, Welcome::Refuse(Close::Refused { code, title: problem.title }), None)
+        }
         None => Err(problem),
     }
 }
@@ -84,7 +88,7 @@ fn reason(problem: &Problem) -> &'static str {
 }
 
 /// 101, and the task that takes over when hyper lets go of the connection.
-fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome) -> Answer {
+fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome, place: Option<OwnedSemaphorePermit>) -> Answer {
     let Some(on_upgrade) = call.on_upgrade.take() else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "Invalid Upgrade header", "WebSocket needs HTTP/1.1")
             .detail("this connection cannot be upgraded"));
@@ -94,6 +98,7 @@ fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome) -> Answer {
         address: address::of_client(call.peer, &call.head.headers, &call.gateway.config.trusted_proxies),
         request_id: call.request_id.clone(),
         began: call.began,
+        place,
     };
     call.gateway.socket_tasks.spawn(arrival::run(arrival, on_upgrade, welcome));
     let mut response = Response::new(Body::default());
@@ -124,7 +129,7 @@ pub async fn rehearse(call: Call) -> Answer {
     };
     let live = call.gateway.live.load_full();
     let names = admission::identify(&knock(&call, &door, call.query()), &rules(&call, &live))
-        .and_then(|names| admission::check_room(call.gateway.room()).map(|()| names))
+        .and_then(|names| admission::check_room(call.gateway.room(call.gateway.place().as_ref())).map(|()| names))
         .inspect_err(|problem| call.gateway.metrics.rejected(reason(problem)))?;
     Ok(ok(&json!({
         "ok": true,

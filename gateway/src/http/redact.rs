@@ -41,7 +41,7 @@ pub fn headers(headers: &HeaderMap) -> String {
 
 fn query(query: &str) -> String {
     let parts = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}=***"),
+        Some((name, value)) if is_secret(name) || holds_secret(value) => format!("{name}=***"),
         _ => pair.to_owned(),
     });
     parts.collect::<Vec<_>>().join("&")
@@ -51,6 +51,12 @@ fn is_secret(name: &str) -> bool {
     // A name that is written in percent signs hides something; it is not shown either.
     let name = name.to_ascii_lowercase();
     name.contains('%') || SECRETS.contains(&name.as_str())
+}
+
+/// A value can be an address of its own, with a query of its own.
+fn holds_secret(value: &str) -> bool {
+    let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy().to_ascii_lowercase();
+    SECRETS.iter().any(|name| decoded.contains(&format!("{name}=")))
 }
 
 #[cfg(test)]
