@@ -57,7 +57,8 @@ async fn main() -> io::Result<()> {
 
 async fn shake_hands(stream: TcpStream, tasks: TaskTracker) {
     let service = service_fn(|mut request: Request<Incoming>| {
-        let response = upgrade::read(request.headers()).map_or_else(refuse, |upgrade| switch(&upgrade));
+        let response =
+            upgrade::read(request.headers()).map_or_else(|problem| refuse(&problem), |upgrade| switch(&upgrade));
         if let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() {
             tasks.spawn(echo(on_upgrade));
         }
@@ -89,7 +90,7 @@ fn switch(upgrade: &upgrade::Upgrade) -> Response<Empty<Bytes>> {
     response
 }
 
-fn refuse(problem: Problem) -> Response<Empty<Bytes>> {
+fn refuse(problem: &Problem) -> Response<Empty<Bytes>> {
     let mut response = Response::new(Empty::new());
     *response.status_mut() = problem.status;
     response

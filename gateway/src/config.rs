@@ -297,6 +297,7 @@ mod tests {
         read(&BTreeMap::new(), None, &env(pairs))
     }
 
+    /// Checklist 275.
     #[test]
     fn the_defaults_are_valid() {
         let config = from_env([]).config.unwrap();

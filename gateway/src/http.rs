@@ -246,17 +246,7 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut request: Request<Incomi
         }
         Err(problem) => ("none", std::future::ready(Err(problem)).boxed()),
     };
-    let answer = match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(answer) => answer,
-        Err(_) => {
-            error!(request_id, "a request panicked; this is a bug of Holdfast");
-            Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal error",
-                "this is a bug; report it with the request id and the log around it",
-            ))
-        }
-    };
+    let answer = caught(call, &request_id).await;
     let mut response = answer.unwrap_or_else(|problem| {
         let mut response = problem.response(&request_id, asks.problem_json);
         if asks.upgrade {
@@ -270,6 +260,15 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut request: Request<Incomi
     gateway.metrics.requests.get_or_create(&RequestLabel { route: label, code: status.as_u16() }).inc();
     gateway.metrics.request_seconds.get_or_create(&RouteLabel { route: label }).observe(began.elapsed().as_secs_f64());
     response
+}
+
+/// A panic is a bug; it costs the one request that met it.
+async fn caught(call: BoxFuture<'_, Answer>, request_id: &str) -> Answer {
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| {
+        error!(request_id, "a request panicked; this is a bug of Holdfast");
+        let hint = "this is a bug; report it with the request id and the log around it";
+        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", hint))
+    })
 }
 
 /// What about a request matters for dressing its answer.
@@ -492,6 +491,16 @@ mod tests {
             assert_eq!(matches("/api/sockets/{id}", other), None, "{other}");
         }
         assert_eq!(matches("/ws/{code}", "/ws/"), Some(vec![String::new()]));
+    }
+
+    /// Checklist 108, 143.
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_its_request_id_and_no_more() {
+        let answer = caught(async { panic!("as asked") }.boxed(), "r_1").await;
+        let problem = answer.unwrap_err();
+        assert_eq!((problem.status, &*problem.code), (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"));
+        assert!(!problem.clone().json("r_1").to_string().contains("as asked"));
+        assert_eq!(problem.json("r_1")["requestId"], "r_1");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use crate::{
     gateway::Gateway,
     http::{Answer, Request},
     patience::DEADLINE,
-    raw::Raw,
+    raw::{PING, Raw},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Instant};
 
@@ -74,6 +75,18 @@ impl Gateway {
     }
 }
 
+impl Raw {
+    /// What the next text holds; pings, which come at their own time, are passed over.
+    pub async fn reads(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if frame.opcode() != PING {
+                return serde_json::from_slice(&frame.payload).unwrap();
+            }
+        }
+    }
+}
+
 impl Answer {
     /// Where the link to the next page leads, if there is one.
     pub fn next_page(&self) -> Option<String> {
@@ -93,6 +106,12 @@ impl Answer {
         pointers.sort_unstable();
         pointers
     }
+}
+
+/// Where a process may open 1024 files unless it asks for more, a thousand sockets do not fit.
+pub fn open_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
 /// The names of an object's members.

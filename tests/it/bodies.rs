@@ -2,7 +2,6 @@
 //! is written oddly.
 
 use crate::gateway::Gateway;
-use serde_json::json;
 
 /// Every route that takes a body, and a good one for it.
 const ROUTES: [(&str, &str); 5] = [

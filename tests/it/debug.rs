@@ -1,7 +1,7 @@
 //! `/api/debug/sockets`, in the form that other people's scripts rely on.
 
 use crate::{
-    asking::{keys, texts},
+    asking::{keys, open_more_files, texts},
     gateway::Gateway,
     patience::eventually,
 };
@@ -111,6 +111,7 @@ async fn a_large_fleet_comes_in_pages() {
 /// Unless somebody asks for fewer or more, a page has 1000.
 #[tokio::test]
 async fn a_page_has_1000_sockets_unless_said() {
+    open_more_files();
     let gateway = Gateway::start().await;
     let mut clients = Vec::new();
     for _ in 0..1001 {

@@ -127,6 +127,17 @@ async fn whoever_does_not_say_who_it_is_is_nobody() {
     }
 }
 
+/// Checklist 103.
+#[tokio::test]
+async fn a_caller_can_ask_who_it_is_taken_for() {
+    let gateway = Gateway::start().await;
+    let answer = gateway.get("/api/auth/session?user_id=u").await;
+    assert_eq!(answer.json(), serde_json::json!({"authenticated": false, "auth": "none", "userId": "u"}));
+    let answer = gateway.get("/api/auth/session").with("X-User-ID", "from-the-proxy").await;
+    assert_eq!(answer.json()["userId"], "from-the-proxy");
+    assert_eq!(gateway.get("/api/auth/session?user_id=anonymous").await.json()["userId"], serde_json::Value::Null);
+}
+
 /// Checklist 68.
 #[tokio::test]
 async fn an_unknown_path_is_answered_with_the_known_ones() {

@@ -4,13 +4,15 @@ use crate::{gateway::Gateway, patience::eventually, raw};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Checklist 5, 9, 16, 32, 106, 199, 200, 201, 261, 262.
+/// Checklist 3, 5, 9, 14, 16, 32, 106, 148, 199, 200, 201, 261, 262.
 #[tokio::test]
 async fn the_life_of_a_socket_is_told_in_the_known_words() {
     let mut gateway = Gateway::start().await;
     let mut client = gateway.greeted("/websocket?room_id=r&user_id=u").await;
     let id = client.id.clone();
     gateway.logs(&["INFO", "WebSocket upgrade request for room: r, user: u"]).await;
+    gateway.logs(&["DEBUG", "WebSocket accepted, WebSocket pair created", &id]).await;
+    gateway.logs(&["DEBUG", "Initial 'hi' message sent", &id, "bytes="]).await;
     gateway.logs(&["INFO", "WebSocket opened", &id]).await;
     gateway.logs(&["INFO", &format!("✅ Socket {id} added. Total active: 1")]).await;
     gateway.logs(&["DEBUG", "🔌 Active socket IDs: [", &id]).await;
@@ -25,7 +27,7 @@ async fn the_life_of_a_socket_is_told_in_the_known_words() {
     gateway.logs(&["INFO", "User disconnected", "u"]).await;
 }
 
-/// Checklist 16, 112.
+/// Checklist 15, 16, 112.
 #[tokio::test]
 async fn a_close_is_told_with_code_and_reason() {
     let mut gateway = Gateway::start().await;
@@ -35,7 +37,7 @@ async fn a_close_is_told_with_code_and_reason() {
     gateway.logs(&["WebSocket closed:", "4403", "too-loud"]).await;
     let mut raw = gateway.raw_greeted("/ws").await;
     raw.write(&raw::frame(raw::FIN | 3, b"")).await;
-    gateway.logs(&["WebSocket error:"]).await;
+    gateway.logs(&["WARN", "WebSocket error:", "protocol_error"]).await;
     gateway.logs(&["WebSocket closed:", "1002"]).await;
 }
 

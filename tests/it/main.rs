@@ -11,6 +11,7 @@
 //! | `http.rs` | requests and answers |
 //! | `client.rs` | a WebSocket client that behaves |
 //! | `raw.rs` | a TCP client that need not behave |
+//! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
 //! All others are files of facts. The contract decides what a fact is, not the code.
 #![allow(
@@ -20,6 +21,7 @@
     reason = "a fixture that meets what it did not expect has found a failure, and its panic is the report"
 )]
 
+mod asking;
 mod client;
 mod gateway;
 mod holdfast;
@@ -27,15 +29,29 @@ mod http;
 mod patience;
 mod raw;
 
+mod absences;
+mod alarms;
+mod bodies;
+mod debug;
 mod doors;
 mod ending;
+mod faults;
 mod frames;
 mod heads;
+mod health;
+mod kicks;
 mod logs;
+mod lookups;
 mod many;
+mod moves;
 mod names;
+mod openapi;
+mod pages;
+mod planes;
+mod pushes;
 mod refusals;
 mod rooms;
+mod sends;
 mod start;
 mod tidy;
 mod upgrades;
