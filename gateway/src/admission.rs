@@ -22,7 +22,7 @@ pub mod upgrade;
 use crate::{config::Required, problem::Problem};
 use hyper::{
     HeaderMap, StatusCode,
-    header::{CONNECTION, HeaderName, ORIGIN},
+    header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE},
 };
 use names::Names;
 use origin::Origins;
@@ -107,7 +107,7 @@ pub struct Entry {
 /// The stages before the upgrade headers: what `GET /api/handshake` asks about.
 pub fn identify(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let names = names::read(knock, rules)?;
-    check_origin(knock.headers, rules.origins)?;
+    origin::check_page(knock.headers, rules.origins)?;
     rules.rate.check(knock.address)?;
     Ok(names)
 }
@@ -142,27 +142,6 @@ pub fn check_room(room: Room) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A browser names the page that asks; that page must be allowed.
-pub fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let named = origin.to_str().unwrap_or("(not readable)");
-    match headers.get_all(ORIGIN).iter().count() == 1 && origins.allow(named) {
-        true => Ok(()),
-        false => Err(origin_refused(named)),
-    }
-}
-
-/// 403, naming what was refused and the setting that would allow it.
-pub fn origin_refused(origin: &str) -> Problem {
-    let origin: String = origin.chars().take(200).collect();
-    Problem::new(
-        StatusCode::FORBIDDEN,
-        "Origin not allowed",
-        format!("add {origin} to CORS_ORIGINS if that page is yours"),
-    )
-    .detail(format!("pages of {origin} may not talk to this gateway"))
-}
-
 /// How a refusal is told on an accepted socket (`?reject=close`), if it may be told there at all.
 pub fn close_code(problem: &Problem) -> Option<u16> {
     match problem.status {
@@ -179,9 +158,15 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &'a HeaderName) -> impl Iterator<Ite
     lines.flat_map(|line| line.split(',')).map(|token| token.trim().to_ascii_lowercase())
 }
 
-/// Whether the client means to leave HTTP on this connection.
+/// Whether the client means to leave HTTP on this connection. A key without an `Upgrade` is a
+/// handshake whose header got lost on the way; `Connection: upgrade` alone is only a proxy's habit.
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(hyper::header::UPGRADE) || tokens(headers, &CONNECTION).any(|token| token == "upgrade")
+    headers.contains_key(UPGRADE) || headers.contains_key(SEC_WEBSOCKET_KEY)
+}
+
+/// Whether `Connection` lists `upgrade`.
+pub fn says_upgrade(headers: &HeaderMap) -> bool {
+    tokens(headers, &CONNECTION).any(|token| token == "upgrade")
 }
 
 /// A room named by a trusted proxy, or anything else that is parsed as one.

@@ -34,7 +34,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use plane::{Caller, Plane};
-use shape::Shape;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
@@ -67,7 +66,7 @@ pub struct Route {
     pub path: &'static str,
     pub plane: Plane,
     pub summary: &'static str,
-    pub body: Option<&'static Shape>,
+    pub body: Option<shape::Body>,
     handler: fn(Call) -> BoxFuture<'static, Answer>,
 }
 
@@ -132,11 +131,11 @@ pub static ROUTES: &[Route] = routes! {
     DELETE "/api/users/{name}" Admin sockets::kick_user, None, "Close all sockets of a user; code, reason";
     GET "/api/stores/{name}" Server sockets::store, None, "A store's sockets";
     GET "/api/rooms/{name}" Server sockets::room, None, "A room's sockets";
-    POST "/api/rooms/{room}/send" Server pushes::to_room, Some(&pushes::ROOM_SEND), "Send to everybody in a room";
-    POST "/api/send" Server pushes::send, Some(&pushes::SEND), "Send to a socket, user, store, room, or all";
-    POST "/api/send/batch" Server pushes::batch, Some(&pushes::BATCH), "Up to 1000 sends, each by itself";
-    POST "/sse/push" Server pushes::push, Some(&pushes::PUSH), "Send to a user, as SSE callers write it";
-    POST "/sse/push/batch" Server pushes::push_batch, None, "An array of pushes";
+    POST "/api/rooms/{room}/send" Server pushes::to_room, Some(shape::Body::One(&pushes::ROOM_SEND)), "Send to everybody in a room";
+    POST "/api/send" Server pushes::send, Some(shape::Body::One(&pushes::SEND)), "Send to a socket, user, store, room, or all";
+    POST "/api/send/batch" Server pushes::batch, Some(shape::Body::One(&pushes::BATCH)), "Up to 1000 sends, each by itself";
+    POST "/sse/push" Server pushes::push, Some(shape::Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
+    POST "/sse/push/batch" Server pushes::push_batch, Some(shape::Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server sockets::instances, None, "The instances that serve";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
 };
@@ -315,7 +314,9 @@ fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
         allowed.push(route.method.as_str());
     }
     if allowed.is_empty() {
-        let paths = ROUTES.iter().map(|route| route.path).collect::<Vec<_>>().join(" ");
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.dedup();
+        let paths = paths.join(" ");
         return Err(Problem::new(StatusCode::NOT_FOUND, "Not found", format!("there are: {paths}")));
     }
     let allow = allowed.join(", ");
@@ -360,7 +361,7 @@ fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
 
 async fn handle(route: &'static Route, mut call: Call, body: Incoming) -> Answer {
     if call.head.method == Method::OPTIONS {
-        admission::check_origin(&call.head.headers, &call.gateway.live.load().origins)?;
+        admission::origin::check_page(&call.head.headers, &call.gateway.live.load().origins)?;
         return Ok(preflight(route));
     }
     // The doors look at the origin in their own order.
@@ -440,7 +441,7 @@ fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, h
     }
     put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     put(header::CACHE_CONTROL, "no-store");
-    put(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+    put(header::CONTENT_SECURITY_POLICY, "default-src 'none'; connect-src 'self'; frame-ancestors 'none'");
     put(header::VARY, "Origin");
     let live = gateway.live.load();
     let allowed =
@@ -471,7 +472,8 @@ fn given_id(headers: &HeaderMap) -> Option<String> {
 
 /// 200 with JSON.
 pub fn ok(body: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+    // With a newline, so that a shell's prompt stays at the beginning of its line.
+    let mut response = Response::new(Body::from(format!("{body}\n")));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

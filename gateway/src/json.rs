@@ -19,6 +19,7 @@ pub enum Fault {
     TooDeep,
     /// JSON, but something else.
     NotAnObject,
+    NotAList,
     /// Two members of one name: readers would disagree about which of them counts.
     Duplicate(String),
 }
@@ -29,6 +30,7 @@ impl fmt::Display for Fault {
             Self::Unreadable(what) => write!(f, "not JSON: {what}"),
             Self::TooDeep => write!(f, "nested deeper than {DEPTH_MAX} levels"),
             Self::NotAnObject => f.write_str("a JSON object is wanted"),
+            Self::NotAList => f.write_str("a list is wanted"),
             Self::Duplicate(name) => write!(f, "the member {name:?} stands there twice"),
         }
     }
@@ -42,11 +44,7 @@ impl<'a> Members<'a> {
     /// Reads an object.
     pub fn read(text: &'a [u8]) -> Result<Self, Fault> {
         check_depth(text)?;
-        let members = serde_json::from_slice::<Self>(text).map_err(|error| match first_byte(text) {
-            Some(b'{') | None => Fault::Unreadable(plain(&error)),
-            _ if serde_json::from_slice::<&RawValue>(text).is_ok() => Fault::NotAnObject,
-            _ => Fault::Unreadable(plain(&error)),
-        })?;
+        let members = serde_json::from_slice::<Self>(text).map_err(|error| unfit(text, &error, Fault::NotAnObject))?;
         match members.duplicate() {
             Some(name) => Err(Fault::Duplicate(name.to_owned())),
             None => Ok(members),
@@ -76,7 +74,15 @@ impl<'a> Members<'a> {
 /// Reads an array as its elements.
 pub fn elements(text: &[u8]) -> Result<Vec<&RawValue>, Fault> {
     check_depth(text)?;
-    serde_json::from_slice(text).map_err(|error| Fault::Unreadable(plain(&error)))
+    serde_json::from_slice(text).map_err(|error| unfit(text, &error, Fault::NotAList))
+}
+
+/// What could not be read as wanted is either JSON of another kind, or none.
+fn unfit(text: &[u8], error: &serde_json::Error, another_kind: Fault) -> Fault {
+    match serde_json::from_slice::<&RawValue>(text) {
+        Ok(_) => another_kind,
+        Err(_) => Fault::Unreadable(plain(error)),
+    }
 }
 
 /// The value as a text, if it is one.

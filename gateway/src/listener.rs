@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, ToSocketAddrs},
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -44,6 +44,16 @@ impl Listener {
 
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.listener.accept().await
+    }
+
+    /// An address at which this machine reaches it: who listens everywhere has no address of its own.
+    pub fn reachable(&self) -> SocketAddr {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.address.port())
     }
 
     /// Host name and port: told apart on one host, and readable.

@@ -124,7 +124,7 @@ impl Problem {
     /// The answer on the wire. `as_problem`: the caller asked for `application/problem+json`.
     pub fn response(mut self, request_id: &str, as_problem: bool) -> Response<Full<Bytes>> {
         let (status, headers) = (self.status, std::mem::take(&mut self.more.headers));
-        let mut response = Response::new(Full::from(self.json(request_id).to_string()));
+        let mut response = Response::new(Full::from(format!("{}\n", self.json(request_id))));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         let content_type = if as_problem { "application/problem+json" } else { "application/json" };

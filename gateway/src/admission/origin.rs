@@ -1,5 +1,10 @@
 //! Which web pages may talk to the gateway.
 
+use crate::problem::Problem;
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{HOST, ORIGIN},
+};
 use std::net::Ipv4Addr;
 
 /// The origins that are allowed.
@@ -80,6 +85,39 @@ impl Pattern {
             }),
         }
     }
+}
+
+/// Pages of strangers get nothing, on any plane. A browser names the page that asks in `Origin`.
+/// For its own address a page sends none, and a page on a rebound name calls this gateway its own:
+/// then its browser says `Sec-Fetch-Site`, and the `Host` shows the name.
+pub fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("(not readable)"));
+    if let Some(origin) = header(ORIGIN.as_str()) {
+        return match headers.get_all(ORIGIN).iter().count() == 1 && origins.allow(origin) {
+            true => Ok(()),
+            false => Err(refused(origin)),
+        };
+    }
+    if header("sec-fetch-site").is_none() || header("sec-fetch-mode") == Some("navigate") {
+        return Ok(());
+    }
+    let host = header(HOST.as_str()).unwrap_or_default();
+    let own = ["https", "http"].map(|scheme| format!("{scheme}://{host}"));
+    match is_local_host(host) || own.iter().any(|origin| origins.allow(origin)) {
+        true => Ok(()),
+        false => Err(refused(&own[0])),
+    }
+}
+
+/// 403, naming what was refused and the setting that would allow it.
+fn refused(origin: &str) -> Problem {
+    let origin: String = origin.chars().take(200).collect();
+    let hint = match Pattern::parse(&origin) {
+        Some(Pattern::Exact(exact)) => format!("add {exact} to CORS_ORIGINS if that page is yours"),
+        _ => "serve the page over http:// or https:// and add its origin to CORS_ORIGINS; a file or a sandboxed frame has none".into(),
+    };
+    Problem::new(StatusCode::FORBIDDEN, "Origin not allowed", hint)
+        .detail(format!("pages of {origin} may not talk to this gateway"))
 }
 
 /// `https`, and what follows `://`.

@@ -22,7 +22,8 @@ pub struct Upgrade {
 
 /// What proxies must be told so that these headers arrive.
 const NGINX_LINES: &str = "the request came through a proxy that dropped the Upgrade header; in nginx: \
-proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\"; (with proxy_http_version 1.1;)";
+proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\"; (with proxy_http_version 1.1; \
+proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;)";
 
 /// Reads and checks them.
 pub fn read(headers: &HeaderMap) -> Result<Upgrade, Problem> {

@@ -144,10 +144,12 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
     println!("  http api        {api}");
     println!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
     println!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
+    let near = listener.reachable();
+    let token = live.api_token.as_ref().map_or("", |_| " -H \"Authorization: Bearer $API_TOKEN\"");
     println!("try it:");
-    println!("  npx wscat -c \"ws://{at}/ws?user_id=test123\"");
+    println!("  npx wscat -c \"ws://{near}/ws?user_id=test123\"");
     println!(
-        "  curl -X POST http://{at}/sse/push -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"
+        "  curl -X POST http://{near}/sse/push{token} -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"
     );
 }
 

@@ -41,9 +41,9 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "responses": { "200": { "description": "done" }, "default": problem },
     });
-    if let Some(shape) = route.body {
+    if let Some(body) = route.body {
         operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": shape.schema() } } });
+            json!({ "required": true, "content": { "application/json": { "schema": body.schema() } } });
     }
     if route.plane != Plane::Client {
         operation["security"] = json!([{ "token": [] }]);

@@ -3,16 +3,15 @@
 
 use crate::{
     admission::{
-        check_origin,
-        origin::{Origins, is_local_host},
-        origin_refused,
+        self,
+        origin::{self, is_local_host},
     },
     config::{Live, value::Secret},
     problem::Problem,
 };
 use hyper::{
     HeaderMap, StatusCode, Version,
-    header::{AUTHORIZATION, HOST, ORIGIN, VIA, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, HOST, UPGRADE, VIA, WWW_AUTHENTICATE},
 };
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
@@ -37,38 +36,23 @@ pub struct Caller<'a> {
 
 /// Lets a caller through, or says why not.
 pub fn check(plane: Plane, caller: &Caller<'_>, live: &Live) -> Result<(), Problem> {
-    check_page(caller.headers, &live.origins)?;
-    let wanted = match plane {
+    origin::check_page(caller.headers, &live.origins)?;
+    let (api, admin) = (live.api_token.as_ref(), live.admin_token.as_ref());
+    let (tokens, guarded) = match plane {
         Plane::Client => return Ok(()),
-        Plane::Server => [live.api_token.as_ref(), live.admin_token.as_ref().filter(|_| live.api_token.is_some())],
-        Plane::Admin => [live.admin_token.as_ref().or(live.api_token.as_ref()), None],
+        // Whoever may change the fleet may also use it.
+        Plane::Server => ([api, admin], api.is_some()),
+        Plane::Admin => ([admin.or(api), None], admin.or(api).is_some()),
     };
-    if wanted.iter().all(Option::is_none) {
-        return check_protected(plane, caller);
+    if tokens.into_iter().flatten().any(|token| bears(caller.headers, token)) {
+        return Ok(());
     }
-    match wanted.into_iter().flatten().any(|token| bears(caller.headers, token)) {
-        true => Ok(()),
-        false => Err(unauthorized(
+    match guarded {
+        false => check_protected(plane, caller),
+        true => Err(unauthorized(
             "Invalid API token",
             "send Authorization: Bearer with the value of API_TOKEN (ADMIN_TOKEN where the fleet is revealed or changed)",
         )),
-    }
-}
-
-/// Pages of strangers get nothing, on any plane. A page on a rebound name sends no `Origin` for
-/// its own address, but its browser says `Sec-Fetch-Site`, and the `Host` shows the name.
-fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
-    if headers.contains_key(ORIGIN) {
-        return check_origin(headers, origins);
-    }
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if header("sec-fetch-site").is_none() || header("sec-fetch-mode") == Some("navigate") {
-        return Ok(());
-    }
-    let host = header(HOST.as_str()).unwrap_or_default();
-    match is_local_host(host) || ["http", "https"].iter().any(|scheme| origins.allow(&format!("{scheme}://{host}"))) {
-        true => Ok(()),
-        false => Err(origin_refused(host)),
     }
 }
 
@@ -76,7 +60,10 @@ fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
 /// stranger looks local.
 fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
     let host = caller.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // nginx with the usual two lines says Connection: upgrade on every request, also without an upgrade.
+    let half_upgrade = !caller.headers.contains_key(UPGRADE) && admission::says_upgrade(caller.headers);
     let proxied = caller.version == Version::HTTP_10
+        || half_upgrade
         || caller.headers.contains_key(VIA)
         || caller.headers.contains_key("x-real-ip")
         || caller.headers.keys().any(|name| name == "forwarded" || name.as_str().starts_with("x-forwarded-"));
@@ -112,7 +99,7 @@ mod tests {
 
     fn live(api: Option<&str>, admin: Option<&str>) -> Live {
         Live {
-            origins: Origins::Local,
+            origins: origin::Origins::Local,
             api_token: api.map(Secret::new),
             admin_token: admin.map(Secret::new),
             log_filter: String::new(),

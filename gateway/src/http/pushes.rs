@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Call, ok,
-    shape::{Field, Kind, Reader, Shape, Wrong, unfit, unreadable},
+    shape::{Field, Kind, Reader, Shape, Wrong, refused, unfit},
     sockets,
 };
 use crate::{
@@ -88,23 +88,23 @@ struct Send<'a> {
     except: Option<SocketId>,
 }
 
-/// What became of a send: a line of the answer, or the socket that is not there.
+/// What became of a send.
 enum Sent {
-    Line(Value),
+    Line(Receipt),
     Absent(Absent),
     Busy,
 }
 
 impl<'a> Send<'a> {
     fn read(body: &'a [u8]) -> Result<Self, super::Problem> {
-        let mut reader = Reader::new(&SEND, body)?;
+        let mut reader = Reader::new(&SEND, body, "").map_err(|fault| refused(&fault))?;
         let to = read_target(&mut reader);
         let send = Self::rest(&mut reader, to);
         finish(reader, send)
     }
 
     fn to_room(body: &'a [u8], room: RoomName) -> Result<Self, super::Problem> {
-        let mut reader = Reader::new(&ROOM_SEND, body)?;
+        let mut reader = Reader::new(&ROOM_SEND, body, "").map_err(|fault| refused(&fault))?;
         let send = Self::rest(&mut reader, Some(To::Many(Target::Group(Group::Room(room)))));
         finish(reader, send)
     }
@@ -122,17 +122,34 @@ impl<'a> Send<'a> {
     }
 
     async fn go(&self, call: &Call) -> Sent {
+        let sent = self.hand_over(call).await;
+        call.gateway.metrics.sent(match &sent {
+            Sent::Line(Receipt { delivered: 0, .. }) => "undelivered",
+            Sent::Line(_) => "delivered",
+            Sent::Absent(_) => "absent",
+            Sent::Busy => "busy",
+        });
+        if let Sent::Absent(Absent::Gone(verdict)) = &sent {
+            log_absent(verdict);
+        }
+        sent
+    }
+
+    async fn hand_over(&self, call: &Call) -> Sent {
         let courier = &call.gateway.courier;
         let frame = frame::sent(&self.event, self.data, None);
-        let receipt = match &self.to {
-            To::Many(target) => courier.to_many(target, self.except, &frame),
+        match &self.to {
+            To::Many(target) => Sent::Line(courier.to_many(target, self.except, &frame)),
+            // Whoever is both meant and excepted is excepted.
+            To::Socket(id) if self.except.is_some() && SocketId::parse(id) == self.except => {
+                Sent::Line(Receipt::default())
+            }
             To::Socket(id) => match courier.to_socket(id, frame).await {
-                Err(absent) => return Sent::Absent(absent),
-                Ok(receipt) if receipt.full > 0 => return Sent::Busy,
-                Ok(receipt) => receipt,
+                Err(absent) => Sent::Absent(absent),
+                Ok(receipt) if receipt.full > 0 => Sent::Busy,
+                Ok(receipt) => Sent::Line(receipt),
             },
-        };
-        Sent::Line(line(receipt))
+        }
     }
 }
 
@@ -148,42 +165,45 @@ fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, super::Problem> {
 fn read_target(reader: &mut Reader<'_>) -> Option<To> {
     let mut targets = targets(reader);
     if let Some(to) = reader.raw("to") {
-        match Reader::at(&TO, to.get().as_bytes(), "/to".into()) {
-            Ok(mut inner) => {
-                targets.extend(self::targets(&mut inner));
-                if let Err(wrong) = inner.finish() {
-                    reader.include(wrong);
-                    return None;
-                }
-            }
-            Err(fault) => return reader.wrong("to", &fault.to_string()),
+        let inside = Reader::new(&TO, to.get().as_bytes(), "/to").map_err(|fault| vec![Wrong::of(&fault, "/to")]);
+        let inside = inside.and_then(|mut inside| {
+            targets.extend(self::targets(&mut inside));
+            inside.finish()
+        });
+        if let Err(wrong) = inside {
+            reader.include(wrong);
+            return None;
         }
     }
     match targets.len() {
         1 => targets.pop().flatten(),
-        0 => reader.wrong("", "a target is wanted: socketId, userId, storeId, roomId or all"),
-        _ => reader.wrong("", "one target is wanted, not several"),
+        0 => reader.wrong_as_a_whole("a target is wanted: socketId, userId, storeId, roomId or all"),
+        _ => reader.wrong_as_a_whole("one target is wanted, not several"),
     }
 }
 
-/// A target that was named but is no good counts as one; its fault is noted already.
+/// A target that is named but is no good counts as one; its fault is noted.
 fn targets(reader: &mut Reader<'_>) -> Vec<Option<To>> {
+    let group = |group| To::Many(Target::Group(group));
     let mut found = Vec::new();
-    if reader.raw("socketId").is_some() {
+    if reader.has("socketId") {
         found.push(reader.text("socketId").map(|id| To::Socket(id.into())));
     }
-    let group = |group| To::Many(Target::Group(group));
-    if reader.raw("userId").is_some() {
+    if reader.has("userId") {
         found.push(reader.name("userId", UserName::parse).map(|name| group(Group::User(name))));
     }
-    if reader.raw("storeId").is_some() {
+    if reader.has("storeId") {
         found.push(reader.name("storeId", StoreName::parse).map(|name| group(Group::Store(name))));
     }
-    if reader.raw("roomId").is_some() {
+    if reader.has("roomId") {
         found.push(reader.name("roomId", RoomName::parse).map(|name| group(Group::Room(name))));
     }
-    if reader.flag("all") == Some(true) {
-        found.push(Some(To::Many(Target::All)));
+    if reader.has("all") {
+        match reader.flag("all") {
+            Some(false) => {}
+            Some(true) => found.push(Some(To::Many(Target::All))),
+            None => found.push(None),
+        }
     }
     found
 }
@@ -222,21 +242,9 @@ pub async fn to_room(call: Call) -> Answer {
 
 async fn answer(call: &Call, send: Send<'_>) -> Answer {
     match send.go(call).await {
-        Sent::Line(line) => {
-            call.gateway.metrics.sent(if line["delivered"] == 0 { "undelivered" } else { "delivered" });
-            Ok(ok(&line))
-        }
-        Sent::Absent(absent) => {
-            call.gateway.metrics.sent("absent");
-            if let Absent::Gone(verdict) = &absent {
-                log_absent(verdict);
-            }
-            Err(sockets::absent(call, &absent).await)
-        }
-        Sent::Busy => {
-            call.gateway.metrics.sent("busy");
-            Err(busy())
-        }
+        Sent::Line(receipt) => Ok(ok(&line(receipt))),
+        Sent::Absent(absent) => Err(sockets::absent(call, &absent).await),
+        Sent::Busy => Err(busy()),
     }
 }
 
@@ -263,7 +271,7 @@ fn log_absent(verdict: &Verdict) {
 
 /// `POST /api/send/batch`: in order, each by itself.
 pub async fn batch(call: Call) -> Answer {
-    let mut reader = Reader::new(&BATCH, &call.body)?;
+    let mut reader = Reader::new(&BATCH, &call.body, "").map_err(|fault| refused(&fault))?;
     let messages = reader.raw("messages").and_then(|list| match json::elements(list.get().as_bytes()) {
         Ok(messages) if messages.len() <= BATCH_MAX => Some(messages),
         Ok(_) => reader.wrong("messages", &format!("{BATCH_MAX} messages at most")),
@@ -275,7 +283,7 @@ pub async fn batch(call: Call) -> Answer {
         let mut result = match Send::read(message.get().as_bytes()) {
             Err(problem) => problem.json(&call.request_id),
             Ok(send) => match send.go(&call).await {
-                Sent::Line(line) => line,
+                Sent::Line(receipt) => line(receipt),
                 Sent::Absent(absent) => sockets::absent(&call, &absent).await.json(&call.request_id),
                 Sent::Busy => busy().json(&call.request_id),
             },
@@ -294,8 +302,7 @@ struct Push<'a> {
 
 impl<'a> Push<'a> {
     fn read(body: &'a [u8], at: &str) -> Result<Self, Vec<Wrong>> {
-        let whole = |fault: Fault| vec![Wrong { pointer: at.into(), detail: fault.to_string() }];
-        let mut reader = Reader::at(&PUSH, body, at.into()).map_err(whole)?;
+        let mut reader = Reader::new(&PUSH, body, at).map_err(|fault| vec![Wrong::of(&fault, at)])?;
         let user = reader.name("user_id", UserName::parse);
         let data = reader.raw("data");
         let event = reader.text("event_type").map_or_else(|| "message".into(), Into::into);
@@ -341,8 +348,8 @@ impl<'a> Push<'a> {
 /// `POST /sse/push`.
 pub async fn push(call: Call) -> Answer {
     // Tells what is no JSON from what does not fit.
-    if let Err(fault @ (Fault::Unreadable(_) | Fault::TooDeep)) = json::Members::read(&call.body) {
-        return Err(unreadable(&fault));
+    if let Err(fault @ Fault::Unreadable(_)) = json::Members::read(&call.body) {
+        return Err(refused(&fault));
     }
     let push = Push::read(&call.body, "").map_err(|wrong| unfit(&wrong))?;
     let (user, receipt) = push.go(&call);
@@ -362,13 +369,7 @@ pub async fn push(call: Call) -> Answer {
 
 /// `POST /sse/push/batch`.
 pub async fn push_batch(call: Call) -> Answer {
-    let messages = match json::elements(&call.body) {
-        Ok(messages) => messages,
-        Err(_) if json::first_byte(&call.body) == Some(b'{') => {
-            return Err(unfit(&[Wrong { pointer: String::new(), detail: "a list is wanted".into() }]));
-        }
-        Err(fault) => return Err(unreadable(&fault)),
-    };
+    let messages = json::elements(&call.body).map_err(|fault| refused(&fault))?;
     if messages.len() > BATCH_MAX {
         return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
     }

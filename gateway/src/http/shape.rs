@@ -32,15 +32,31 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
-/// A body.
+/// What a route's body is.
+#[derive(Debug, Clone, Copy)]
+pub enum Body {
+    One(&'static Shape),
+    ListOf(&'static Shape),
+}
+
+impl Body {
+    /// As JSON Schema.
+    pub fn schema(&self) -> Value {
+        match self {
+            Self::One(shape) => shape.schema(),
+            Self::ListOf(shape) => json!({"type": "array", "items": shape.schema()}),
+        }
+    }
+}
+
+/// An object with these fields and no others.
 #[derive(Debug)]
 pub struct Shape {
     pub fields: &'static [Field],
 }
 
 impl Shape {
-    /// As JSON Schema.
-    pub fn schema(&self) -> Value {
+    fn schema(&self) -> Value {
         let properties: serde_json::Map<_, _> =
             self.fields.iter().map(|field| (field.name.to_owned(), field.schema())).collect();
         let required: Vec<_> = self.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
@@ -80,33 +96,21 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Begins to read. 400 if this is no JSON, 422 if it is something else than an object.
-    pub fn new(shape: &'static Shape, body: &'a [u8]) -> Result<Self, Problem> {
-        Self::at(shape, body, String::new()).map_err(|fault| match fault {
-            Fault::Unreadable(_) | Fault::TooDeep => unreadable(&fault),
-            Fault::NotAnObject => unfit(&[Wrong { pointer: String::new(), detail: fault.to_string() }]),
-            Fault::Duplicate(ref name) => {
-                unfit(&[Wrong { pointer: format!("/{}", escaped(name)), detail: fault.to_string() }])
-            }
-        })
-    }
-
-    /// Begins to read an object that stands at a place inside a body.
-    pub fn at(shape: &'static Shape, body: &'a [u8], at: String) -> Result<Self, Fault> {
+    /// Begins to read a body, or an object that stands at a place inside one.
+    pub fn new(shape: &'static Shape, body: &'a [u8], at: &str) -> Result<Self, Fault> {
         let members = Members::read(body)?;
-        let mut reader = Self { shape, members, at, wrong: Vec::new() };
+        let mut reader = Self { shape, members, at: at.into(), wrong: Vec::new() };
         reader.refuse_strangers();
         Ok(reader)
     }
 
     /// The field's value; `null` is no value.
     pub fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        let mut values = self.members.iter().filter(|(key, _)| same_name(key, name));
-        let value = values.next().map(|(_, value)| value);
-        let twice = values.next().is_some();
+        let mut values = self.members.iter().filter(|(key, _)| same_name(key, name)).map(|(_, value)| value);
+        let (value, second) = (values.next(), values.next());
         drop(values);
-        if twice {
-            self.wrong::<()>(name, "stands there in both spellings");
+        if second.is_some() {
+            return self.wrong(name, "stands there in both spellings");
         }
         let value = value.filter(|value| !json::is_null(value));
         let required = self.shape.fields.iter().any(|field| field.name == name && field.required);
@@ -114,6 +118,11 @@ impl<'a> Reader<'a> {
             self.wrong::<()>(name, "is required");
         }
         value
+    }
+
+    /// Whether the field stands there, in any spelling and with any value but `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(key, value)| same_name(key, name) && !json::is_null(value))
     }
 
     pub fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
@@ -153,10 +162,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a fault at a field.
+    /// Notes a fault at a field, under the name by which it stands in the body.
     pub fn wrong<T>(&mut self, name: &str, detail: &str) -> Option<T> {
-        let pointer = if name.is_empty() { self.at.clone() } else { format!("{}/{name}", self.at) };
+        let written = self.members.iter().map(|(key, _)| key).find(|key| same_name(key, name)).unwrap_or(name);
+        let pointer = format!("{}/{}", self.at, escaped(written));
         self.wrong.push(Wrong { pointer, detail: detail.to_owned() });
+        None
+    }
+
+    /// Notes a fault of the whole.
+    pub fn wrong_as_a_whole<T>(&mut self, detail: &str) -> Option<T> {
+        self.wrong.push(Wrong { pointer: self.at.clone(), detail: detail.to_owned() });
         None
     }
 
@@ -175,7 +191,7 @@ impl<'a> Reader<'a> {
         let strangers: Vec<_> = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key)).collect();
         for stranger in strangers {
             let detail = format!("is unknown here; known are {}", self.known());
-            self.wrong::<()>(&escaped(&stranger), &detail);
+            self.wrong::<()>(&stranger, &detail);
         }
     }
 
@@ -184,14 +200,28 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// 400: this is no JSON.
-pub fn unreadable(fault: &Fault) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "Unreadable JSON",
-        "send a JSON body; quotes are often lost in a shell, so put it into single quotes",
-    )
-    .detail(fault.to_string())
+/// 400 for what is no JSON, 422 for JSON that is something else than what is wanted.
+pub fn refused(fault: &Fault) -> Problem {
+    match fault {
+        Fault::Unreadable(_) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "Unreadable JSON",
+            "send a JSON body; quotes are often lost in a shell, so put it into single quotes",
+        )
+        .detail(fault.to_string()),
+        fault => unfit(&[Wrong::of(fault, "")]),
+    }
+}
+
+impl Wrong {
+    /// Where a fault of the JSON itself stands.
+    pub fn of(fault: &Fault, at: &str) -> Self {
+        let pointer = match fault {
+            Fault::Duplicate(name) => format!("{at}/{}", escaped(name)),
+            _ => at.to_owned(),
+        };
+        Self { pointer, detail: fault.to_string() }
+    }
 }
 
 /// 422: it is JSON, but not what is wanted. One line per fault.
@@ -232,7 +262,7 @@ mod tests {
     };
 
     fn pointers(body: &str) -> Vec<String> {
-        let mut reader = Reader::new(&SHAPE, body.as_bytes()).unwrap_or_else(|_| panic!("{body}"));
+        let mut reader = Reader::new(&SHAPE, body.as_bytes(), "").unwrap();
         reader.name("userId", UserName::parse);
         reader.millis("ms");
         reader.flag("flag");
@@ -247,6 +277,7 @@ mod tests {
         assert_eq!(pointers("{}"), ["/userId"]);
         assert_eq!(pointers(r#"{"userId":3,"ms":101,"flag":"yes","a/b":1}"#), ["/a~1b", "/userId", "/ms", "/flag"]);
         assert_eq!(pointers(r#"{"userId":"u","user_id":"v"}"#), ["/userId"]);
+        assert_eq!(pointers(r#"{"user_id":3}"#), ["/user_id"]);
         for ms in ["0", "-1", "1.5", "\"5\"", "1e9", "true"] {
             assert_eq!(pointers(&format!(r#"{{"userId":"u","ms":{ms}}}"#)), ["/ms"], "{ms}");
         }
@@ -254,7 +285,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_400_or_422() {
-        let status = |body: &str| Reader::new(&SHAPE, body.as_bytes()).err().map(|problem| problem.status.as_u16());
+        let status =
+            |body: &str| Reader::new(&SHAPE, body.as_bytes(), "").err().map(|fault| refused(&fault).status.as_u16());
         assert_eq!(status("{"), Some(400));
         assert_eq!(status("[]"), Some(422));
         assert_eq!(status(r#"{"userId":"a","userId":"b"}"#), Some(422));
