@@ -105,7 +105,7 @@ impl Gateway {
     ) -> io::Result<()> {
         self.courier.registry.announce(self.lease()).await;
         let _beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
-        let _accepting = AbortOnDropHandle::new(tokio::spawn(http::accept(self.clone(), listener)));
+        let _accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
         stop.cancelled().await;
         tokio::select! {
             biased;

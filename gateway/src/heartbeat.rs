@@ -41,7 +41,7 @@ async fn beat(gateway: &Gateway, alarm: &mut Alarm) {
     gateway.courier.registry.announce(gateway.lease()).await;
     let fleet = gateway.courier.registry.total().await;
     gateway.metrics.fleet.set(fleet as i64);
-    alarm.look(gateway, fleet);
+    alarm.look(gateway, fleet, gateway.courier.sockets.most().max(fleet));
 }
 
 /// Pings whose turn it is, and ends what is dead.
@@ -98,12 +98,13 @@ struct Alarm {
 }
 
 impl Alarm {
-    fn look(&mut self, gateway: &Gateway, fleet: usize) {
+    /// `most`: those who came and went between two beats were there all the same.
+    fn look(&mut self, gateway: &Gateway, fleet: usize, most: usize) {
         if gateway.draining.is_cancelled() {
             return;
         }
-        self.look_at_minimum(gateway, fleet);
-        self.seen_any |= fleet > 0 || gateway.metrics.opened.get() > 0;
+        self.look_at_minimum(gateway, fleet, most);
+        self.seen_any |= most > 0;
         let empty = self.seen_any && fleet == 0 && gateway.config.sockets_min.is_some();
         if empty && !self.empty {
             error!("🚨 No healthy sockets found!");
@@ -111,10 +112,9 @@ impl Alarm {
         self.empty = empty;
     }
 
-    fn look_at_minimum(&mut self, gateway: &Gateway, fleet: usize) {
+    fn look_at_minimum(&mut self, gateway: &Gateway, fleet: usize, most: usize) {
         let Some(min) = gateway.config.sockets_min else { return };
-        // Those who came and went between two beats were there all the same.
-        self.seen_enough |= fleet.max(gateway.metrics.opened.get() as usize) >= min;
+        self.seen_enough |= most >= min;
         let armed = self.seen_enough || Instant::now().duration_since(gateway.started) > GRACE;
         // Hysteresis: a number that swings around the threshold does not raise it again and again.
         let recovered = fleet >= min + min.div_ceil(20);

@@ -11,6 +11,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use registry::Cause;
 use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,6 +140,10 @@ impl Default for Metrics {
 impl Metrics {
     /// Says once what this instance is.
     pub fn describe(&mut self, version: &str, instance: &str, canary: bool) {
+        // There from the start, so that sums over all causes are right before the first close.
+        for cause in Cause::ALL {
+            self.closed.get_or_create(&CauseLabel { cause: cause.as_str() }).inc_by(0);
+        }
         let labels = vec![
             ("version".to_owned(), version.to_owned()),
             ("instance_name".to_owned(), instance.to_owned()),

@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use registry::Verdict;
+use registry::{Gone, StoreName, Verdict};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -133,29 +133,27 @@ impl Problem {
     }
 }
 
-/// The verdict, as every answer shows it.
+/// The verdict, as every answer shows it: always with every member, null where nothing is known.
 pub fn verdict_json(verdict: &Verdict, store_sockets: usize) -> Value {
-    let mut shown = json!({
+    let known = match &verdict.gone {
+        Gone::Closed { instance, connected_at, closed_at, store, ending } => {
+            Some((instance, connected_at, closed_at, store.as_ref(), ending))
+        }
+        Gone::NeverSeen | Gone::Forgotten => None,
+    };
+    json!({
         "socketId": verdict.asked,
         "state": verdict.state(),
+        "cause": known.map(|(.., ending)| ending.cause.as_str()),
+        "closeCode": known.and_then(|(.., ending)| ending.code),
+        "reason": known.map(|(.., ending)| &ending.reason),
+        "instance": known.map(|(instance, ..)| instance),
+        "connectedAt": known.map(|(_, connected_at, ..)| connected_at),
+        "closedAt": known.map(|(_, _, closed_at, ..)| closed_at),
+        "storeId": known.and_then(|(_, _, _, store, _)| store).map(StoreName::as_str),
+        "storeSockets": store_sockets,
         "sentence": verdict.sentence(),
-    });
-    if let registry::Gone::Closed { instance, connected_at, closed_at, store, ending } = &verdict.gone {
-        let more = json!({
-            "cause": ending.cause.as_str(),
-            "closeCode": ending.code,
-            "reason": ending.reason,
-            "instance": instance,
-            "connectedAt": connected_at,
-            "closedAt": closed_at,
-            "storeId": store.as_ref().map(registry::StoreName::as_str),
-            "storeSockets": store_sockets,
-        });
-        if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {
-            shown.extend(more);
-        }
-    }
-    shown
+    })
 }
 
 fn snake_case(title: &str) -> String {

@@ -42,6 +42,8 @@ pub struct Sockets {
 #[derive(Default)]
 struct Tables {
     expected: BTreeMap<SocketId, Arc<Line>>,
+    /// The most that sat here at once since somebody asked.
+    most: usize,
     by_id: BTreeMap<SocketId, Arc<Socket>>,
     by_group: BTreeMap<(GroupKey, SocketId), Arc<Socket>>,
 }
@@ -60,6 +62,7 @@ impl Expected {
         let record = socket.record();
         tables.by_id.insert(record.id, socket.clone());
         tables.group(&record, &socket);
+        tables.most = tables.most.max(tables.by_id.len());
         drop(tables);
         Seat { sockets, socket }
     }
@@ -121,6 +124,13 @@ impl Sockets {
 
     pub fn len(&self) -> usize {
         self.read().by_id.len()
+    }
+
+    /// The most sockets that were here at once since this was last asked.
+    pub fn most(&self) -> usize {
+        let mut tables = self.write();
+        let now = tables.by_id.len();
+        std::mem::replace(&mut tables.most, now)
     }
 
     pub fn is_empty(&self) -> bool {

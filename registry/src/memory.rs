@@ -128,7 +128,7 @@ impl Memory {
     }
 
     pub(crate) fn lookup(&self, asked: &str) -> Lookup {
-        let gone = |gone, since| Lookup::Gone(Verdict { asked: asked.into(), gone, since });
+        let gone = |gone, since| Lookup::Gone(Verdict::new(asked, gone, since));
         let Some(id) = SocketId::parse(asked) else {
             return gone(Gone::NeverSeen, Duration::ZERO);
         };

@@ -105,7 +105,14 @@ pub struct Verdict {
     pub since: Duration,
 }
 
+/// No id of ours is longer; more of a foreign one would only fill logs and answers.
+const ASKED_BYTES_MAX: usize = 128;
+
 impl Verdict {
+    pub fn new(asked: &str, gone: Gone, since: Duration) -> Self {
+        Self { asked: asked[..asked.floor_char_boundary(ASKED_BYTES_MAX)].into(), gone, since }
+    }
+
     /// `never_seen`, `forgotten` or `closed`.
     pub fn state(&self) -> &'static str {
         match &self.gone {
@@ -153,17 +160,14 @@ mod tests {
 
     #[test]
     fn the_sentence_names_instance_time_code_and_cause() {
-        let verdict = Verdict {
-            asked: "ws_1".into(),
-            gone: Gone::Closed {
-                instance: "web1:5000".into(),
-                connected_at: 0,
-                closed_at: 0,
-                store: None,
-                ending: Ending { cause: Cause::InstanceRestart, code: Some(1012), reason: "restart".into() },
-            },
-            since: Duration::from_secs(12),
+        let gone = Gone::Closed {
+            instance: "web1:5000".into(),
+            connected_at: 0,
+            closed_at: 0,
+            store: None,
+            ending: Ending { cause: Cause::InstanceRestart, code: Some(1012), reason: "restart".into() },
         };
+        let verdict = Verdict::new("ws_1", gone, Duration::from_secs(12));
         assert_eq!(
             verdict.sentence(),
             "ws_1 was on web1:5000 and closed 12 s ago with 1012: instance restart (restart)"

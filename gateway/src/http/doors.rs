@@ -1,6 +1,6 @@
 //! The doors through which a client becomes a socket, and the two that only tell.
 
-use super::{Answer, Body, Call, Route, ok, redact};
+use super::{Answer, Body, Call, ok, redact, routes::Route};
 use crate::{
     admission::{self, Door, Entry, Knock, Rules, address, names::Query, upgrade::Upgrade},
     arrival::{self, Arrival, Welcome},

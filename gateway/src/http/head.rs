@@ -15,13 +15,16 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// From a head's first byte to its last.
 pub const HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may rest between two requests.
 pub const IDLE: Duration = Duration::from_secs(75);
+
+/// How long a client may go on sending after its last answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -48,11 +51,13 @@ pub struct HeadTimed {
     began: Option<Instant>,
     /// Only there for a head that did not come in one piece.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// There once the last answer is out and the client may still be sending.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl HeadTimed {
     pub fn new(stream: TcpStream, turn: Turn) -> Self {
-        Self { stream, turn, seen: 0, began: None, alarm: None }
+        Self { stream, turn, seen: 0, began: None, alarm: None, lingering: None }
     }
 
     pub fn into_inner(self) -> TcpStream {
@@ -109,7 +114,24 @@ impl AsyncWrite for HeadTimed {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Takes what the client still sends, for a moment: to close on unread bytes would reset the
+    /// connection, and a client in the middle of a large body would never see why it was refused.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let until = this.lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut scratch = [0; 4096];
+        loop {
+            if until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }

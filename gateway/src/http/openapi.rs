@@ -1,6 +1,10 @@
 //! `/openapi.json`, made from the table of routes and the shapes of their bodies.
 
-use super::{Answer, Call, ROUTES, Route, ok, plane::Plane};
+use super::{
+    Answer, Call, ok,
+    plane::Plane,
+    routes::{ROUTES, Route},
+};
 use crate::gateway::VERSION;
 use serde_json::{Map, Value, json};
 

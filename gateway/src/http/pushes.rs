@@ -281,17 +281,25 @@ pub async fn batch(call: Call) -> Answer {
     let mut results = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         let mut result = match Send::read(message.get().as_bytes()) {
-            Err(problem) => problem.json(&call.request_id),
+            Err(problem) => failed(problem, &call),
             Ok(send) => match send.go(&call).await {
                 Sent::Line(receipt) => line(receipt),
-                Sent::Absent(absent) => sockets::absent(&call, &absent).await.json(&call.request_id),
-                Sent::Busy => busy().json(&call.request_id),
+                Sent::Absent(absent) => failed(sockets::absent(&call, &absent).await, &call),
+                Sent::Busy => failed(busy(), &call),
             },
         };
         result["index"] = index.into();
         results.push(result);
     }
     Ok(ok(&json!({ "results": results })))
+}
+
+/// A problem as a line among others: there `status` is a word, so the number has another name.
+fn failed(problem: super::Problem, call: &Call) -> Value {
+    let mut line = problem.json(&call.request_id);
+    line["httpStatus"] = line["status"].take();
+    line["status"] = "failed".into();
+    line
 }
 
 struct Push<'a> {
@@ -311,7 +319,7 @@ impl<'a> Push<'a> {
     }
 
     /// Sends it to its user, or to the public account that it mentions.
-    fn go(&self, call: &Call) -> (String, Receipt) {
+    fn go(&self, call: &Call) -> Receipt {
         info!(user_id = self.user.as_str(), request_id = call.request_id, "Processing SSE message");
         let account = mention::mentioned(self.data, &call.gateway.config.public_accounts);
         let account = account.and_then(|account| UserName::parse(account).ok());
@@ -341,7 +349,7 @@ impl<'a> Push<'a> {
             }
             Receipt { delivered, .. } => info!(user_id = user.as_str(), delivered, "Message sent to user"),
         }
-        (user.to_string(), receipt)
+        receipt
     }
 }
 
@@ -352,7 +360,7 @@ pub async fn push(call: Call) -> Answer {
         return Err(refused(&fault));
     }
     let push = Push::read(&call.body, "").map_err(|wrong| unfit(&wrong))?;
-    let (user, receipt) = push.go(&call);
+    let receipt = push.go(&call);
     let (status, message) = match receipt {
         Receipt { delivered, .. } if delivered > 0 => ("success", "Message delivered"),
         Receipt { matched: 0, .. } => ("partial", "User not connected"),
@@ -361,7 +369,7 @@ pub async fn push(call: Call) -> Answer {
     Ok(ok(&json!({
         "status": status,
         "message": message,
-        "user_id": user,
+        "user_id": push.user.as_str(),
         "matched": receipt.matched,
         "delivered": receipt.delivered,
     })))
@@ -379,8 +387,8 @@ pub async fn push_batch(call: Call) -> Answer {
         .enumerate()
         .map(|(index, push)| match push {
             Ok(push) => {
-                let (user, receipt) = push.go(&call);
-                json!({ "index": index, "user_id": user, "success": receipt.delivered > 0 })
+                let receipt = push.go(&call);
+                json!({ "index": index, "user_id": push.user.as_str(), "success": receipt.delivered > 0 })
             }
             Err(wrong) => {
                 let errors: Vec<_> =

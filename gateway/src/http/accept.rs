@@ -1,0 +1,102 @@
+//! Letting connections in, and serving each until it ends or becomes a socket.
+
+use super::{
+    answer,
+    head::{HeadTimed, IDLE, Turn},
+};
+use crate::{
+    gateway::Gateway,
+    listener::{self, Listener},
+};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::sleep};
+use tracing::{debug, warn};
+
+/// A head may be this large; beyond it hyper answers 431.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// What a refused connection is told when there are no open files left.
+const NO_FILES_LEFT: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Accepts until the task is ended.
+pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
+    let most = listener::connections_max();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let open = gateway.http_tasks.len() + gateway.courier.sockets.len();
+                if open >= most {
+                    gateway.metrics.connections_refused.inc();
+                    let _ = stream.try_write(NO_FILES_LEFT);
+                    continue;
+                }
+                let task = serve(gateway.clone(), stream, peer);
+                gateway.http_tasks.spawn(task);
+            }
+            Err(fault) => {
+                // Out of files, or a connection that was gone before it was taken: neither ends the listener.
+                warn!("cannot accept a connection: {fault}");
+                gateway.metrics.connections_refused.inc();
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+    let _open = gateway.metrics.http_connections.clone().counted();
+    // Answers and frames are small and whole; waiting for more of them only adds delay.
+    let _ = stream.set_nodelay(true);
+    let turn = Turn::default();
+    let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
+    let stopping = gateway.stopping.clone();
+    let service = service_fn(|request| {
+        turn.change();
+        let (gateway, turn) = (gateway.clone(), turn.clone());
+        async move {
+            let response = answer(gateway, peer.ip(), request).await;
+            turn.change();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(fault) = served {
+        debug!("connection of {peer} ended: {fault}");
+    }
+}
+
+/// A gauge that counts what lives.
+trait Counted {
+    fn counted(self) -> CountGuard;
+}
+
+struct CountGuard(Gauge);
+
+impl Counted for Gauge {
+    fn counted(self) -> CountGuard {
+        self.inc();
+        CountGuard(self)
+    }
+}
+
+impl Drop for CountGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
