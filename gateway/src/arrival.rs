@@ -254,7 +254,7 @@ fn announce(gateway: &Gateway, record: &SocketRecord) {
     }
     if enabled!(Level::DEBUG) {
         let ids: Vec<_> =
-            sockets.walk(SocketId::FIRST, IDS_LOGGED_MAX).iter().map(|socket| socket.id().to_string()).collect();
+            sockets.walk(SocketId::FIRST, IDS_LOGGED_MAX).iter().map(|socket| socket.id.to_string()).collect();
         debug!("🔌 Active socket IDs: {ids:?}{}", if total > ids.len() { " …" } else { "" });
     }
 }

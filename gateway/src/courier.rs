@@ -2,10 +2,11 @@
 //! where a socket is told to go.
 
 use crate::{
+    clock,
     close::Close,
     outbox::Refused,
     socket::Line,
-    sockets::{Socket, Sockets},
+    sockets::{SLICE, Socket, Sockets},
 };
 use bytes::Bytes;
 use registry::{Group, Lookup, Registry, SocketId, SocketRecord, Verdict};
@@ -41,9 +42,6 @@ pub enum Absent {
 /// How often, and how far apart, a socket on its way in or out is looked for.
 const SETTLING_LOOKS: usize = 100;
 const SETTLING_LOOK: Duration = Duration::from_millis(2);
-
-/// Sockets looked at in one go, so that no walk over all of them holds the table for long.
-const SLICE: usize = 1024;
 
 /// Delivers. Cheap to clone.
 #[derive(Clone)]
@@ -84,16 +82,17 @@ impl Courier {
     /// One frame to everybody meant but `except`; encoded once, whoever they are.
     pub fn to_many(&self, target: &Target, except: Option<SocketId>, frame: &Bytes) -> Receipt {
         let mut receipt = Receipt::default();
+        let now = clock::now_ms();
         self.each(target, |socket| {
-            if except == Some(socket.id()) {
+            if except == Some(socket.id) {
                 return;
             }
-            receipt.matched += 1;
-            match socket.line.send(frame.clone()) {
+            match socket.line.send_at(frame.clone(), now) {
                 Ok(()) => receipt.delivered += 1,
                 Err(Refused::Full) => receipt.full += 1,
-                Err(Refused::Closing) => receipt.matched -= 1,
+                Err(Refused::Closing) => return,
             }
+            receipt.matched += 1;
         });
         receipt
     }
@@ -134,14 +133,14 @@ impl Courier {
 
     fn each(&self, target: &Target, mut act: impl FnMut(&Socket)) {
         match target {
-            Target::Group(group) => self.sockets.members(group.key()).iter().for_each(|socket| act(socket)),
+            Target::Group(group) => self.sockets.each_member(group.key(), |socket| act(socket)),
             Target::All => {
                 let mut after = SocketId::FIRST;
                 loop {
                     let slice = self.sockets.walk(after, SLICE);
                     let Some(last) = slice.last() else { break };
-                    after = last.id();
-                    slice.iter().filter(|socket| socket.line.is_open()).for_each(|socket| act(socket));
+                    after = last.id;
+                    slice.iter().for_each(|socket| act(socket));
                 }
             }
         }

@@ -24,7 +24,7 @@ pub async fn run(gateway: &Arc<Gateway>) {
     let began = Instant::now();
     for (socket, nth) in sockets.into_iter().zip(0_u32..) {
         sleep_until(began + pace * nth).await;
-        let after_ms = 1 + socket.id().spread() % RETRY_MS;
+        let after_ms = 1 + socket.id.spread() % RETRY_MS;
         // A full queue gets no advice, only the close behind it.
         let _ = socket.line.send(frame::retry(after_ms));
         gateway.courier.close(&socket, Close::Restart).await;

@@ -1,14 +1,12 @@
 //! Once a second: every socket's life is looked at, the lease renewed, the figures brought up to
 //! date. Nothing ticks per socket; this walk is all there is.
 
-use crate::{clock, close::Close, gateway::Gateway};
+use crate::{clock, close::Close, gateway::Gateway, sockets::SLICE};
 use registry::{SocketId, lease::BEAT};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info};
 
-/// Sockets looked at before others may have the table.
-const SLICE: usize = 1024;
 /// After the start, sockets need a while to come back before their number means anything.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -52,7 +50,7 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) {
     loop {
         let slice = gateway.courier.sockets.walk(after, SLICE);
         let Some(end) = slice.last() else { break };
-        after = end.id();
+        after = end.id;
         for socket in &slice {
             let line = &socket.line;
             queued += line.unsent();
@@ -62,7 +60,7 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) {
                 gateway.courier.close(socket, Close::TooSlow).await;
             } else {
                 healthy += 1;
-                if its_turn(socket.id().spread(), interval, last, now) {
+                if its_turn(socket.id.spread(), interval, last, now) {
                     line.ping(now);
                 }
             }

@@ -1,7 +1,7 @@
 //! What waits to be written to one socket: frames, bounded in bytes, and one word to stop.
 //!
-//! Anybody may push; only the socket's own task takes. No channel: an empty outbox owns no memory
-//! of its own, and a frame that goes to many sockets is the same bytes in all of them.
+//! Anybody may push; only the socket's own task takes. No channel: an empty outbox owns room for one
+//! frame at most, and a frame that goes to many sockets is the same bytes in all of them.
 
 use crate::{clock, close::Close};
 use bytes::Bytes;
@@ -51,12 +51,6 @@ enum Stop {
     Taken,
 }
 
-/// What the socket's task takes in one go.
-pub struct Batch {
-    pub frames: VecDeque<Bytes>,
-    pub close: Option<Close>,
-}
-
 impl Outbox {
     /// Puts a frame at the end. When the queue is full, nothing of it is taken; an empty queue
     /// takes any one frame, so that no limit makes a socket unreachable.
@@ -70,6 +64,10 @@ impl Outbox {
             return Err(Refused::Full);
         }
         self.owe(frame.len(), now);
+        if queue.frames.capacity() == 0 {
+            // Most sockets never have more than one frame waiting; the usual growth would keep room for four.
+            queue.frames.reserve_exact(1);
+        }
         queue.frames.push_back(frame);
         self.wake(queue);
         Ok(())
@@ -91,21 +89,25 @@ impl Outbox {
         matches!(self.queue().stop, Stop::Open)
     }
 
-    /// Everything that waits. The caller has registered its waker before.
-    pub fn take(&self) -> Batch {
+    /// Moves everything that waits behind what is there already, and says whether to close then.
+    /// The caller has registered its waker before. An empty queue is swapped for the full one:
+    /// in a broadcast one thread pushes and another takes, and neither has to allocate or free.
+    pub fn take(&self, sending: &mut VecDeque<Bytes>) -> Option<Close> {
         if !self.waiting.swap(false, Ordering::Acquire) {
-            return Batch { frames: VecDeque::new(), close: None };
+            return None;
         }
         let mut queue = self.queue();
-        let frames = std::mem::take(&mut queue.frames);
-        let close = match std::mem::replace(&mut queue.stop, Stop::Taken) {
+        match sending.is_empty() {
+            true => std::mem::swap(sending, &mut queue.frames),
+            false => sending.append(&mut queue.frames),
+        }
+        match std::mem::replace(&mut queue.stop, Stop::Taken) {
             Stop::Asked(close) => Some(*close),
             other => {
                 queue.stop = other;
                 None
             }
-        };
-        Batch { frames, close }
+        }
     }
 
     /// Closes the outbox from the inside: from now on nothing is taken.
@@ -175,8 +177,8 @@ mod tests {
         assert!(outbox.close(Close::Restart));
         assert!(!outbox.close(Close::TooSlow));
         assert_eq!(outbox.push(Bytes::from_static(b"x"), 10, 0), Err(Refused::Closing));
-        assert_eq!(outbox.take().close, Some(Close::Restart));
-        assert!(outbox.take().close.is_none() && !outbox.is_open());
+        assert_eq!(outbox.take(&mut VecDeque::new()), Some(Close::Restart));
+        assert!(outbox.take(&mut VecDeque::new()).is_none() && !outbox.is_open());
     }
 
     #[test]

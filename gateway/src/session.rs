@@ -125,7 +125,7 @@ impl Inner {
             Ask::Ping { id, t } => Reaction::Say(Answer::new(key, "pong").with_raw("id", id).with_raw("t", t).encode()),
             Ask::Hi { version } => self.greet_again(key, version),
             Ask::GetSocketId => {
-                let own = self.socket.id().to_string();
+                let own = self.socket.id.to_string();
                 Reaction::Say(Answer::new(key, "getSocketId").with("data", &own).encode())
             }
             Ask::SelectStore(store) => {
@@ -133,7 +133,7 @@ impl Inner {
                 Reaction::Later(
                     async move {
                         let answer = Answer::new(key, "storeSelected").with_data("storeId", store.as_str());
-                        info!("🏪 Socket {} selected store: {store}", inner.socket.id());
+                        info!("🏪 Socket {} selected store: {store}", inner.socket.id);
                         let change =
                             |record: &SocketRecord| Some(SocketRecord { store: Some(store), ..record.clone() });
                         inner.desk.courier.change(&inner.socket, change).await;
@@ -226,7 +226,7 @@ impl Inner {
         let groups = rooms.iter().map(|room| Group::Room(room.clone()).key());
         let mut members: Vec<_> = groups
             .flat_map(|group| self.desk.courier.sockets.members(group))
-            .map(|socket| (socket.id(), socket))
+            .map(|socket| (socket.id, socket))
             .collect();
         members.sort_by_key(|(id, _)| *id);
         members.dedup_by_key(|(id, _)| *id);
@@ -242,7 +242,7 @@ impl Inner {
     }
 
     fn fault(&self, key: Key, code: Code, detail: &str, id: Option<&RawValue>) -> Bytes {
-        debug!("Error handling action: {detail} (socket {})", self.socket.id());
+        debug!("Error handling action: {detail} (socket {})", self.socket.id);
         self.desk.metrics.client_faults.inc();
         frame::error(key, code, detail, id)
     }
@@ -352,7 +352,7 @@ mod tests {
         let (mut session, seat) = room.enter(&[]).await;
         let said = say(&mut session, r#"{"type":"selectStore","data":{"storeId":"s"}}"#).await;
         assert_eq!(said, [r#"{"type":"storeSelected","data":{"storeId":"s"}}"#]);
-        let registry::Lookup::Live(record) = room.desk.courier.registry.lookup(&seat.socket.id().to_string()).await
+        let registry::Lookup::Live(record) = room.desk.courier.registry.lookup(&seat.socket.id.to_string()).await
         else {
             panic!()
         };

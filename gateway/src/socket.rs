@@ -45,6 +45,8 @@ use tokio::{
 pub const FAREWELL: Duration = Duration::from_secs(2);
 /// One read takes this much; a buffer of the thread's, so that an idle socket owns none.
 const SCRATCH_BYTES: usize = 16 * 1024;
+/// Room for so many frames is kept between two bursts; more is given back.
+const FRAMES_KEPT: usize = 4;
 /// Frames handed to the kernel in one call.
 const SLICES_MAX: usize = 32;
 
@@ -109,7 +111,12 @@ impl Line {
 
     /// Queues an encoded frame.
     pub fn send(&self, frame: Bytes) -> Result<(), Refused> {
-        self.outbox.push(frame, self.queue_bytes_max, clock::now_ms())
+        self.send_at(frame, clock::now_ms())
+    }
+
+    /// The same for one of many: the clock was looked at once.
+    pub fn send_at(&self, frame: Bytes, now: u32) -> Result<(), Refused> {
+        self.outbox.push(frame, self.queue_bytes_max, now)
     }
 
     /// Asks the connection to close; false if it is closing already.
@@ -302,17 +309,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
     /// it is the farewell's to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<Option<Close>>> {
         loop {
-            let batch = self.line.outbox.take();
-            if self.sending.is_empty() {
-                self.sending = batch.frames;
-            } else {
-                self.sending.extend(batch.frames);
-            }
-            if batch.close.is_some() {
-                return Ok(Poll::Ready(batch.close));
+            let close = self.line.outbox.take(&mut self.sending);
+            if close.is_some() {
+                return Ok(Poll::Ready(close));
             }
             if self.sending.is_empty() {
-                self.sending = VecDeque::new();
+                if self.sending.capacity() > FRAMES_KEPT {
+                    self.sending = VecDeque::new();
+                }
                 return Ok(Poll::Ready(None));
             }
             match self.poll_write_some(cx) {

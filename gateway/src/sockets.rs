@@ -13,24 +13,24 @@ use std::{
 
 /// One socket of this instance, as everybody but its own task sees it.
 pub struct Socket {
+    pub id: SocketId,
     record: ArcSwap<SocketRecord>,
     pub line: Arc<Line>,
 }
 
 impl Socket {
     pub fn new(record: Arc<SocketRecord>, line: Arc<Line>) -> Self {
-        Self { record: ArcSwap::new(record), line }
+        Self { id: record.id, record: ArcSwap::new(record), line }
     }
 
     /// What it says of itself now.
     pub fn record(&self) -> Arc<SocketRecord> {
         self.record.load_full()
     }
-
-    pub fn id(&self) -> SocketId {
-        self.record.load().id
-    }
 }
+
+/// Sockets visited before others may have the table.
+pub const SLICE: usize = 512;
 
 /// The table.
 #[derive(Default)]
@@ -110,10 +110,26 @@ impl Sockets {
 
     /// The members of a group here, in the order of connection.
     pub fn members(&self, group: GroupKey) -> Vec<Arc<Socket>> {
-        let tables = self.read();
-        let from = (group, SocketId::FIRST);
-        let members = tables.by_group.range(from..).take_while(|((key, _), _)| *key == group);
-        members.map(|(_, socket)| socket).filter(|socket| socket.line.is_open()).cloned().collect()
+        let mut members = Vec::new();
+        self.each_member(group, |socket| members.push(socket.clone()));
+        members.retain(|socket| socket.line.is_open());
+        members
+    }
+
+    /// Visits the members of a group, those who are on their way out among them, in the order of
+    /// connection. In slices, so that no large group holds the table for long; who joins or leaves
+    /// meanwhile may be missed, who is there throughout is visited once.
+    pub fn each_member(&self, group: GroupKey, mut visit: impl FnMut(&Arc<Socket>)) {
+        let mut after = Bound::Included((group, SocketId::FIRST));
+        loop {
+            let tables = self.read();
+            let members = tables.by_group.range((after, Bound::Unbounded));
+            let mut slice = members.take_while(|((key, _), _)| *key == group).take(SLICE);
+            let Some(last) = slice.by_ref().inspect(|(_, socket)| visit(socket)).map(|(key, _)| *key).last() else {
+                return;
+            };
+            after = Bound::Excluded(last);
+        }
     }
 
     /// Up to `limit` sockets with ids after `after`, whatever their state.
