@@ -5,7 +5,7 @@
 //!
 //! | stage | answers | file |
 //! |---|---|---|
-//! | path and method | 404, 405 | `http.rs`, before admission |
+//! | path and method | 404, 405 | `http/routes.rs`, before admission |
 //! | names | 400 | `names.rs` |
 //! | origin | 403 | `origin.rs` |
 //! | too fast | 429 | `rate.rs` |
@@ -28,7 +28,6 @@ use names::Names;
 use origin::Origins;
 use rate::ConnectRate;
 use regex_lite::Regex;
-use registry::RoomName;
 use std::net::IpAddr;
 use upgrade::Upgrade;
 
@@ -167,9 +166,4 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 /// Whether `Connection` lists `upgrade`.
 pub fn says_upgrade(headers: &HeaderMap) -> bool {
     tokens(headers, &CONNECTION).any(|token| token == "upgrade")
-}
-
-/// A room named by a trusted proxy, or anything else that is parsed as one.
-fn room(text: &str) -> Result<RoomName, registry::NameFault> {
-    RoomName::parse(text)
 }

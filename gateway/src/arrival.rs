@@ -104,12 +104,18 @@ impl Arrival {
         if !silent {
             // First in the queue, and written only once the registry holds the socket.
             let hi = greeting.hi(epoch_ms());
-            debug!(socket_id = %record.id, bytes = hi.len(), after_ms = self.after_ms(), "Initial 'hi' message sent");
-            let _ = line.send(hi);
-            let _ = line.send(frame::reset());
+            let bytes = hi.len();
+            // Refused only if it was told to go already.
+            if line.send(hi).and_then(|()| line.send(frame::reset())).is_ok() {
+                debug!(socket_id = %record.id, bytes, after_ms = self.after_ms(), "Initial 'hi' message sent");
+            }
         }
         let socket = Arc::new(Socket::new(record.clone(), line.clone()));
         let seat = expected.enter(socket.clone());
+        if gateway.draining.is_cancelled() {
+            // The drain may have walked past before the seat was taken.
+            line.close(Close::Restart);
+        }
         if matches!(gateway.courier.registry.register(record.clone()).await, Registered::Superseded) {
             line.close(Close::Replaced);
         }

@@ -1,5 +1,15 @@
 //! The command line: one command serves, the others look.
 
+/// A line to standard output. Whoever reads it may have left, as `head` does; that is no failure.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::client::line(&mut std::io::stdout().lock(), format_args!($($words)*)) };
+}
+
+/// The same to standard error.
+macro_rules! complain {
+    ($($words:tt)*) => { $crate::client::line(&mut std::io::stderr().lock(), format_args!($($words)*)) };
+}
+
 mod check;
 mod healthcheck;
 pub mod serve;
@@ -11,13 +21,17 @@ use crate::config::{
     sources::Environment,
 };
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, fmt, io::Write, process::ExitCode};
 
 /// Exit codes, as the README lists them.
 pub mod exit {
     pub const FAILED: u8 = 1;
     pub const UNREACHABLE: u8 = 69;
     pub const CONFIGURATION: u8 = 78;
+}
+
+fn line(to: &mut dyn Write, words: fmt::Arguments<'_>) {
+    let _ = writeln!(to, "{words}");
 }
 
 /// Runs what the command line says.

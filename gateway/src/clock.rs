@@ -1,7 +1,11 @@
 //! A coarse clock for the many small stamps that sockets carry: milliseconds since the start, in
 //! four bytes. It wraps after 49 days, so stamps are only ever compared through [`since`].
 
-use std::sync::LazyLock;
+use registry::epoch_ms;
+use std::{
+    sync::LazyLock,
+    time::{Duration, UNIX_EPOCH},
+};
 use tokio::time::Instant;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -14,6 +18,11 @@ pub fn now_ms() -> u32 {
 /// How long ago `then` was. A stamp set by another thread a moment after `now` was read is not ages old.
 pub fn since(now: u32, then: u32) -> u32 {
     u32::try_from(now.wrapping_sub(then) as i32).unwrap_or(0)
+}
+
+/// Now, in ISO 8601 with milliseconds and Z, for people and answers.
+pub fn timestamp() -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(epoch_ms())).to_string()
 }
 
 #[cfg(test)]

@@ -120,7 +120,11 @@ impl Reader<'_> {
         let trusted_proxies = self.trusted_proxies();
         let message_bytes_max = self.parsed("MAX_MESSAGE_BYTES", value::size);
         let body_bytes_max = self.parsed("MAX_BODY_BYTES", value::size);
-        let queue_bytes_max = self.parsed("MAX_QUEUE_BYTES", value::size);
+        let queue_bytes_max = self.parsed("MAX_QUEUE_BYTES", |text| match value::size(text)? {
+            // The greeting has to fit.
+            bytes if bytes < 1024 => Err("at least 1KiB is wanted".into()),
+            bytes => Ok(bytes),
+        });
         let rooms_max = self.number("MAX_ROOMS");
         let sockets_max = self.optional("MAX_SOCKETS", |text| {
             text.parse::<NonZeroUsize>().map_err(|_| "a number above 0 is wanted".into())

@@ -10,7 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{Group, Lookup, Registry, SocketId, SocketRecord, Verdict};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 /// What became of a frame.
@@ -28,6 +28,8 @@ pub struct Receipt {
 #[derive(Debug, Clone)]
 pub enum Target {
     Group(Group),
+    /// The members of any of these; who is in several gets it once.
+    AnyOf(Vec<Group>),
     All,
 }
 
@@ -69,7 +71,8 @@ impl Courier {
 
     /// One frame to one named socket.
     pub async fn to_socket(&self, asked: &str, frame: Bytes) -> Result<Receipt, Absent> {
-        for _ in 0..SETTLING_LOOKS {
+        // One that closes between being found and being written to is not found the second time.
+        for _ in 0..2 {
             match self.find(asked).await?.line.send(frame.clone()) {
                 Ok(()) => return Ok(Receipt { matched: 1, delivered: 1, full: 0 }),
                 Err(Refused::Full) => return Ok(Receipt { matched: 1, delivered: 0, full: 1 }),
@@ -104,8 +107,10 @@ impl Courier {
 
     /// The same for one that may still be on its way in.
     pub async fn send_away(&self, record: &SocketRecord, close: Close) {
-        if let Some(line) = self.sockets.line(record.id) {
-            self.end(record, &line, close).await;
+        match self.sockets.line(record.id) {
+            Some(line) => drop(self.end(record, &line, close).await),
+            // A row without a socket is what a bug would leave behind; it must not count for ever.
+            None => drop(self.registry.unregister(record.id, record.session, close.ending()).await),
         }
     }
 
@@ -134,6 +139,13 @@ impl Courier {
     fn each(&self, target: &Target, mut act: impl FnMut(&Socket)) {
         match target {
             Target::Group(group) => self.sockets.each_member(group.key(), |socket| act(socket)),
+            Target::AnyOf(groups) => {
+                let mut members = BTreeMap::new();
+                for group in groups {
+                    self.sockets.each_member(group.key(), |socket| drop(members.insert(socket.id, socket.clone())));
+                }
+                members.values().for_each(|socket| act(socket));
+            }
             Target::All => {
                 let mut after = SocketId::FIRST;
                 loop {

@@ -4,20 +4,20 @@
 use crate::{close::Close, frame, gateway::Gateway};
 use registry::SocketId;
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
 /// Few sockets need no spreading; from here on the whole drain time is used.
 const PACE: Duration = Duration::from_millis(5);
 /// Clients are told to wait up to this long, each another time.
 const RETRY_MS: u64 = 1000;
-/// What the farewells of the last sockets may take.
+/// What the farewells of the last sockets may take, if the drain time is long enough for it.
 const LAST_FAREWELLS: Duration = Duration::from_millis(2500);
 
-/// Drains the instance. New sockets are refused already.
-pub async fn run(gateway: &Arc<Gateway>) {
+/// Drains the instance, by `until` at the latest. New sockets are refused already.
+pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
     let sockets = gateway.courier.sockets.walk(SocketId::FIRST, usize::MAX);
-    let span = gateway.config.drain_timeout.saturating_sub(LAST_FAREWELLS);
+    let span = until.saturating_duration_since(Instant::now()).saturating_sub(LAST_FAREWELLS);
     let count = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
     let pace = PACE.min(span / count.max(1));
     info!("draining {count} sockets over {:.1} s", (pace * count).as_secs_f64());
@@ -30,7 +30,8 @@ pub async fn run(gateway: &Arc<Gateway>) {
         gateway.courier.close(&socket, Close::Restart).await;
     }
     gateway.socket_tasks.close();
-    if timeout(LAST_FAREWELLS, gateway.socket_tasks.wait()).await.is_err() {
+    let last = until.min(Instant::now() + LAST_FAREWELLS);
+    if timeout_at(last, gateway.socket_tasks.wait()).await.is_err() {
         info!("{} sockets did not part in time", gateway.socket_tasks.len());
     }
 }

@@ -13,10 +13,10 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use registry::{Incarnation, Lease, Registry, Retention, Serving, epoch_ms};
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -96,34 +96,42 @@ impl Gateway {
         })
     }
 
-    /// Serves until `stop` is cancelled, then drains; `hurry` ends the drain at once.
+    /// Serves until `stop` is cancelled, then drains; `hurry` ends the drain at once. Fails if a
+    /// part of it without which it would be deaf or blind has ended.
     pub async fn run(
         self: &Arc<Self>,
         listener: Listener,
         stop: CancellationToken,
         hurry: CancellationToken,
-    ) -> io::Result<()> {
+    ) -> Result<(), &'static str> {
         self.courier.registry.announce(self.lease()).await;
-        let _beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
-        let _accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
-        stop.cancelled().await;
+        let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
+        let mut accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
+            _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
+        }
         tokio::select! {
             biased;
             () = hurry.cancelled() => {}
-            () = self.end() => {}
+            () = self.end(beating) => {}
         }
         Ok(())
     }
 
-    async fn end(self: &Arc<Self>) {
+    async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>) {
+        let until = Instant::now() + self.config.drain_timeout;
         self.draining.cancel();
         self.courier.registry.announce(self.lease()).await;
-        drain::run(self).await;
+        drain::run(self, until).await;
+        // First the heart, or it would announce again what was given up.
+        drop(beating);
         self.courier.registry.retire(&self.incarnation).await;
         self.stopping.cancel();
         self.http_tasks.close();
         // A caller that does not take its answer in this time is not waited for.
-        let _ = timeout(LAST_WORDS, self.http_tasks.wait()).await;
+        let _ = timeout_at(until.min(Instant::now() + LAST_WORDS), self.http_tasks.wait()).await;
     }
 
     /// What this instance says of itself.

@@ -10,6 +10,9 @@ use tracing::{error, info};
 /// After the start, sockets need a while to come back before their number means anything.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Beats with enough sockets, until the alarm is over.
+const RECOVERED_AFTER: u32 = 5;
+
 /// Beats until the instance ends.
 pub async fn run(gateway: Arc<Gateway>) {
     let mut looks = interval(pace(gateway.config.ping_interval, gateway.config.ping_timeout));
@@ -54,10 +57,15 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) {
         for socket in &slice {
             let line = &socket.line;
             queued += line.unsent();
-            if line.silent_ms(now) > interval.saturating_add(timeout) {
-                gateway.courier.close(socket, Close::PingTimeout).await;
-            } else if line.stalled_ms(now) > timeout {
+            if !line.is_open() {
+                continue;
+            }
+            // Bytes that move are life, too: behind a long queue a ping may not have gone out yet.
+            let moving = line.unsent() > 0 && line.stalled_ms(now) <= timeout;
+            if line.stalled_ms(now) > timeout {
                 gateway.courier.close(socket, Close::TooSlow).await;
+            } else if !moving && line.silent_ms(now) > interval.saturating_add(timeout) {
+                gateway.courier.close(socket, Close::PingTimeout).await;
             } else {
                 healthy += 1;
                 if its_turn(socket.id.spread(), interval, last, now) {
@@ -92,6 +100,8 @@ struct Alarm {
     seen_enough: bool,
     seen_any: bool,
     raised: bool,
+    /// For how many beats in a row there have been enough.
+    enough_for: u32,
     empty: bool,
 }
 
@@ -114,8 +124,9 @@ impl Alarm {
         let Some(min) = gateway.config.sockets_min else { return };
         self.seen_enough |= most >= min;
         let armed = self.seen_enough || Instant::now().duration_since(gateway.started) > GRACE;
-        // Hysteresis: a number that swings around the threshold does not raise it again and again.
-        let recovered = fleet >= min + min.div_ceil(20);
+        // Hysteresis in time: a number that swings around the threshold does not raise it again and again.
+        self.enough_for = if fleet >= min { self.enough_for + 1 } else { 0 };
+        let recovered = self.enough_for >= RECOVERED_AFTER;
         if !self.raised && armed && fleet < min {
             self.raised = true;
             error!("🚨 Socket count below threshold! {fleet} connected, MIN_SOCKETS is {min}");

@@ -121,7 +121,7 @@ pub fn open_files_max() -> usize {
 
 /// Sockets that fit: 95 % of the open files.
 pub fn sockets_max() -> usize {
-    open_files_max() / 100 * 95
+    open_files_max() * 95 / 100
 }
 
 /// Connections of any kind that fit, before accepting itself would fail.

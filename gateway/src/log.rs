@@ -1,13 +1,9 @@
 //! Log lines: `text` for people, `json` for machines. Written by a thread of their own through a
 //! bounded queue, so that a stuck pipe cannot hold up a request; what does not fit is counted.
 
-use crate::config::LogFormat;
-use registry::epoch_ms;
+use crate::{clock, config::LogFormat};
 use serde_json::{Map, Value};
-use std::{
-    fmt, io,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt, io};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -62,7 +58,7 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = Line::default();
         event.record(&mut line);
-        let now = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(epoch_ms()));
+        let now = clock::timestamp();
         let level = *event.metadata().level();
         match self.0 {
             LogFormat::Text => {
@@ -74,7 +70,7 @@ where
             }
             LogFormat::Json => {
                 let mut object = Map::new();
-                object.insert("timestamp".into(), now.to_string().into());
+                object.insert("timestamp".into(), now.into());
                 object.insert("level".into(), level.as_str().to_lowercase().into());
                 object.insert("target".into(), event.metadata().target().into());
                 object.insert("message".into(), without_sign(&line.message).into());

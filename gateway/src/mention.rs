@@ -1,9 +1,8 @@
 //! @mentions: a message that names a public account goes to that account.
 
-use crate::{json, json::Members};
-use registry::{UserName, epoch_ms};
+use crate::{clock, json, json::Members};
+use registry::UserName;
 use serde_json::value::RawValue;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Where a message's words stand, in the order in which they are looked at.
 const PLACES: [&str; 5] = ["message", "text", "data", "content", "body"];
@@ -22,10 +21,9 @@ pub fn mentioned<'a>(data: &RawValue, accounts: &'a [String]) -> Option<&'a str>
 
 /// Who wrote it, for the account that gets it.
 pub fn original_sender(user: &UserName) -> Option<Box<RawValue>> {
-    let now = UNIX_EPOCH + Duration::from_millis(epoch_ms());
     let sender = serde_json::json!({
         "user_id": user.as_str(),
-        "timestamp": humantime::format_rfc3339_millis(now).to_string(),
+        "timestamp": clock::timestamp(),
     });
     serde_json::value::to_raw_value(&sender).ok()
 }

@@ -166,8 +166,7 @@ impl Metrics {
 
     /// Everything, as Prometheus reads it.
     pub fn text(&self, log_lines_dropped: u64) -> String {
-        let so_far = self.process.log_lines_dropped.get();
-        self.process.log_lines_dropped.inc_by(log_lines_dropped.saturating_sub(so_far));
+        self.process.log_lines_dropped.inner().store(log_lines_dropped, Ordering::Relaxed);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -110,9 +110,11 @@ impl Outbox {
         }
     }
 
-    /// Closes the outbox from the inside: from now on nothing is taken.
-    pub fn shut(&self) {
-        self.queue().stop = Stop::Taken;
+    /// Closes the outbox from the inside: from now on nothing is taken. What was, is handed over.
+    pub fn shut(&self, sending: &mut VecDeque<Bytes>) {
+        let mut queue = self.queue();
+        queue.stop = Stop::Taken;
+        sending.append(&mut queue.frames);
     }
 
     pub fn register(&self, waker: &Waker) {

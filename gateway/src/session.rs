@@ -79,7 +79,10 @@ impl Session {
     /// An array, answered frame by frame. Its frames count one by one.
     fn batch(&self, text: &[u8]) -> Reaction {
         let frames = match json::elements(text) {
-            Ok(frames) => frames,
+            Ok(frames) if !frames.is_empty() => frames,
+            // What holds no frame counts as one.
+            _ if self.inner.too_fast() => return Reaction::Close(Close::TooFast),
+            Ok(_) => return Reaction::Silence,
             Err(fault) => return Reaction::Say(self.inner.fault(Key::Type, Code::BadJson, &fault.to_string(), None)),
         };
         let frames: Vec<_> = frames.into_iter().map(ToOwned::to_owned).collect();
@@ -160,7 +163,7 @@ impl Inner {
                     return Reaction::Say(self.fault(key, Code::NotInRoom, &detail, id));
                 }
                 let frame = frame::message(&room, record.id, data);
-                self.publish(Group::Room(room), &frame, record.id);
+                self.publish(&Target::Group(Group::Room(room)), &frame, record.id);
                 Reaction::Silence
             }
             Ask::Request => {
@@ -214,29 +217,17 @@ impl Inner {
         self.desk.metrics.heard("binary");
         // Copied, since the payload is a slice of what was read.
         let frame = wire::binary(Bytes::copy_from_slice(bytes));
-        match &*record.rooms {
-            [] => {}
-            [room] => self.publish(Group::Room(room.clone()), &frame, record.id),
-            rooms => self.relay_once(rooms, &frame, record.id),
-        }
+        let target = match &*record.rooms {
+            [] => return Reaction::Silence,
+            [room] => Target::Group(Group::Room(room.clone())),
+            rooms => Target::AnyOf(rooms.iter().cloned().map(Group::Room).collect()),
+        };
+        self.publish(&target, &frame, record.id);
         Reaction::Silence
     }
 
-    fn relay_once(&self, rooms: &[RoomName], frame: &Bytes, from: SocketId) {
-        let groups = rooms.iter().map(|room| Group::Room(room.clone()).key());
-        let mut members: Vec<_> = groups
-            .flat_map(|group| self.desk.courier.sockets.members(group))
-            .map(|socket| (socket.id, socket))
-            .collect();
-        members.sort_by_key(|(id, _)| *id);
-        members.dedup_by_key(|(id, _)| *id);
-        let others = members.iter().filter(|(id, _)| *id != from);
-        let full = others.filter(|(_, socket)| socket.line.send(frame.clone()).is_err()).count();
-        self.desk.metrics.room_refusals.inc_by(full as u64);
-    }
-
-    fn publish(&self, room: Group, frame: &Bytes, from: SocketId) {
-        let receipt = self.desk.courier.to_many(&Target::Group(room), Some(from), frame);
+    fn publish(&self, target: &Target, frame: &Bytes, from: SocketId) {
+        let receipt = self.desk.courier.to_many(target, Some(from), frame);
         self.desk.metrics.room_deliveries.inc_by(receipt.delivered as u64);
         self.desk.metrics.room_refusals.inc_by(receipt.full as u64);
     }

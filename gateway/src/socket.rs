@@ -46,7 +46,7 @@ pub const FAREWELL: Duration = Duration::from_secs(2);
 /// One read takes this much; a buffer of the thread's, so that an idle socket owns none.
 const SCRATCH_BYTES: usize = 16 * 1024;
 /// Room for so many frames is kept between two bursts; more is given back.
-const FRAMES_KEPT: usize = 4;
+const FRAMES_KEPT: usize = 1;
 /// Frames handed to the kernel in one call.
 const SLICES_MAX: usize = 32;
 
@@ -75,7 +75,7 @@ pub enum Reaction {
 /// Understands messages.
 pub trait Conversation: Send {
     fn hear(&mut self, said: Said) -> Reaction;
-    /// A panic in `hear` closes this connection alone; the id is what its client is told.
+    /// A panic closes this connection alone; the id is what its client is told.
     fn panicked(&mut self) -> String;
 }
 
@@ -130,8 +130,11 @@ impl Line {
 
     /// Pings. A full queue says as much about a socket as a missing pong, so it is left alone.
     pub fn ping(&self, now: u32) {
-        self.pinged_at.store(now, Ordering::Relaxed);
-        let _ = self.outbox.push(wire::ping(), self.queue_bytes_max, now);
+        let sent = self.outbox.push(wire::ping(), self.queue_bytes_max, now).is_ok();
+        if sent {
+            // One that is still unanswered keeps its own time.
+            let _ = self.pinged_at.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// When any byte was last heard, on the coarse clock.
@@ -247,7 +250,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
     /// Serves until the end, and says which end it was. Nothing is taken for sending afterwards.
     pub async fn serve(&mut self) -> End {
         let end = poll_fn(|cx| self.poll_serve(cx)).await;
-        self.line.outbox.shut();
+        // What was taken in the last moment is written before the close, if there is somebody to read it.
+        self.line.outbox.shut(&mut self.sending);
         end
     }
 
@@ -262,13 +266,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
         }
     }
 
+    /// A panic anywhere in here is a bug; it ends this connection alone, and as any other end does,
+    /// so that its verdict is written and its place is given back.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.now = clock::now_ms();
         self.line.outbox.register(cx.waker());
-        match self.poll_inputs(cx) {
-            Poll::Ready(Ok(end)) => Poll::Ready(end),
-            Poll::Ready(Err(error)) => Poll::Ready(End::Broken(error)),
-            Poll::Pending => Poll::Pending,
+        match catch_unwind(AssertUnwindSafe(|| self.poll_inputs(cx))) {
+            Ok(Poll::Ready(Ok(end))) => Poll::Ready(end),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(End::Broken(error)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => {
+                // Whether a frame was half written is not known any more, so nothing follows it.
+                self.sending.clear();
+                Poll::Ready(End::Ours(Close::Internal { request_id: self.conversation.panicked() }))
+            }
         }
     }
 
@@ -279,15 +290,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                 return Poll::Ready(Ok(End::Ours(close)));
             }
             if let Some(work) = &mut self.work {
-                match poll_caught(work, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(frames)) => {
-                        self.work = None;
-                        frames.into_iter().for_each(|frame| self.say(frame));
-                        continue;
-                    }
-                    Poll::Ready(None) => return Poll::Ready(Ok(self.panicked())),
-                }
+                let frames = ready!(work.as_mut().poll(cx));
+                self.work = None;
+                frames.into_iter().for_each(|frame| self.say(frame));
+                continue;
             }
             if self.line.unsent() > self.queue_bytes_max {
                 return Poll::Pending;
@@ -398,20 +404,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                 }
                 Err(fault) => return Some(End::Ours(self.verdict_on(fault))),
             };
-            match catch_unwind(AssertUnwindSafe(|| self.conversation.hear(said))) {
-                Ok(Reaction::Silence) => {}
-                Ok(Reaction::Say(frame)) => self.say(frame),
-                Ok(Reaction::Close(close)) => return Some(End::Ours(close)),
-                Ok(Reaction::Later(mut work)) => match poll_caught(&mut work, cx) {
-                    Poll::Ready(Some(frames)) => frames.into_iter().for_each(|frame| self.say(frame)),
-                    Poll::Ready(None) => return Some(self.panicked()),
+            match self.conversation.hear(said) {
+                Reaction::Silence => {}
+                Reaction::Say(frame) => self.say(frame),
+                Reaction::Close(close) => return Some(End::Ours(close)),
+                Reaction::Later(mut work) => match work.as_mut().poll(cx) {
+                    Poll::Ready(frames) => frames.into_iter().for_each(|frame| self.say(frame)),
                     Poll::Pending => {
                         self.work = Some(work);
                         self.backlog = Bytes::copy_from_slice(input);
                         return None;
                     }
                 },
-                Err(_) => return Some(self.panicked()),
             }
             if self.line.unsent() > self.queue_bytes_max {
                 self.backlog = Bytes::copy_from_slice(input);
@@ -426,10 +430,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
             Fault::BadUtf8 => Close::BadUtf8,
             Fault::TooBig => Close::TooBig { bytes_max: self.wire.message_bytes_max().unwrap_or(usize::MAX) },
         }
-    }
-
-    fn panicked(&mut self) -> End {
-        End::Ours(Close::Internal { request_id: self.conversation.panicked() })
     }
 
     fn say(&mut self, frame: Bytes) {
@@ -463,15 +463,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                 }
             }
         }
-    }
-}
-
-/// Polls work that a frame began; `None` if it panicked.
-fn poll_caught(work: &mut BoxFuture<'static, Vec<Bytes>>, cx: &mut Context<'_>) -> Poll<Option<Vec<Bytes>>> {
-    match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(frames)) => Poll::Ready(Some(frames)),
-        Err(_) => Poll::Ready(None),
     }
 }
 

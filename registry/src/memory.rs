@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Cool-downs remembered at most; a flood of evictions forgets the oldest of them.
+/// Cool-downs remembered at most; a flood of evictions beyond it forgets them all.
 const COOL_DOWNS_MAX: usize = 10_000;
 
 pub struct Memory {

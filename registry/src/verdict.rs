@@ -113,12 +113,12 @@ impl Verdict {
         Self { asked: asked[..asked.floor_char_boundary(ASKED_BYTES_MAX)].into(), gone, since }
     }
 
-    /// `never_seen`, `forgotten` or `closed`.
+    /// `never_seen`, `forgotten`, `closed` or `lost`.
     pub fn state(&self) -> &'static str {
         match &self.gone {
             Gone::NeverSeen => "never_seen",
             Gone::Forgotten => "forgotten",
-            Gone::Closed { ending, .. } if ending.cause == Cause::InstanceCrash => "lost",
+            Gone::Closed { ending, .. } if ending.cause == Cause::InstanceCrash && ending.code.is_none() => "lost",
             Gone::Closed { .. } => "closed",
         }
     }
@@ -135,12 +135,17 @@ impl Verdict {
             Gone::Closed { instance, ending, .. } => {
                 let ago = in_words(self.since);
                 let code = ending.code.map_or("without a close code".to_owned(), |code| format!("with {code}"));
+                // Where a close was still sent, it was not the instance that crashed but this connection.
+                let cause = match (ending.cause, ending.code) {
+                    (Cause::InstanceCrash, Some(_)) => "an error in its instance",
+                    (cause, _) => cause.in_words(),
+                };
                 let said = match ending.reason.as_ref() {
                     "" => String::new(),
-                    reason if reason == ending.cause.in_words() => String::new(),
+                    reason if reason == cause => String::new(),
                     reason => format!(" ({reason})"),
                 };
-                format!("{asked} was on {instance} and closed {ago} ago {code}: {}{said}", ending.cause.in_words())
+                format!("{asked} was on {instance} and closed {ago} ago {code}: {cause}{said}")
             }
         }
     }

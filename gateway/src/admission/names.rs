@@ -1,6 +1,6 @@
 //! The names a client brings: read from the query, checked, turned into types.
 
-use super::{Door, Knock, Rules, room};
+use super::{Door, Knock, Rules};
 use crate::problem::Problem;
 use hyper::{HeaderMap, StatusCode, header::HeaderName};
 use percent_encoding::percent_decode_str;
@@ -45,7 +45,7 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
 
     let mut rooms: Vec<RoomName> = code.into_iter().collect();
     for text in query.all("room_id")?.into_iter().chain(header("x-room-id")) {
-        let room = room(&text).map_err(|fault| refusal("room_id", fault))?;
+        let room = RoomName::parse(&text).map_err(|fault| refusal("room_id", fault))?;
         if !rooms.contains(&room) {
             rooms.push(room);
         }
@@ -74,7 +74,7 @@ fn match_code(encoded: &str, rules: &Rules<'_>) -> Result<RoomName, Problem> {
     if is_placeholder(&code) {
         return Err(refused(format!("{code} was never filled in: put the match's code there")));
     }
-    match room(&code) {
+    match RoomName::parse(&code) {
         Ok(room) if pattern.is_match(&code) => Ok(room),
         _ => Err(refused(format!("a code must match {pattern}"))),
     }

@@ -5,7 +5,7 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{HOST, ORIGIN},
 };
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The origins that are allowed.
 #[derive(Debug, Clone)]
@@ -33,11 +33,8 @@ impl Origins {
         if entries.is_empty() {
             return (Self::Local, Vec::new(), Vec::new());
         }
-        if entries.iter().any(|entry| entry == "*") {
-            return (Self::Any, Vec::new(), Vec::new());
-        }
         let (mut patterns, mut faults, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-        for entry in entries {
+        for entry in entries.iter().filter(|entry| *entry != "*") {
             let bare = entry.strip_suffix('/').unwrap_or(entry);
             match Pattern::parse(bare) {
                 Some(pattern) => patterns.push(pattern),
@@ -47,7 +44,10 @@ impl Origins {
                 warnings.push(format!("CORS_ORIGINS: {entry} ends with a slash, which no origin does; read as {bare}"));
             }
         }
-        (Self::Listed(patterns), faults, warnings)
+        match entries.iter().any(|entry| entry == "*") {
+            true => (Self::Any, faults, warnings),
+            false => (Self::Listed(patterns), faults, warnings),
+        }
     }
 
     /// Whether a page of this origin may ask.
@@ -129,7 +129,8 @@ fn split(origin: &str) -> Option<(&str, &str)> {
 fn well_formed(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port.strip_prefix(':')),
+            Some((address, "")) if is_v6(address) => ("v6", None),
+            Some((address, port)) if is_v6(address) && port.starts_with(':') => ("v6", port.strip_prefix(':')),
             _ => return false,
         },
         None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
@@ -139,6 +140,10 @@ fn well_formed(host: &str) -> bool {
         && !name.starts_with('.')
         && name.bytes().all(plain)
         && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+fn is_v6(address: &str) -> bool {
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 /// The host of an origin, without its port.
@@ -244,7 +249,7 @@ mod tests {
         for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
             assert!(is_local_host(host), "{host}");
         }
-        for host in ["evil.com", "127.0.0.1.nip.io", "localhost.evil.com:80", "", "0.0.0.0", "[::1"] {
+        for host in ["evil.com", "127.0.0.1.nip.io", "localhost.evil.com:80", "", "0.0.0.0", "[::1", "[::1]evil.com"] {
             assert!(!is_local_host(host), "{host}");
         }
     }

@@ -1,7 +1,7 @@
 //! The headers that turn an HTTP request into a WebSocket, checked one by one so that the answer
 //! can say which of them is wrong.
 
-use super::tokens;
+use super::{says_upgrade, tokens};
 use crate::problem::Problem;
 use hyper::{
     HeaderMap, StatusCode,
@@ -40,7 +40,7 @@ pub fn read(headers: &HeaderMap) -> Result<Upgrade, Problem> {
             format!("Upgrade is {}, websocket is wanted", shown(headers, &UPGRADE)),
         ));
     }
-    if !tokens(headers, &CONNECTION).any(|token| token == "upgrade") {
+    if !says_upgrade(headers) {
         return Err(bad(
             "Invalid Connection header",
             format!("Connection is {}, Upgrade is wanted", shown(headers, &CONNECTION)),

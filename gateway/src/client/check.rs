@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
 /// Shows it; 78 if it would not start with it.
-#[allow(clippy::print_stdout)]
 pub fn run(reading: &Reading, as_json: bool) -> ExitCode {
     let faults = reading.config.as_ref().err().map(Vec::as_slice).unwrap_or_default();
     let rows = rows(reading);
@@ -24,19 +23,19 @@ pub fn run(reading: &Reading, as_json: bool) -> ExitCode {
             .map(|fault| json!({ "setting": fault.setting, "value": fault.value, "fix": fault.fix }))
             .collect();
         let valid = problems.is_empty();
-        println!(
+        say!(
             "{:#}",
             json!({ "valid": valid, "version": crate::gateway::VERSION, "settings": settings, "problems": problems, "warnings": reading.sources.warnings })
         );
     } else {
         for row in rows {
             let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
-            println!("{:<22} {value:<30} {}", row.name, row.source);
+            say!("{:<22} {value:<30} {}", row.name, row.source);
         }
-        reading.sources.warnings.iter().for_each(|warning| println!("warning: {warning}"));
-        faults.iter().for_each(|fault| println!("problem: {fault}"));
+        reading.sources.warnings.iter().for_each(|warning| say!("warning: {warning}"));
+        faults.iter().for_each(|fault| say!("problem: {fault}"));
         if faults.is_empty() {
-            println!("ok");
+            say!("ok");
         }
     }
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::CONFIGURATION) }

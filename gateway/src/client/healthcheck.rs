@@ -12,7 +12,6 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks `/health/live`.
-#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(reading: &Reading, url: Option<&str>) -> ExitCode {
     let address = match (url, &reading.config) {
         (Some(url), _) => url.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned(),
@@ -26,21 +25,21 @@ pub fn run(reading: &Reading, url: Option<&str>) -> ExitCode {
             format!("{host}:{}", config.port)
         }
         (None, Err(faults)) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            faults.iter().for_each(|fault| complain!("{fault}"));
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
     match ask(&address) {
         Ok(status) if status.contains(" 200 ") => {
-            println!("{address} lives");
+            say!("{address} lives");
             ExitCode::SUCCESS
         }
         Ok(status) => {
-            eprintln!("{address} answered {status}");
+            complain!("{address} answered {status}");
             ExitCode::from(exit::FAILED)
         }
         Err(error) => {
-            eprintln!("{address} cannot be reached: {error}");
+            complain!("{address} cannot be reached: {error}");
             ExitCode::from(exit::UNREACHABLE)
         }
     }

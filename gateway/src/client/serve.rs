@@ -14,16 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// Serves until it is told to stop. `reread` reads the configuration again, on SIGHUP.
-#[allow(clippy::print_stderr)]
 pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) -> ExitCode {
     let mut config = match reading.config {
         Ok(config) => config,
         Err(faults) => {
-            eprintln!(
+            complain!(
                 "holdfast cannot start, {} to mend:",
                 if faults.len() == 1 { "one thing" } else { "several things" }
             );
-            faults.iter().for_each(|fault| eprintln!("  {fault}"));
+            faults.iter().for_each(|fault| complain!("  {fault}"));
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
@@ -33,7 +32,7 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cannot start: {error}");
+            complain!("cannot start: {error}");
             return ExitCode::from(exit::FAILED);
         }
     };
@@ -41,7 +40,7 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
         let listener = match Listener::bind(&config.host, config.port) {
             Ok(listener) => listener,
             Err(sentence) => {
-                eprintln!("{sentence}");
+                complain!("{sentence}");
                 return ExitCode::from(exit::FAILED);
             }
         };
@@ -92,8 +91,8 @@ async fn serve(
                 info!("stopped");
                 ExitCode::SUCCESS
             }
-            Err(error) => {
-                error!("{error}");
+            Err(sentence) => {
+                error!("{sentence}");
                 ExitCode::from(exit::FAILED)
             }
         },
@@ -127,7 +126,6 @@ fn report_panics(gateway: &Arc<Gateway>) {
     }));
 }
 
-#[allow(clippy::print_stdout)]
 fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
     let at = listener.address;
     let live = gateway.live.load();
@@ -136,25 +134,24 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
         (None, Some(_)) => "ADMIN_TOKEN for what reveals or changes the fleet, localhost for the rest".to_owned(),
         (Some(_), _) => "API_TOKEN is wanted".to_owned(),
     };
-    println!("holdfast {VERSION}, instance {}", gateway.instance);
-    println!("  websocket       ws://{at}/ws  /ws/{{code}}  /websocket  /connect");
-    println!("  http            http://{at}  (/health  /metrics  /openapi.json)");
-    println!("  registry        in memory, one instance");
-    println!("  authentication  none: every client is believed");
-    println!("  http api        {api}");
-    println!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
-    println!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
+    say!("holdfast {VERSION}, instance {}", gateway.instance);
+    say!("  websocket       ws://{at}/ws  /ws/{{code}}  /websocket  /connect");
+    say!("  http            http://{at}  (/health  /metrics  /openapi.json)");
+    say!("  registry        in memory, one instance");
+    say!("  authentication  none: every client is believed");
+    say!("  http api        {api}");
+    say!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
+    say!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
     let near = listener.reachable();
     let token = live.api_token.as_ref().map_or("", |_| " -H \"Authorization: Bearer $API_TOKEN\"");
-    println!("try it:");
-    println!("  npx wscat -c \"ws://{near}/ws?user_id=test123\"");
-    println!(
+    say!("try it:");
+    say!("  npx wscat -c \"ws://{near}/ws?user_id=test123\"");
+    say!(
         "  curl -X POST http://{near}/sse/push{token} -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"
     );
 }
 
-#[allow(clippy::print_stdout)]
 fn ready(manager: &Manager) {
-    println!("ready");
+    say!("ready");
     manager.ready();
 }

@@ -5,11 +5,10 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// Says what this is.
-#[allow(clippy::print_stdout)]
 pub fn run(as_json: bool) -> ExitCode {
     match as_json {
-        false => println!("holdfast {VERSION}"),
-        true => println!(
+        false => say!("holdfast {VERSION}"),
+        true => say!(
             "{}",
             json!({
                 "name": "holdfast",

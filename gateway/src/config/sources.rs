@@ -71,11 +71,12 @@ impl Sources {
         for setting in SETTINGS {
             let given = flags
                 .get(setting.name)
+                .filter(|text| !text.trim().is_empty())
                 .map(|text| Given { text: text.clone(), source: Source::Flag })
                 .or_else(|| sources.in_environment(setting, env))
                 .or_else(|| {
                     let (values, path) = file.as_ref()?;
-                    let text = values.get(&setting.key())?.clone();
+                    let text = values.get(&setting.key()).filter(|text| !text.trim().is_empty())?.clone();
                     Some(Given { text, source: Source::File(path.clone()) })
                 });
             sources.given.insert(
@@ -100,6 +101,11 @@ impl Sources {
         }
         let (name, path) = from_env(env, &format!("{}_FILE", setting.name))?;
         match fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => {
+                let fix = "the file is empty".into();
+                self.faults.push(Fault { setting: name, value: Some(path.to_owned()), fix });
+                None
+            }
             Ok(text) => Some(Given { text: text.trim().to_owned(), source: Source::Environment(name) }),
             Err(error) => {
                 let fix = format!("cannot read the file: {error}");

@@ -27,7 +27,7 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let open = gateway.http_tasks.len() + gateway.courier.sockets.len();
+                let open = gateway.http_tasks.len() + gateway.socket_tasks.len();
                 if open >= most {
                     gateway.metrics.connections_refused.inc();
                     let _ = stream.try_write(NO_FILES_LEFT);

@@ -7,12 +7,6 @@ use super::{
 use crate::{admission::names::Query, clock};
 use registry::{RoomName, StoreName, UserName, epoch_ms};
 use serde_json::{Map, Value, json};
-use std::time::{Duration, UNIX_EPOCH};
-
-/// ISO 8601 with milliseconds and Z.
-pub fn timestamp() -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(epoch_ms())).to_string()
-}
 
 /// Reads the registry; never waits for another instance.
 pub async fn sockets(call: Call) -> Answer {
@@ -48,7 +42,7 @@ pub async fn sockets(call: Call) -> Answer {
             shown["userId"] = record.user.as_ref().map(UserName::as_str).into();
             shown["rooms"] = record.rooms.iter().map(RoomName::as_str).collect::<Vec<_>>().into();
             shown["instance"] = record.owner.instance().into();
-            let heard = here.as_ref().map(|socket| epoch_ms() - u64::from(socket.line.silent_ms(now)));
+            let heard = here.as_ref().map(|socket| epoch_ms().saturating_sub(u64::from(socket.line.silent_ms(now))));
             shown["lastActivity"] = heard.into();
             shown["rttMs"] = here.and_then(|socket| socket.line.rtt_ms()).into();
         }
@@ -57,7 +51,7 @@ pub async fn sockets(call: Call) -> Answer {
         metadata.insert(id, shown);
     }
     let mut body = json!({
-        "timestamp": timestamp(),
+        "timestamp": clock::timestamp(),
         "server": {
             "pid": std::process::id(),
             "uptime": gateway.started.elapsed().as_secs(),

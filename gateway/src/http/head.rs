@@ -23,6 +23,8 @@ pub const HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may rest between two requests.
 pub const IDLE: Duration = Duration::from_secs(75);
 
+/// How long an answer may wait for a client that does not read.
+const UNREAD: Duration = Duration::from_secs(30);
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -51,17 +53,30 @@ pub struct HeadTimed {
     began: Option<Instant>,
     /// Only there for a head that did not come in one piece.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// There while an answer waits for a client that does not read.
+    unread: Option<Pin<Box<Sleep>>>,
     /// There once the last answer is out and the client may still be sending.
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl HeadTimed {
     pub fn new(stream: TcpStream, turn: Turn) -> Self {
-        Self { stream, turn, seen: 0, began: None, alarm: None, lingering: None }
+        Self { stream, turn, seen: 0, began: None, alarm: None, unread: None, lingering: None }
     }
 
     pub fn into_inner(self) -> TcpStream {
         self.stream
+    }
+
+    /// Gives up on a client that has not taken a byte of its answer for too long.
+    fn unless_unread(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let alarm = self.unread.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
+        ready!(alarm.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -95,7 +110,8 @@ impl AsyncRead for HeadTimed {
 
 impl AsyncWrite for HeadTimed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_unread(cx, written)
     }
 
     fn poll_write_vectored(
@@ -103,7 +119,8 @@ impl AsyncWrite for HeadTimed {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.unless_unread(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,7 +1,7 @@
 //! How the instance is: for people, load balancers and Prometheus.
 
-use super::{Answer, Body, Call, debug::timestamp, ok};
-use crate::{gateway::VERSION, problem::Problem};
+use super::{Answer, Body, Call, ok};
+use crate::{clock::timestamp, gateway::VERSION, problem::Problem};
 use hyper::{
     Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},

@@ -2,14 +2,12 @@
 
 use super::{
     Answer, Call, ok,
-    shape::{Field, Kind, Reader, Shape, Wrong, refused, unfit},
+    shape::{Field, Kind, Reader, Shape, Wrong, errors, refused, unfit},
     sockets,
 };
 use crate::{
     courier::{Absent, Receipt, Target},
-    frame,
-    json::{self, Fault},
-    mention,
+    frame, json, mention,
 };
 use hyper::StatusCode;
 use registry::{Group, RoomName, SocketId, StoreName, UserName, Verdict};
@@ -28,14 +26,25 @@ const DURABLE: Field = field("durable", Kind::Flag, "keep it for sockets that ar
 const TTL: Field = field("ttlMs", Kind::Millis(31_536_000_000), "how long a durable one is kept");
 const EXCEPT: Field = field("exceptSocketId", Kind::Text, "a socket that does not get it");
 
+const TARGET: [Field; 5] = [
+    field("socketId", Kind::Text, "one socket"),
+    field("userId", Kind::Name, "all sockets of a user"),
+    field("storeId", Kind::Name, "all sockets of a store"),
+    field("roomId", Kind::Name, "all sockets in a room"),
+    field("all", Kind::Flag, "true: every socket"),
+];
+
+/// What stands in `to`.
+static TO: Shape = Shape { fields: &TARGET };
+
 /// The body of `/api/send`.
 pub static SEND: Shape = Shape {
     fields: &[
-        field("socketId", Kind::Text, "one socket"),
-        field("userId", Kind::Name, "all sockets of a user"),
-        field("storeId", Kind::Name, "all sockets of a store"),
-        field("roomId", Kind::Name, "all sockets in a room"),
-        field("all", Kind::Flag, "true: every socket"),
+        TARGET[0],
+        TARGET[1],
+        TARGET[2],
+        TARGET[3],
+        TARGET[4],
         field("to", Kind::Object, "the target may also stand in here"),
         EVENT,
         DATA,
@@ -43,16 +52,6 @@ pub static SEND: Shape = Shape {
         TIMEOUT,
         DURABLE,
         TTL,
-    ],
-};
-
-static TO: Shape = Shape {
-    fields: &[
-        field("socketId", Kind::Text, ""),
-        field("userId", Kind::Name, ""),
-        field("storeId", Kind::Name, ""),
-        field("roomId", Kind::Name, ""),
-        field("all", Kind::Flag, ""),
     ],
 };
 
@@ -290,6 +289,8 @@ pub async fn batch(call: Call) -> Answer {
         };
         result["index"] = index.into();
         results.push(result);
+        // Each may have gone to every socket there is; others want to be served, too.
+        tokio::task::yield_now().await;
     }
     Ok(ok(&json!({ "results": results })))
 }
@@ -309,8 +310,7 @@ struct Push<'a> {
 }
 
 impl<'a> Push<'a> {
-    fn read(body: &'a [u8], at: &str) -> Result<Self, Vec<Wrong>> {
-        let mut reader = Reader::new(&PUSH, body, at).map_err(|fault| vec![Wrong::of(&fault, at)])?;
+    fn read(mut reader: Reader<'a>) -> Result<Self, Vec<Wrong>> {
         let user = reader.name("user_id", UserName::parse);
         let data = reader.raw("data");
         let event = reader.text("event_type").map_or_else(|| "message".into(), Into::into);
@@ -355,11 +355,8 @@ impl<'a> Push<'a> {
 
 /// `POST /sse/push`.
 pub async fn push(call: Call) -> Answer {
-    // Tells what is no JSON from what does not fit.
-    if let Err(fault @ Fault::Unreadable(_)) = json::Members::read(&call.body) {
-        return Err(refused(&fault));
-    }
-    let push = Push::read(&call.body, "").map_err(|wrong| unfit(&wrong))?;
+    let reader = Reader::new(&PUSH, &call.body, "").map_err(|fault| refused(&fault))?;
+    let push = Push::read(reader).map_err(|wrong| unfit(&wrong))?;
     let receipt = push.go(&call);
     let (status, message) = match receipt {
         Receipt { delivered, .. } if delivered > 0 => ("success", "Message delivered"),
@@ -381,21 +378,18 @@ pub async fn push_batch(call: Call) -> Answer {
     if messages.len() > BATCH_MAX {
         return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
     }
-    let pushes =
-        messages.iter().enumerate().map(|(at, message)| Push::read(message.get().as_bytes(), &format!("/{at}")));
-    let results: Vec<_> = pushes
-        .enumerate()
-        .map(|(index, push)| match push {
+    let mut results = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let at = format!("/{index}");
+        let reader = Reader::new(&PUSH, message.get().as_bytes(), &at).map_err(|fault| vec![Wrong::of(&fault, &at)]);
+        results.push(match reader.and_then(Push::read) {
             Ok(push) => {
                 let receipt = push.go(&call);
                 json!({ "index": index, "user_id": push.user.as_str(), "success": receipt.delivered > 0 })
             }
-            Err(wrong) => {
-                let errors: Vec<_> =
-                    wrong.iter().map(|wrong| json!({"pointer": wrong.pointer, "detail": wrong.detail})).collect();
-                json!({ "index": index, "user_id": null, "success": false, "errors": errors })
-            }
-        })
-        .collect();
+            Err(wrong) => json!({ "index": index, "user_id": null, "success": false, "errors": errors(&wrong) }),
+        });
+        tokio::task::yield_now().await;
+    }
     Ok(ok(&json!({ "results": results })))
 }

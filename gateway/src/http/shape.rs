@@ -80,6 +80,9 @@ impl Field {
     }
 }
 
+/// Unknown members named in one answer; a body can hold a hundred thousand.
+const STRANGERS_TOLD: usize = 20;
+
 /// Where in a body something is wrong, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
@@ -188,7 +191,8 @@ impl<'a> Reader<'a> {
 
     fn refuse_strangers(&mut self) {
         let known = |key: &str| self.shape.fields.iter().any(|field| same_name(key, field.name));
-        let strangers: Vec<_> = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key)).collect();
+        let strangers = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key));
+        let strangers: Vec<_> = strangers.take(STRANGERS_TOLD).collect();
         for stranger in strangers {
             let detail = format!("is unknown here; known are {}", self.known());
             self.wrong::<()>(&stranger, &detail);
@@ -226,7 +230,7 @@ impl Wrong {
 
 /// 422: it is JSON, but not what is wanted. One line per fault.
 pub fn unfit(wrong: &[Wrong]) -> Problem {
-    let errors: Vec<_> = wrong.iter().map(|wrong| json!({"pointer": wrong.pointer, "detail": wrong.detail})).collect();
+    let errors = errors(wrong);
     let first = wrong.first().map(|wrong| format!("{} {}", wrong.pointer, wrong.detail)).unwrap_or_default();
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
@@ -235,6 +239,11 @@ pub fn unfit(wrong: &[Wrong]) -> Problem {
     )
     .detail(first.trim().to_owned())
     .member("errors", errors)
+}
+
+/// The faults, as answers list them.
+pub fn errors(wrong: &[Wrong]) -> Vec<Value> {
+    wrong.iter().map(|wrong| json!({"pointer": wrong.pointer, "detail": wrong.detail})).collect()
 }
 
 /// `userId`, `user_id` and `event_type`, `eventType` are the same names.
