@@ -15,11 +15,7 @@ mod healthcheck;
 pub mod serve;
 mod version;
 
-use crate::config::{
-    self, Reading,
-    settings::{Kind, SETTINGS},
-    sources::Environment,
-};
+use crate::config::{self, Reading, settings::SETTINGS, sources::Environment};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::{collections::BTreeMap, fmt, io::Write, process::ExitCode};
 
@@ -78,7 +74,7 @@ fn settings() -> Vec<Arg> {
         let shown = setting.default_shown();
         Arg::new(setting.name)
             .long(setting.flag())
-            .value_name(if setting.kind == Kind::Secret { "SECRET" } else { "VALUE" })
+            .value_name(setting.kind.word())
             .help(format!("{} [default: {shown}]", setting.meaning))
             .hide_default_value(true)
     });

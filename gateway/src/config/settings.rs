@@ -16,6 +16,23 @@ pub enum Kind {
     Secret,
 }
 
+impl Kind {
+    /// What stands behind the flag in the help.
+    pub fn word(self) -> String {
+        match self {
+            Self::Text => "TEXT".into(),
+            Self::Number => "NUMBER".into(),
+            Self::Duration => "DURATION".into(),
+            Self::Size => "BYTES".into(),
+            Self::Rate => "RATE".into(),
+            Self::Flag => "true|false".into(),
+            Self::List => "LIST".into(),
+            Self::OneOf(words) => words.join("|"),
+            Self::Secret => "SECRET".into(),
+        }
+    }
+}
+
 /// One setting, in one of its three spellings; the others follow from it.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
