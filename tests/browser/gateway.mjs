@@ -13,6 +13,7 @@ const BINARY = path.resolve(
 );
 
 export class Gateway {
+  static BINARY = BINARY;
   #program;
   #settings;
 

@@ -42,6 +42,7 @@ mod health;
 mod kicks;
 mod logs;
 mod lookups;
+mod managers;
 mod many;
 mod moves;
 mod names;
