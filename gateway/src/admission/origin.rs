@@ -68,7 +68,7 @@ impl Pattern {
         let lower = text.to_ascii_lowercase();
         let (scheme, host) = split(&lower)?;
         match host.strip_prefix('*') {
-            Some(suffix) if suffix.starts_with('.') && suffix.len() > 1 => {
+            Some(suffix) if suffix.starts_with('.') && !suffix.starts_with(".[") => {
                 well_formed(&suffix[1..]).then(|| Self::Subdomains { scheme: scheme.into(), suffix: suffix.into() })
             }
             Some(_) => None,
@@ -139,7 +139,7 @@ fn well_formed(host: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
         && name.bytes().all(plain)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+        && port.is_none_or(|port| port.starts_with(|c: char| c.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 fn is_v6(address: &str) -> bool {
@@ -237,10 +237,30 @@ mod tests {
     /// Checklist 272, 273.
     #[test]
     fn bad_entries_are_named() {
-        let entries = ["localhost", "invalid-url", "https://ok.com/", "https://a.com/path", "https://*", "*.x.com"]
-            .map(str::to_owned);
+        let entries = [
+            "localhost",
+            "invalid-url",
+            "https://ok.com/",
+            "https://a.com/path",
+            "https://*",
+            "*.x.com",
+            "https://*.[::1]",
+            "http://a:+80",
+        ]
+        .map(str::to_owned);
         let (_, faults, warnings) = Origins::parse(&entries);
-        assert_eq!(faults, ["localhost", "invalid-url", "https://a.com/path", "https://*", "*.x.com"]);
+        assert_eq!(
+            faults,
+            [
+                "localhost",
+                "invalid-url",
+                "https://a.com/path",
+                "https://*",
+                "*.x.com",
+                "https://*.[::1]",
+                "http://a:+80"
+            ]
+        );
         assert_eq!(warnings.len(), 1);
     }
 

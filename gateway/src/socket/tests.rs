@@ -248,3 +248,18 @@ async fn what_came_with_the_handshake_is_the_first_thing_heard() {
     drop(stream);
     served.await.unwrap();
 }
+
+/// Its close may have been the fault, and then no other comes.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_broke_the_protocol_is_not_waited_for() {
+    for bad in [&[0x88, 0x81, 0, 0, 0, 0, 3][..], &[0xff; 14]] {
+        let mut peer = connect(4096, None);
+        peer.stream.write_all(bad).await.unwrap();
+        assert_eq!(peer.hear_close().await.0, 1002);
+        assert_eq!(peer.stream.read(&mut [0]).await.unwrap(), 0, "our side is shut at once");
+        peer.stream.write_all(b"more").await.unwrap();
+        drop(peer.stream);
+        let (_, parting) = peer.served.await.unwrap();
+        assert_eq!(parting, Duration::ZERO);
+    }
+}
