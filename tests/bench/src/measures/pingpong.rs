@@ -24,7 +24,10 @@ pub fn measure(options: &Options) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (depth, samples) in DEPTHS.iter().zip(samples) {
         let cost = format!("server CPU per ping, {depth} outstanding");
-        figures.push(Figure::new(&cost, "µs", samples.map(|s| s.cpu.into())).within(Budget::RatioAtMost(1.3)));
+        let figure = Figure::new(&cost, "µs", samples.map(|s| s.cpu.into()));
+        // The budget is for a ping and its pong. Sixteen in one read share the system calls that the floor consists
+        // of, and show what understanding a frame costs beside them.
+        figures.push(if *depth == 1 { figure.within(Budget::RatioAtMost(1.3)) } else { figure });
         let rate = format!("pings, {depth} outstanding");
         figures.push(Figure::new(&rate, "1/s", samples.map(|s| s.per_second.into())));
     }
