@@ -34,6 +34,8 @@ const IDS_LOGGED_MAX: usize = 20;
 /// Somebody who was answered 101.
 pub struct Arrival {
     pub gateway: Arc<Gateway>,
+    /// Made before the 101, so that ids stand in the order in which the clients heard it.
+    pub id: SocketId,
     pub address: IpAddr,
     pub request_id: String,
     pub began: Instant,
@@ -73,7 +75,7 @@ impl Arrival {
     async fn enter(mut self, stream: TcpStream, early: Bytes, names: Names) {
         let Names { user, store, rooms, client, silent } = names;
         let record = Arc::new(SocketRecord {
-            id: SocketId::fresh(),
+            id: self.id,
             session: registry::Session::fresh(),
             owner: self.gateway.incarnation.clone(),
             attempt: 1,

@@ -54,6 +54,7 @@ async fn every_socket_stands_in_one_object_of_a_known_shape() {
     for client in &mut clients[..3] {
         client.is_greeted().await;
     }
+    eventually("the silent one is there, too", async || (gateway.sockets().await == 4).then_some(())).await;
     let answer = gateway.get("/api/debug/sockets").await;
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     let body = answer.json();

@@ -11,6 +11,7 @@ use hyper::{
     Response, StatusCode,
     header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
+use registry::SocketId;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
@@ -95,6 +96,7 @@ fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome, place: Option<Ow
     };
     let arrival = Arrival {
         gateway: call.gateway.clone(),
+        id: SocketId::fresh(),
         address: address::of_client(call.peer, &call.head.headers, &call.gateway.config.trusted_proxies),
         request_id: call.request_id.clone(),
         began: call.began,
