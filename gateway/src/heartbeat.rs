@@ -18,18 +18,24 @@ pub async fn run(gateway: Arc<Gateway>) {
     let mut looks = interval(pace(gateway.config.ping_interval, gateway.config.ping_timeout));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut alarm = Alarm::default();
-    let mut last = clock::now_ms();
+    let (mut last, mut before) = (clock::now_ms(), 0);
     let mut beaten: Option<Instant> = None;
     loop {
         looks.tick().await;
         let now = clock::now_ms();
-        sweep(&gateway, last, now).await;
-        last = now;
+        let difference = sweep(&gateway, last, now).await;
+        gateway.metrics.drift.set(lasting(before, difference));
+        (last, before) = (now, difference);
         if beaten.is_none_or(|beaten| beaten.elapsed() >= BEAT - BEAT / 10) {
             beaten = Some(Instant::now());
             beat(&gateway, &mut alarm).await;
         }
     }
+}
+
+/// What two looks have in common: a socket on its way in or out is no drift.
+fn lasting(before: i64, now: i64) -> i64 {
+    if before.signum() != now.signum() { 0 } else { now.signum() * before.abs().min(now.abs()) }
 }
 
 /// A second, or less where the settings ask for pings or deaths within less.
@@ -45,8 +51,8 @@ async fn beat(gateway: &Gateway, alarm: &mut Alarm) {
     alarm.look(gateway, fleet, gateway.courier.sockets.most().max(fleet));
 }
 
-/// Pings whose turn it is, and ends what is dead.
-async fn sweep(gateway: &Gateway, last: u32, now: u32) {
+/// Pings whose turn it is, and ends what is dead. Returns by how much the registry differs from the table.
+async fn sweep(gateway: &Gateway, last: u32, now: u32) -> i64 {
     let interval = millis(gateway.config.ping_interval);
     let timeout = millis(gateway.config.ping_timeout);
     let (mut healthy, mut queued, mut after) = (0_i64, 0_usize, SocketId::FIRST);
@@ -76,11 +82,10 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) {
         tokio::task::yield_now().await;
     }
     let here = gateway.courier.sockets.len();
-    let registered = gateway.courier.registry.total().await;
     gateway.metrics.active.set(here as i64);
     gateway.metrics.healthy.set(healthy);
     gateway.metrics.queued_bytes.set(queued as i64);
-    gateway.metrics.drift.set(registered as i64 - healthy);
+    gateway.courier.registry.total().await as i64 - here as i64
 }
 
 /// Each socket has its own phase, so that pings are spread over the interval and need no timer.
@@ -141,6 +146,12 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drift_is_what_stays() {
+        assert_eq!([lasting(0, 3), lasting(2, 0), lasting(-1, 1)], [0, 0, 0]);
+        assert_eq!([lasting(3, 2), lasting(-1, -4)], [2, -1]);
+    }
 
     #[test]
     fn every_socket_has_its_turn_once_per_interval() {
