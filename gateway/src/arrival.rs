@@ -113,6 +113,7 @@ impl Arrival {
             }
         }
         let socket = Arc::new(Socket::new(record.clone(), line.clone()));
+        gateway.metrics.opened.inc();
         let seat = expected.enter(socket.clone());
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
@@ -123,7 +124,6 @@ impl Arrival {
         }
         debug!(socket_id = %record.id, request_id = self.request_id, after_ms = self.after_ms(), "WebSocket accepted, WebSocket pair created");
         announce(gateway, &record);
-        gateway.metrics.opened.inc();
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         let session = Session::new(gateway.desk.clone(), socket, greeting);
         let connection = Connection::new(stream, early, line, limits, session);
@@ -229,9 +229,10 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
     let record = seat.socket.record();
     let ending = end.ending();
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
-    drop(seat);
+    // Counted first: who looks when it is gone finds it among the closed.
     let label = CauseLabel { cause: ending.cause.as_str() };
     gateway.metrics.closed.get_or_create(&label).inc();
+    drop(seat);
     let age_ms = epoch_ms().saturating_sub(record.connected_at);
     gateway.metrics.age_seconds.get_or_create(&label).observe(age_ms as f64 / 1000.0);
     if let Cause::ConnectionLost | Cause::ProtocolError | Cause::InstanceCrash = ending.cause {
