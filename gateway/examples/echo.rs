@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gateway::{
     admission::upgrade,
     problem::Problem,
-    socket::{Connection, Conversation, Limits, Line, Reaction, Said},
+    socket::{Connection, Conversation, Line, Reaction, Said},
     wire,
 };
 use http_body_util::Empty;
@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 /// The client sends messages of 16 MiB and wants them back; what is unsent beyond this is not read for.
-const LIMITS: Limits = Limits { message_bytes_max: None, queue_bytes_max: 64 << 20 };
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 struct Echo;
 
@@ -72,8 +72,8 @@ async fn shake_hands(stream: TcpStream, tasks: TaskTracker) {
 async fn echo(on_upgrade: OnUpgrade) {
     let Ok(upgraded) = on_upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let line = Arc::new(Line::new(LIMITS.queue_bytes_max));
-    let mut connection = Connection::new(parts.io.into_inner(), parts.read_buf, line, LIMITS, Echo);
+    let line = Arc::new(Line::new(QUEUE_BYTES_MAX));
+    let mut connection = Connection::new(parts.io.into_inner(), parts.read_buf, line, None, Echo);
     let end = connection.serve().await;
     connection.farewell(&end).await;
 }

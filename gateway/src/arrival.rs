@@ -9,7 +9,7 @@ use crate::{
     http::head::HeadTimed,
     metrics::CauseLabel,
     session::Session,
-    socket::{Connection, Conversation, End, Limits, Line},
+    socket::{Connection, Conversation, End, Line, Reaction, Said},
     sockets::{Seat, Socket},
 };
 use bytes::Bytes;
@@ -94,10 +94,6 @@ impl Arrival {
         if let Err(close) = self.admit(&record).await {
             return self.turn_away(stream, close).await;
         }
-        let limits = Limits {
-            message_bytes_max: Some(gateway.config.message_bytes_max),
-            queue_bytes_max: gateway.config.queue_bytes_max,
-        };
         let greeting = Greeting {
             socket: record.id,
             instance: gateway.instance.clone(),
@@ -126,7 +122,7 @@ impl Arrival {
         announce(gateway, &record);
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         let session = Session::new(gateway.desk.clone(), socket, greeting);
-        let connection = Connection::new(stream, early, line, limits, session);
+        let connection = Connection::new(stream, early, line, Some(gateway.config.message_bytes_max), session);
         gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat, place));
     }
 
@@ -189,8 +185,7 @@ impl Arrival {
 
     /// A socket that exists only to be closed with a reason that a browser can read.
     async fn turn_away(self, stream: TcpStream, close: Close) {
-        let limits = Limits { message_bytes_max: Some(1024), queue_bytes_max: 1024 };
-        let connection = Connection::new(stream, Bytes::new(), Arc::new(Line::new(1024)), limits, Deaf);
+        let connection = Connection::new(stream, Bytes::new(), Arc::new(Line::new(1024)), Some(1024), Deaf);
         info!(request_id = self.request_id, "WebSocket closed: {} {}", close.code(), close.reason());
         connection.farewell(&End::Ours(close)).await;
     }
@@ -200,8 +195,8 @@ impl Arrival {
 struct Deaf;
 
 impl Conversation for Deaf {
-    fn hear(&mut self, _: crate::socket::Said) -> crate::socket::Reaction {
-        crate::socket::Reaction::Silence
+    fn hear(&mut self, _: Said) -> Reaction {
+        Reaction::Silence
     }
 
     fn panicked(&mut self) -> String {

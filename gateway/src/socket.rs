@@ -79,13 +79,6 @@ pub trait Conversation: Send {
     fn panicked(&mut self) -> String;
 }
 
-/// What a connection may cost.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub message_bytes_max: Option<usize>,
-    pub queue_bytes_max: usize,
-}
-
 /// What the rest of the gateway holds of a connection: where to write, and when it was heard.
 pub struct Line {
     outbox: Outbox,
@@ -166,6 +159,11 @@ impl Line {
         self.outbox.unsent()
     }
 
+    /// Whether more waits than may: then its client is not heard until it has listened.
+    fn is_full(&self) -> bool {
+        self.unsent() > self.queue_bytes_max
+    }
+
     fn heard(&self, now: u32) {
         self.heard_at.store(now, Ordering::Relaxed);
     }
@@ -225,24 +223,22 @@ pub struct Connection<S, C> {
     /// Bytes that were read and wait for `work` to be done.
     backlog: Bytes,
     work: Option<BoxFuture<'static, Vec<Bytes>>>,
-    queue_bytes_max: usize,
     /// When the current poll began: one look at the clock stamps all that it does.
     now: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
     /// `early` is what came with the handshake, behind its last header.
-    pub fn new(stream: S, early: Bytes, line: Arc<Line>, limits: Limits, conversation: C) -> Self {
+    pub fn new(stream: S, early: Bytes, line: Arc<Line>, message_bytes_max: Option<usize>, conversation: C) -> Self {
         Self {
             stream,
             conversation,
             line,
-            wire: Wire::new(limits.message_bytes_max),
+            wire: Wire::new(message_bytes_max),
             sending: VecDeque::new(),
             sent: 0,
             backlog: early,
             work: None,
-            queue_bytes_max: limits.queue_bytes_max,
             now: clock::now_ms(),
         }
     }
@@ -295,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                 frames.into_iter().for_each(|frame| self.say(frame));
                 continue;
             }
-            if self.line.unsent() > self.queue_bytes_max {
+            if self.line.is_full() {
                 return Poll::Pending;
             }
             if !self.backlog.is_empty() {
@@ -417,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C: Conversation> Connection<S, C> {
                     }
                 },
             }
-            if self.line.unsent() > self.queue_bytes_max {
+            if self.line.is_full() {
                 self.backlog = Bytes::copy_from_slice(input);
                 return None;
             }

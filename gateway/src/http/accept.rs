@@ -47,7 +47,7 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
 }
 
 async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
-    let _open = gateway.metrics.http_connections.clone().counted();
+    let _open = Counted::new(&gateway.metrics.http_connections);
     // Answers and frames are small and whole; waiting for more of them only adds delay.
     let _ = stream.set_nodelay(true);
     let turn = Turn::default();
@@ -81,21 +81,17 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-/// A gauge that counts what lives.
-trait Counted {
-    fn counted(self) -> CountGuard;
-}
+/// Counted for as long as it lives.
+struct Counted(Gauge);
 
-struct CountGuard(Gauge);
-
-impl Counted for Gauge {
-    fn counted(self) -> CountGuard {
-        self.inc();
-        CountGuard(self)
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
     }
 }
 
-impl Drop for CountGuard {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -9,7 +9,8 @@ use tokio::{
     time::Instant,
 };
 
-const LIMITS: Limits = Limits { message_bytes_max: Some(1024), queue_bytes_max: 4096 };
+const MESSAGE_BYTES_MAX: Option<usize> = Some(1024);
+const QUEUE_BYTES_MAX: usize = 4096;
 
 /// Answers what it hears with the same, but for a few words that do something.
 struct Echo {
@@ -53,8 +54,8 @@ struct Peer {
 
 fn connect(room: usize, later: Option<oneshot::Receiver<()>>) -> Peer {
     let (stream, theirs) = duplex(room);
-    let line = Arc::new(Line::new(LIMITS.queue_bytes_max));
-    let mut connection = Connection::new(theirs, Bytes::new(), line.clone(), LIMITS, Echo { later });
+    let line = Arc::new(Line::new(QUEUE_BYTES_MAX));
+    let mut connection = Connection::new(theirs, Bytes::new(), line.clone(), MESSAGE_BYTES_MAX, Echo { later });
     let served = tokio::spawn(async move {
         let end = connection.serve().await;
         let parting = Instant::now();
@@ -231,7 +232,7 @@ async fn a_client_that_does_not_listen_is_not_heard_and_costs_no_more() {
         said += 1;
         assert!(said < 1000, "it reads on although nothing is taken from it");
     }
-    assert!(peer.line.unsent() <= LIMITS.queue_bytes_max + 200, "{}", peer.line.unsent());
+    assert!(peer.line.unsent() <= QUEUE_BYTES_MAX + 200, "{}", peer.line.unsent());
     assert!(peer.line.stalled_ms(clock::now_ms()) >= 1000);
 }
 
@@ -240,7 +241,7 @@ async fn what_came_with_the_handshake_is_the_first_thing_heard() {
     let (mut stream, theirs) = duplex(4096);
     let line = Arc::new(Line::new(4096));
     let early = Bytes::from_static(&[0x81, 0x81, 0, 0, 0, 0, b'e']);
-    let mut connection = Connection::new(theirs, early, line, LIMITS, Echo { later: None });
+    let mut connection = Connection::new(theirs, early, line, MESSAGE_BYTES_MAX, Echo { later: None });
     let served = tokio::spawn(async move { connection.serve().await });
     let mut frame = [0; 3];
     stream.read_exact(&mut frame).await.unwrap();
