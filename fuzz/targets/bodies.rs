@@ -45,7 +45,7 @@ impl Instance {
         let (gateway, address) = runtime.block_on(async {
             let listener = Listener::bind("127.0.0.1", 0).unwrap();
             let address = listener.address.to_string();
-            let gateway = Gateway::new(config, &listener, &Log::start(config::LogFormat::Text, "off"));
+            let gateway = Gateway::new(config, &Log::start(config::LogFormat::Text, "off"), fuzz::registry());
             tokio::spawn(accept::run(gateway.clone(), listener));
             (gateway, address)
         });

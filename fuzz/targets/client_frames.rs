@@ -15,15 +15,12 @@ use gateway::{
     metrics::Metrics,
     session::{Desk, Session},
     socket::{Conversation, Reaction, Said},
-    sockets::Sockets,
     wire::{Heard, Wire},
 };
 use libfuzzer_sys::fuzz_target;
-use registry::{Registry, Retention};
 use std::{
     io::Cursor,
     sync::{Arc, LazyLock},
-    time::Duration,
 };
 use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, coding::Data, coding::OpCode};
 
@@ -98,8 +95,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(OpCode, &[u8])> {
 
 /// A session, and a neighbour in its room who hears what it publishes.
 fn talk(said: impl Iterator<Item = Said>) {
-    let retention = Retention { why_ttl: Duration::from_secs(60), verdicts_max: 10 };
-    let courier = Courier { sockets: Arc::new(Sockets::default()), registry: Registry::in_memory(retention) };
+    let courier = Courier::new(fuzz::registry(), &METRICS);
     let desk = Desk { courier: courier.clone(), metrics: METRICS.clone(), rate: None, rooms_max: 3 };
     let seat = fuzz::enter(&courier, &["r"]).now_or_never().unwrap();
     let _neighbour = fuzz::enter(&courier, &["r", "q"]).now_or_never().unwrap();

@@ -8,6 +8,7 @@ use crate::{
     gateway::Gateway,
     http::head::HeadTimed,
     metrics::CauseLabel,
+    probe,
     session::Session,
     socket::{Connection, Conversation, End, Line, Reaction, Said},
     sockets::{Seat, Socket},
@@ -15,19 +16,11 @@ use crate::{
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use registry::{Admission, Cause, Group, Registered, SocketId, SocketRecord, epoch_ms};
-use std::{net::IpAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep},
-};
+use registry::{Admission, Attempt, Cause, Group, SocketId, SocketRecord, epoch_ms};
+use std::{net::IpAddr, sync::Arc};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
 use tracing::{Level, debug, enabled, info, warn};
 
-/// How long a holder may take to show that it lives, when a newcomer wants its place.
-const PROBE: Duration = Duration::from_secs(2);
-/// How often the probe looks.
-const PROBE_LOOK: Duration = Duration::from_millis(50);
 /// Ids in one log line.
 const IDS_LOGGED_MAX: usize = 20;
 
@@ -77,8 +70,8 @@ impl Arrival {
         let record = Arc::new(SocketRecord {
             id: self.id,
             session: registry::Session::fresh(),
-            owner: self.gateway.incarnation.clone(),
-            attempt: 1,
+            owner: self.gateway.courier.registry.incarnation(),
+            attempt: Attempt::first(self.gateway.courier.registry.now_ms()),
             user,
             store,
             rooms: rooms.into(),
@@ -89,8 +82,9 @@ impl Arrival {
         let place = self.place.take();
         let gateway = &self.gateway;
         let line = Arc::new(Line::new(gateway.config.queue_bytes_max));
-        // From here on it can be told to go, even before it is let in.
-        let expected = gateway.courier.sockets.expect(record.id, line.clone());
+        // From here on it can be told to go, even before it is let in. Once the registry holds it
+        // others may write to it, too; what they write waits behind the greeting.
+        let expected = gateway.courier.sockets.expect(&record, line.clone());
         if let Err(close) = self.admit(&record).await {
             return self.turn_away(stream, close).await;
         }
@@ -100,11 +94,11 @@ impl Arrival {
             ping_interval_seconds: gateway.config.ping_interval.as_secs_f64(),
         };
         if !silent {
-            // First in the queue, and written only once the registry holds the socket.
+            // Written only now that the registry holds the socket.
             let hi = greeting.hi(epoch_ms());
             let bytes = hi.len();
             // Refused only if it was told to go already.
-            if line.send(hi).and_then(|()| line.send(frame::reset())).is_ok() {
+            if line.greet(&[hi, frame::reset()]).is_ok() {
                 debug!(socket_id = %record.id, bytes, after_ms = self.after_ms(), "Initial 'hi' message sent");
             }
         }
@@ -114,9 +108,6 @@ impl Arrival {
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
             line.close(Close::Restart);
-        }
-        if matches!(gateway.courier.registry.register(record.clone()).await, Registered::Superseded) {
-            line.close(Close::Replaced);
         }
         debug!(socket_id = %record.id, request_id = self.request_id, after_ms = self.after_ms(), "WebSocket accepted, WebSocket pair created");
         announce(gateway, &record);
@@ -131,7 +122,8 @@ impl Arrival {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Cap, duplicates and cool-down. Those who have to go are told; silent holders are found out.
+    /// Cap, duplicates and cool-down; whoever is welcome is registered. Those who have to go are
+    /// told; silent holders are found out.
     async fn admit(&self, newcomer: &Arc<SocketRecord>) -> Result<(), Close> {
         let gateway = &self.gateway;
         let cap = gateway.config.cap;
@@ -154,32 +146,13 @@ impl Arrival {
                 }
                 Admission::Full { holders } if !probed => {
                     probed = true;
-                    self.probe(&holders).await;
+                    probe::fleet(&gateway.courier, &holders).await;
                 }
                 Admission::Full { .. } => {
                     gateway.metrics.rejected("already_connected");
                     return Err(Close::AlreadyConnected);
                 }
             }
-        }
-    }
-
-    /// Pings the holders and ends those that stay silent, so that a half-open connection locks
-    /// nobody out. Returns as soon as all have spoken.
-    async fn probe(&self, holders: &[Arc<SocketRecord>]) {
-        let sockets = &self.gateway.courier.sockets;
-        // From the next millisecond on: what was heard in this one may have been before the ping.
-        let asked_at = crate::clock::now_ms().wrapping_add(1);
-        sleep(Duration::from_millis(2)).await;
-        let mut silent: Vec<_> = holders.iter().filter_map(|record| sockets.get(record.id)).collect();
-        silent.iter().for_each(|socket| socket.line.ping(asked_at));
-        let until = Instant::now() + PROBE;
-        while !silent.is_empty() && Instant::now() < until {
-            sleep(PROBE_LOOK).await;
-            silent.retain(|socket| !socket.line.heard_since(asked_at));
-        }
-        for socket in silent {
-            self.gateway.courier.close(&socket, Close::Replaced).await;
         }
     }
 

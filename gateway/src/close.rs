@@ -34,12 +34,19 @@ pub enum Close {
     TooManyConnections,
     AlreadyConnected,
     TooFast,
+    /// The other instances took this connection for dead, and said so to whoever asked.
+    TakenForDead,
+    /// What another instance asks for. It has told its caller already how this socket ends.
+    Asked(Box<Ending>),
 }
 
 /// What 1008 tells a user who is connected already; a phrase that people search for.
 pub const ALREADY_CONNECTED: &str = "User already connected";
 /// Both the log line and the close reason of the oldest beyond the cap.
 pub const TOO_MANY_CONNECTIONS: &str = "Too many connections, closing oldest";
+
+/// For a code that may not stand in a frame; none of our instances asks for one.
+const UNSPEAKABLE: u16 = 1008;
 
 /// The code of a kick, unless the caller names another.
 pub const KICKED: u16 = 4403;
@@ -53,7 +60,11 @@ impl Close {
             Self::AlreadyConnected => 1008,
             Self::TooBig { .. } => 1009,
             Self::Internal { .. } => 1011,
-            Self::Restart => 1012,
+            Self::Restart | Self::TakenForDead => 1012,
+            Self::Asked(ending) => ending
+                .code
+                .filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999))
+                .unwrap_or(UNSPEAKABLE),
             Self::PingTimeout => 4100,
             Self::TooSlow => 4101,
             Self::Replaced => 4409,
@@ -80,6 +91,8 @@ impl Close {
             Self::TooManyConnections => TOO_MANY_CONNECTIONS.into(),
             Self::AlreadyConnected => ALREADY_CONNECTED.into(),
             Self::TooFast => "too fast".into(),
+            Self::TakenForDead => "connection was taken for dead, please reconnect".into(),
+            Self::Asked(ending) => ending.reason.to_string().into(),
         };
         cut(reason)
     }
@@ -88,7 +101,9 @@ impl Close {
         match self {
             Self::Refused { .. } | Self::Kicked { .. } => Cause::Kicked,
             Self::Protocol(_) | Self::BadUtf8 | Self::TooBig { .. } | Self::TooFast => Cause::ProtocolError,
-            Self::Internal { .. } => Cause::InstanceCrash,
+            // Either way our side is to blame, and whoever asks for the socket hears the same.
+            Self::Internal { .. } | Self::TakenForDead => Cause::InstanceCrash,
+            Self::Asked(ending) => ending.cause,
             Self::Restart => Cause::InstanceRestart,
             Self::PingTimeout => Cause::PingTimeout,
             Self::TooSlow => Cause::TooSlow,
@@ -127,8 +142,19 @@ mod tests {
     /// Checklist 112.
     #[test]
     fn every_close_has_a_reason() {
-        for close in [Close::Restart, Close::TooSlow, Close::Kicked { code: 4000, reason: String::new() }] {
+        for close in
+            [Close::Restart, Close::TooSlow, Close::TakenForDead, Close::Kicked { code: 4000, reason: String::new() }]
+        {
             assert!(!close.reason().is_empty());
         }
+    }
+
+    #[test]
+    fn what_another_instance_asks_for_ends_as_it_said() {
+        for close in [Close::Kicked { code: 4000, reason: "spam".into() }, Close::Replaced, Close::TooManyConnections] {
+            assert_eq!(Close::Asked(Box::new(close.ending())).ending(), close.ending());
+        }
+        let odd = Ending { cause: Cause::Kicked, code: Some(1006), reason: "x".into() };
+        assert_eq!(Close::Asked(Box::new(odd)).code(), UNSPEAKABLE);
     }
 }

@@ -7,10 +7,14 @@ pub mod value;
 use crate::admission::origin::Origins;
 use ipnet::IpNet;
 use regex_lite::Regex;
-use registry::{Cap, Policy};
+use registry::{Cap, Policy, RedisUrl};
+use settings::SETTINGS;
 use sources::{Environment, Fault, Sources};
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroUsize, time::Duration};
 use value::{Rate, Secret};
+
+/// It stands in every key, so each of its bytes is there once per socket and more.
+const NAMESPACE_BYTES_MAX: usize = 64;
 
 /// What `/ws` may be told to require.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +45,10 @@ pub struct Live {
 pub struct Config {
     pub host: String,
     pub port: u16,
+    /// `None`: the registry is in memory, and this is the only instance.
+    pub redis: Option<RedisUrl>,
+    /// What every key and channel in Redis begins with.
+    pub namespace: String,
     pub instance: Option<String>,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
@@ -97,6 +105,8 @@ impl Reader<'_> {
         let ping_interval = self.positive("WS_PING_INTERVAL");
         let ping_timeout = self.positive("WS_PING_TIMEOUT");
         let port = self.parsed("PORT", |text| text.parse().map_err(|_| "a port from 0 to 65535 is wanted".into()));
+        let redis = self.optional("REDIS_URL", RedisUrl::parse);
+        let namespace = self.parsed("NAMESPACE", namespace);
         let code_pattern = self.parsed("WS_CODE_PATTERN", |text| {
             Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))
         });
@@ -139,6 +149,8 @@ impl Reader<'_> {
         Some(Config {
             host: self.text("HOST").to_owned(),
             port: port?,
+            redis: redis?,
+            namespace: namespace?,
             instance: Some(self.text("INSTANCE").to_owned()).filter(|name| !name.is_empty()),
             ping_interval: ping_interval?,
             ping_timeout: ping_timeout?,
@@ -173,7 +185,8 @@ impl Reader<'_> {
     }
 
     fn fault<T>(&mut self, name: &str, fix: impl Into<String>) -> Option<T> {
-        let value = Some(self.text(name).to_owned());
+        let secret = SETTINGS.iter().any(|setting| setting.name == name && setting.kind.is_secret());
+        let value = (!secret).then(|| self.text(name).to_owned());
         self.faults.push(Fault { setting: name.into(), value, fix: fix.into() });
         None
     }
@@ -289,6 +302,15 @@ impl Reader<'_> {
     }
 }
 
+/// Braces would decide where a cluster keeps a key; blanks are nothing that anybody sees in one.
+fn namespace(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    match (1..=NAMESPACE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("1 to {NAMESPACE_BYTES_MAX} letters, digits, dots, colons, - and _ are wanted")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,13 +338,47 @@ mod tests {
             ("WS_PING_INTERVAL", "often"),
             ("CORS_ORIGINS", "localhost,invalid-url"),
             ("API_TOKEN", "hush"),
-            ("REDIS_URL", "redis://:hush@h"),
+            ("REDIS_URL", "redis://:hush@h:port"),
+            ("NAMESPACE", "a{b}"),
+            ("JWT_SECRET", "hush"),
         ]);
         let faults = reading.config.unwrap_err();
         let names: Vec<_> = faults.iter().map(|fault| fault.setting.as_str()).collect();
-        assert_eq!(names, ["REDIS_URL", "WS_PING_INTERVAL", "PORT", "CORS_ORIGINS"]);
-        assert!(faults[3].fix.contains("localhost, invalid-url"), "{}", faults[3]);
+        assert_eq!(names, ["JWT_SECRET", "WS_PING_INTERVAL", "PORT", "REDIS_URL", "NAMESPACE", "CORS_ORIGINS"]);
+        assert!(faults[5].fix.contains("localhost, invalid-url"), "{}", faults[3]);
         assert!(!format!("{faults:?}").contains("hush"));
+    }
+
+    #[test]
+    fn redis_is_unset_or_read_and_never_shown_whole() {
+        let config = from_env([]).config.unwrap();
+        assert_eq!((config.redis, config.namespace.as_str()), (None, "holdfast"));
+        let config =
+            from_env([("REDIS_URL", "redis://me:hush@h:1/2 # ours"), ("NAMESPACE", "a.b_c:d-1")]).config.unwrap();
+        assert_eq!(config.redis.as_ref().unwrap().shown(), "redis://h:1/2");
+        assert_eq!(config.namespace, "a.b_c:d-1");
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn the_url_of_redis_may_stand_in_a_file() {
+        let path = std::env::temp_dir().join(format!("holdfast-redis-url-{}", std::process::id()));
+        std::fs::write(&path, "redis://:hush@h\n").unwrap();
+        let reading = from_env([("REDIS_URL_FILE", path.to_str().unwrap())]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(reading.config.unwrap().redis.unwrap().shown(), "redis://h:6379");
+        assert_eq!(reading.sources.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_namespace_is_short_and_plain() {
+        for good in ["a", "A.b_c:d-1", &"n".repeat(64)] {
+            assert!(from_env([("NAMESPACE", good)]).config.is_ok(), "{good}");
+        }
+        for bad in ["a{b}", "a b", "ä", "a\u{1}b", "a*", &"n".repeat(65)] {
+            let faults = from_env([("NAMESPACE", bad)]).config.unwrap_err();
+            assert_eq!((faults.len(), faults[0].setting.as_str()), (1, "NAMESPACE"), "{bad}");
+        }
     }
 
     #[test]

@@ -1,20 +1,35 @@
-//! Delivering: here, or nowhere. The one place that decides where a frame goes, and the one place
-//! where a socket is told to go.
+//! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
+//! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
+//! groups, `ends` parts with sockets, `change` replaces what they say of themselves.
+
+mod change;
+mod ends;
+mod many;
+mod search;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use change::{Move, Moved};
+pub use ends::Parted;
+pub use many::{Roll, Target};
+pub use search::{Absent, Found, Look, Search};
 
 use crate::{
-    clock,
-    close::Close,
+    letters::{Letters, Unheard},
+    metrics::Metrics,
     outbox::Refused,
-    socket::Line,
-    sockets::{SLICE, Socket, Sockets},
+    sockets::Sockets,
 };
 use bytes::Bytes;
-use registry::{Group, Lookup, Registry, SocketId, SocketRecord, Verdict};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use registry::{
+    Registry, Unknown,
+    envelope::{Answer, Message, To},
+};
+use std::sync::Arc;
+use tokio::time::Instant;
 
 /// What became of a frame.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Sockets that were meant.
     pub matched: usize,
@@ -22,137 +37,48 @@ pub struct Receipt {
     pub delivered: usize,
     /// Sockets whose queue had no room; nothing was written there.
     pub full: usize,
+    /// Sockets whose instance did not say in time whether it wrote.
+    pub unknown: usize,
+    /// Instances that hold sockets which were meant.
+    pub instances: usize,
+    /// Why it is not known whether others were meant, too.
+    pub blind: Option<Unknown>,
 }
-
-/// Whom a frame is for.
-#[derive(Debug, Clone)]
-pub enum Target {
-    Group(Group),
-    /// The members of any of these; who is in several gets it once.
-    AnyOf(Vec<Group>),
-    All,
-}
-
-/// Why a named socket cannot be had.
-#[derive(Debug)]
-pub enum Absent {
-    Gone(Verdict),
-    /// It was on its way in or out for as long as we looked.
-    Unsettled,
-}
-
-/// How often, and how far apart, a socket on its way in or out is looked for.
-const SETTLING_LOOKS: usize = 100;
-const SETTLING_LOOK: Duration = Duration::from_millis(2);
 
 /// Delivers. Cheap to clone.
 #[derive(Clone)]
 pub struct Courier {
     pub sockets: Arc<Sockets>,
     pub registry: Registry,
+    pub letters: Arc<Letters>,
 }
 
 impl Courier {
-    /// The socket, or the true reason why it is not there. A socket that is just coming or going
-    /// is waited for, since neither answer would be true of it.
-    pub async fn find(&self, asked: &str) -> Result<Arc<Socket>, Absent> {
-        let id = SocketId::parse(asked);
-        for _ in 0..SETTLING_LOOKS {
-            if let Some(socket) = id.and_then(|id| self.sockets.get(id)) {
-                return Ok(socket);
-            }
-            match self.registry.lookup(asked).await {
-                Lookup::Gone(verdict) => return Err(Absent::Gone(verdict)),
-                Lookup::Live(_) => sleep(SETTLING_LOOK).await,
-            }
-        }
-        Err(Absent::Unsettled)
+    pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
+        let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
+        Self { sockets: Arc::default(), registry, letters }
     }
 
-    /// One frame to one named socket.
-    pub async fn to_socket(&self, asked: &str, frame: Bytes) -> Result<Receipt, Absent> {
-        // One that closes between being found and being written to is not found the second time.
-        for _ in 0..2 {
-            match self.find(asked).await?.line.send(frame.clone()) {
-                Ok(()) => return Ok(Receipt { matched: 1, delivered: 1, full: 0 }),
-                Err(Refused::Full) => return Ok(Receipt { matched: 1, delivered: 0, full: 1 }),
-                Err(Refused::Closing) => {}
-            }
-        }
-        Err(Absent::Unsettled)
-    }
-
-    /// One frame to everybody meant but `except`; encoded once, whoever they are.
-    pub fn to_many(&self, target: &Target, except: Option<SocketId>, frame: &Bytes) -> Receipt {
-        let mut receipt = Receipt::default();
-        let now = clock::now_ms();
-        self.each(target, |socket| {
-            if except == Some(socket.id) {
-                return;
-            }
-            match socket.line.send_at(frame.clone(), now) {
-                Ok(()) => receipt.delivered += 1,
-                Err(Refused::Full) => receipt.full += 1,
-                Err(Refused::Closing) => return,
-            }
-            receipt.matched += 1;
-        });
-        receipt
-    }
-
-    /// Tells a socket to go. Its verdict stands at once; its own task does the rest.
-    pub async fn close(&self, socket: &Socket, close: Close) -> bool {
-        self.end(&socket.record(), &socket.line, close).await
-    }
-
-    /// The same for one that may still be on its way in.
-    pub async fn send_away(&self, record: &SocketRecord, close: Close) {
-        match self.sockets.line(record.id) {
-            Some(line) => drop(self.end(record, &line, close).await),
-            // A row without a socket is what a bug would leave behind; it must not count for ever.
-            None => drop(self.registry.unregister(record.id, record.session, close.ending()).await),
-        }
-    }
-
-    async fn end(&self, record: &SocketRecord, line: &Line, close: Close) -> bool {
-        let ending = close.ending();
-        let told = line.close(close);
-        if told {
-            self.registry.unregister(record.id, record.session, ending).await;
-        }
-        told
-    }
-
-    /// Replaces what a socket says of itself, here and in the registry. Two changes at once may
-    /// reach the registry in either order, so whoever finds a later one there sends that too.
-    pub async fn change(&self, socket: &Arc<Socket>, change: impl FnOnce(&SocketRecord) -> Option<SocketRecord>) {
-        self.sockets.change(socket, change);
+    /// One frame to one named socket, wherever it is. It is written once at most.
+    pub async fn to_socket(&self, asked: &str, frame: Bytes, by: Instant) -> Result<Receipt, Absent> {
+        let mut search = self.search(asked, by);
+        let one = Receipt { matched: 1, instances: 1, ..Receipt::default() };
         loop {
-            let record = socket.record();
-            self.registry.update(record.clone()).await;
-            if Arc::ptr_eq(&record, &socket.record()) {
-                break;
-            }
-        }
-    }
-
-    fn each(&self, target: &Target, mut act: impl FnMut(&Socket)) {
-        match target {
-            Target::Group(group) => self.sockets.each_member(group.key(), |socket| act(socket)),
-            Target::AnyOf(groups) => {
-                let mut members = BTreeMap::new();
-                for group in groups {
-                    self.sockets.each_member(group.key(), |socket| drop(members.insert(socket.id, socket.clone())));
-                }
-                members.values().for_each(|socket| act(socket));
-            }
-            Target::All => {
-                let mut after = SocketId::FIRST;
-                loop {
-                    let slice = self.sockets.walk(after, SLICE);
-                    let Some(last) = slice.last() else { break };
-                    after = last.id;
-                    slice.iter().for_each(|socket| act(socket));
+            match search.next().await? {
+                Found::Here(socket) => match socket.line.send(frame.clone()) {
+                    Ok(()) => return Ok(Receipt { delivered: 1, ..one }),
+                    Err(Refused::Full) => return Ok(Receipt { full: 1, ..one }),
+                    // One that closes between being found and being written to is not found again.
+                    Err(Refused::Closing) => search.missed_here(),
+                },
+                Found::There(record) => {
+                    let to = To::Socket { id: record.id, session: record.session };
+                    let message = Message::Send { to, except: None, ack: true };
+                    match self.letters.ask(&record.owner, message, frame.clone(), by).await {
+                        Ok((Answer::Sent { delivered, full, .. }, _)) => return Ok(Receipt { delivered, full, ..one }),
+                        Err(Unheard::NotDelivered(why)) => search.missed(&record, why),
+                        Ok(_) | Err(Unheard::Silent) => return Err(Absent::Silent(record.owner.clone())),
+                    }
                 }
             }
         }

@@ -27,7 +27,8 @@ pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
         let after_ms = 1 + socket.id.spread() % RETRY_MS;
         // A full queue gets no advice, only the close behind it.
         let _ = socket.line.send(frame::retry(after_ms));
-        gateway.courier.close(&socket, Close::Restart).await;
+        // Not waited for: its own task writes the verdict, and a slow registry must not slow the drain.
+        socket.line.close(Close::Restart);
     }
     gateway.socket_tasks.close();
     let last = until.min(Instant::now() + LAST_FAREWELLS);

@@ -4,19 +4,18 @@ use crate::{
     admission::{Room, rate::ConnectRate},
     config::{Config, Live},
     courier::Courier,
-    drain, heartbeat, http,
+    drain, heartbeat, http, inbox,
     listener::{self, Listener},
     log::Log,
     metrics::Metrics,
     session::Desk,
-    sockets::Sockets,
 };
 use arc_swap::ArcSwap;
-use registry::{Incarnation, Lease, Registry, Retention, Serving, epoch_ms};
+use registry::{About, Health, Inbox, Registry, Retention, Serving, epoch_ms};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -31,15 +30,32 @@ const VERDICTS_MAX: usize = 100_000;
 /// How long open HTTP connections may take to finish, once the sockets are gone.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long the first subscription may take before clients are let in without it.
+const EARS: Duration = Duration::from_secs(3);
+
+/// What the others are told of an instance, whose name may need the port of its listener.
+pub fn about(config: &Config, listener: &Listener) -> About {
+    About {
+        instance: config.instance.clone().unwrap_or_else(|| listener.default_instance_name()),
+        version: VERSION.into(),
+        pid: std::process::id(),
+        started_at: epoch_ms(),
+        canary: config.canary,
+    }
+}
+
+/// How much of the past a registry in memory keeps.
+pub fn retention(config: &Config) -> Retention {
+    Retention { why_ttl: config.why_ttl, verdicts_max: VERDICTS_MAX }
+}
+
 /// What every part of the instance shares.
 pub struct Gateway {
     pub config: Config,
     /// What SIGHUP replaces.
     pub live: ArcSwap<Live>,
     pub instance: String,
-    pub incarnation: Incarnation,
     pub started: Instant,
-    pub started_at: u64,
     pub sockets_max: usize,
     /// One permit per socket, from before its 101 until its descriptor is closed.
     places: Arc<Semaphore>,
@@ -48,6 +64,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     pub connect_rate: ConnectRate,
     pub log_dropped: ErrorCounter,
+    /// Cancelled when it serves.
+    pub ready: CancellationToken,
     /// Cancelled when the drain begins: no new sockets.
     pub draining: CancellationToken,
     /// Cancelled when the drain is over: no new requests.
@@ -59,15 +77,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Builds the instance around a bound listener, whose port its name may need.
-    pub fn new(config: Config, listener: &Listener, log: &Log) -> Arc<Self> {
-        let instance = config.instance.clone().unwrap_or_else(|| listener.default_instance_name());
-        let incarnation = Incarnation::fresh(&instance);
-        let retention = Retention { why_ttl: config.why_ttl, verdicts_max: VERDICTS_MAX };
-        let courier = Courier { sockets: Arc::new(Sockets::default()), registry: Registry::in_memory(retention) };
+    /// Builds the instance around its place in a registry.
+    pub fn new(config: Config, log: &Log, registry: Registry) -> Arc<Self> {
+        let instance = registry.incarnation().instance().to_owned();
         let mut metrics = Metrics::default();
         metrics.describe(VERSION, &instance, config.canary);
         let metrics = Arc::new(metrics);
+        let courier = Courier::new(registry, &metrics);
         let desk = Arc::new(Desk {
             courier: courier.clone(),
             metrics: metrics.clone(),
@@ -78,9 +94,7 @@ impl Gateway {
         Arc::new(Self {
             live: ArcSwap::from_pointee(config.live.clone()),
             instance,
-            incarnation,
             started: Instant::now(),
-            started_at: epoch_ms(),
             sockets_max,
             places: Arc::new(Semaphore::new(sockets_max)),
             courier,
@@ -88,6 +102,7 @@ impl Gateway {
             metrics,
             connect_rate: ConnectRate::new(config.rate_connect),
             log_dropped: log.dropped(),
+            ready: CancellationToken::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             socket_tasks: TaskTracker::new(),
@@ -96,20 +111,31 @@ impl Gateway {
         })
     }
 
-    /// Serves until `stop` is cancelled, then drains; `hurry` ends the drain at once. Fails if a
-    /// part of it without which it would be deaf or blind has ended.
+    /// Serves with what others send to `inbox`, until `stop` is cancelled, then drains; `hurry` ends the
+    /// drain at once. Fails if a part of it without which it would be deaf or blind has ended.
     pub async fn run(
         self: &Arc<Self>,
         listener: Listener,
+        inbox: Inbox,
         stop: CancellationToken,
         hurry: CancellationToken,
     ) -> Result<(), &'static str> {
-        self.courier.registry.announce(self.lease()).await;
+        let registry = self.courier.registry.clone();
+        registry.announce(self.serving(), self.courier.sockets.len());
+        let mut keeping = AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(registry.keep()).await }));
+        let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
+        if self.courier.registry.health() == Health::Up {
+            // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
+            let _ = timeout(EARS, self.courier.registry.heard()).await;
+        }
         let mut accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
+        self.ready.cancel();
         tokio::select! {
             () = stop.cancelled() => {}
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
+            _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
+            _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }
         tokio::select! {
@@ -123,29 +149,21 @@ impl Gateway {
     async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>) {
         let until = Instant::now() + self.config.drain_timeout;
         self.draining.cancel();
-        self.courier.registry.announce(self.lease()).await;
+        self.courier.registry.announce(self.serving(), self.courier.sockets.len());
         drain::run(self, until).await;
-        // First the heart, or it would announce again what was given up.
-        drop(beating);
-        self.courier.registry.retire(&self.incarnation).await;
         self.stopping.cancel();
         self.http_tasks.close();
         // A caller that does not take its answer in this time is not waited for.
         let _ = timeout_at(until.min(Instant::now() + LAST_WORDS), self.http_tasks.wait()).await;
+        // Last, since a caller may have waited for an answer that comes by letter. First the heart,
+        // or it would announce again what was given up.
+        drop(beating);
+        self.courier.registry.retire().await;
     }
 
-    /// What this instance says of itself.
-    pub fn lease(&self) -> Lease {
-        let serving = if self.draining.is_cancelled() { Serving::Draining } else { Serving::Serving };
-        Lease {
-            incarnation: self.incarnation.clone(),
-            serving,
-            version: VERSION,
-            pid: std::process::id(),
-            started_at: self.started_at,
-            sockets: self.courier.sockets.len(),
-            canary: self.config.canary,
-        }
+    /// What others must do about this instance.
+    pub fn serving(&self) -> Serving {
+        if self.draining.is_cancelled() { Serving::Draining } else { Serving::Serving }
     }
 
     /// A place for one more socket, if there is one: taken before it is promised.

@@ -2,7 +2,7 @@
 //! date. Nothing ticks per socket; this walk is all there is.
 
 use crate::{clock, close::Close, gateway::Gateway, sockets::SLICE};
-use registry::{SocketId, lease::BEAT};
+use registry::{Health, SocketId, lease::BEAT};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info};
@@ -10,7 +10,10 @@ use tracing::{error, info};
 /// After the start, sockets need a while to come back before their number means anything.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Beats with enough sockets, until the alarm is over.
+/// How often the fleet is counted where that is a question to another machine.
+const COUNT: Duration = Duration::from_secs(10);
+
+/// Counts with enough sockets, until the alarm is over.
 const RECOVERED_AFTER: u32 = 5;
 
 /// Beats until the instance ends.
@@ -19,23 +22,35 @@ pub async fn run(gateway: Arc<Gateway>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut alarm = Alarm::default();
     let (mut last, mut before) = (clock::now_ms(), 0);
-    let mut beaten: Option<Instant> = None;
+    let (mut beaten, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         looks.tick().await;
         let now = clock::now_ms();
-        let difference = sweep(&gateway, last, now).await;
-        gateway.metrics.drift.set(lasting(before, difference));
-        (last, before) = (now, difference);
+        sweep(&gateway, last, now).await;
+        let here = gateway.courier.sockets.len();
+        gateway.metrics.active.set(here as i64);
+        // Announced just before, so that both figures are of the same moment.
+        gateway.courier.registry.announce(gateway.serving(), here);
+        let drift = gateway.courier.registry.figures().drift;
+        // What two looks have in common: a socket on its way in or out is no drift.
+        gateway.metrics.drift.set(before.min(drift) as i64);
+        (last, before) = (now, drift);
         if beaten.is_none_or(|beaten| beaten.elapsed() >= BEAT - BEAT / 10) {
             beaten = Some(Instant::now());
-            beat(&gateway, &mut alarm).await;
+            gateway.connect_rate.forget_the_quiet();
+        }
+        if counted.is_none_or(|counted| counted.elapsed() >= count_pace(&gateway)) {
+            counted = Some(Instant::now());
+            count(&gateway, &mut alarm).await;
         }
     }
 }
 
-/// What two looks have in common: a socket on its way in or out is no drift.
-fn lasting(before: i64, now: i64) -> i64 {
-    if before.signum() != now.signum() { 0 } else { now.signum() * before.abs().min(now.abs()) }
+fn count_pace(gateway: &Gateway) -> Duration {
+    match gateway.courier.registry.health() {
+        Health::Here => BEAT - BEAT / 10,
+        Health::Up | Health::Down => COUNT,
+    }
 }
 
 /// A second, or less where the settings ask for pings or deaths within less.
@@ -43,16 +58,18 @@ fn pace(ping_interval: Duration, ping_timeout: Duration) -> Duration {
     BEAT.min(ping_interval / 2).min(ping_timeout / 2)
 }
 
-async fn beat(gateway: &Gateway, alarm: &mut Alarm) {
-    gateway.connect_rate.forget_the_quiet();
-    gateway.courier.registry.announce(gateway.lease()).await;
-    let fleet = gateway.courier.registry.total().await;
+/// Counts the fleet. What cannot be counted is not zero: figures stay as they were, and nothing is said.
+async fn count(gateway: &Gateway, alarm: &mut Alarm) {
+    if gateway.courier.registry.health() == Health::Down {
+        return;
+    }
+    let Ok(fleet) = gateway.courier.registry.total().await else { return };
     gateway.metrics.fleet.set(fleet as i64);
     alarm.look(gateway, fleet, gateway.courier.sockets.most().max(fleet));
 }
 
-/// Pings whose turn it is, and ends what is dead. Returns by how much the registry differs from the table.
-async fn sweep(gateway: &Gateway, last: u32, now: u32) -> i64 {
+/// Pings whose turn it is, and ends what is dead.
+async fn sweep(gateway: &Gateway, last: u32, now: u32) {
     let interval = millis(gateway.config.ping_interval);
     let timeout = millis(gateway.config.ping_timeout);
     let (mut healthy, mut queued, mut after) = (0_i64, 0_usize, SocketId::FIRST);
@@ -69,9 +86,10 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) -> i64 {
             // Bytes that move are life, too: behind a long queue a ping may not have gone out yet.
             let moving = line.unsent() > 0 && line.stalled_ms(now) <= timeout;
             if line.stalled_ms(now) > timeout {
-                gateway.courier.close(socket, Close::TooSlow).await;
+                // Its own task writes the verdict: a registry that is slow must not keep pings waiting.
+                line.close(Close::TooSlow);
             } else if !moving && line.silent_ms(now) > interval.saturating_add(timeout) {
-                gateway.courier.close(socket, Close::PingTimeout).await;
+                line.close(Close::PingTimeout);
             } else {
                 healthy += 1;
                 if its_turn(socket.id.spread(), interval, last, now) {
@@ -81,11 +99,8 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) -> i64 {
         }
         tokio::task::yield_now().await;
     }
-    let here = gateway.courier.sockets.len();
-    gateway.metrics.active.set(here as i64);
     gateway.metrics.healthy.set(healthy);
     gateway.metrics.queued_bytes.set(queued as i64);
-    gateway.courier.registry.total().await as i64 - here as i64
 }
 
 /// Each socket has its own phase, so that pings are spread over the interval and need no timer.
@@ -105,7 +120,7 @@ struct Alarm {
     seen_enough: bool,
     seen_any: bool,
     raised: bool,
-    /// For how many beats in a row there have been enough.
+    /// For how many counts in a row there have been enough.
     enough_for: u32,
     empty: bool,
 }
@@ -146,12 +161,6 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn drift_is_what_stays() {
-        assert_eq!([lasting(0, 3), lasting(2, 0), lasting(-1, 1)], [0, 0, 0]);
-        assert_eq!([lasting(3, 2), lasting(-1, -4)], [2, -1]);
-    }
 
     #[test]
     fn every_socket_has_its_turn_once_per_interval() {

@@ -7,12 +7,14 @@ pub mod debug;
 pub mod doors;
 pub mod head;
 pub mod health;
+pub mod lists;
 pub mod openapi;
 pub mod paging;
 pub mod plane;
 pub mod pushes;
 pub mod redact;
 pub mod routes;
+pub mod sends;
 pub mod shape;
 pub mod sockets;
 
@@ -222,16 +224,4 @@ pub fn ok(body: &serde_json::Value) -> Response<Body> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Checklist 108, 143.
-    #[tokio::test]
-    async fn a_panic_is_a_500_with_its_request_id_and_no_more() {
-        let answer = caught(async { panic!("as asked") }.boxed(), "r_1").await;
-        let problem = answer.unwrap_err();
-        assert_eq!((problem.status, &*problem.code), (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"));
-        assert!(!problem.clone().json("r_1").to_string().contains("as asked"));
-        assert_eq!(problem.json("r_1")["requestId"], "r_1");
-    }
-}
+mod tests;

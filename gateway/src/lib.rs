@@ -13,7 +13,7 @@ pub mod clock;
 pub mod close;
 /// Environment, flags and file → one `Config`, or every problem at once.
 pub mod config;
-/// Delivering: here, or nowhere.
+/// Delivering: here, there, or nowhere.
 pub mod courier;
 /// Parting with every socket.
 pub mod drain;
@@ -25,8 +25,12 @@ pub mod gateway;
 pub mod heartbeat;
 /// The table of routes and the path of a request.
 pub mod http;
+/// What other instances ask of this one.
+pub mod inbox;
 /// JSON, one level deep.
 pub mod json;
+/// Letters to other instances, and their answers.
+pub mod letters;
 /// The listener, and what is in its way.
 pub mod listener;
 /// Log lines.
@@ -39,6 +43,8 @@ pub mod mention;
 pub mod metrics;
 /// What waits to be written to one socket.
 pub mod outbox;
+/// Which holders of a place are alive.
+pub mod probe;
 /// A refusal as a value.
 pub mod problem;
 /// What a client's frame means.
@@ -47,5 +53,7 @@ pub mod session;
 pub mod socket;
 /// The sockets that are connected here.
 pub mod sockets;
+/// A socket as lists show it.
+pub mod view;
 /// Bytes ↔ messages.
 pub mod wire;

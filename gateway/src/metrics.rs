@@ -11,8 +11,11 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use registry::Cause;
+use registry::{Cause, Figures, Health};
 use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering};
+
+/// Every name here begins with it.
+const PREFIX: &str = "holdfast";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Request {
@@ -34,6 +37,7 @@ label!(CauseLabel, cause);
 label!(VerbClass, verb_class);
 label!(Route, route);
 label!(Outcome, outcome);
+label!(LetterKind, kind);
 
 /// Every figure of this instance.
 pub struct Metrics {
@@ -53,6 +57,14 @@ pub struct Metrics {
     pub sends: Family<Outcome, Counter>,
     pub room_deliveries: Counter,
     pub room_refusals: Counter,
+    /// Letters to other instances, and from them.
+    pub letters_sent: Family<LetterKind, Counter>,
+    pub letters_received: Family<LetterKind, Counter>,
+    /// Writes to a socket that the request did not mean.
+    pub wrong_owner_delivery: Counter,
+    /// Frames that a socket got twice for one request.
+    pub duplicate_write: Counter,
+    pub room_untold: Counter,
     pub panics: Counter,
     pub connections_refused: Counter,
     pub active: Gauge,
@@ -62,7 +74,30 @@ pub struct Metrics {
     pub drift: Gauge,
     pub below_minimum: Gauge,
     pub http_connections: Gauge,
+    shared: Shared,
     process: Process,
+}
+
+/// What is kept elsewhere, as it is when somebody looks.
+pub struct Snapshot {
+    pub log_lines_dropped: u64,
+    pub figures: Figures,
+    pub health: Health,
+    pub hears: bool,
+}
+
+/// What the registry counts by itself; read when somebody looks.
+struct Shared {
+    bell_foreign: Counter,
+    inbox_gaps: Counter,
+    inbox_gaps_unfilled: Counter,
+    letters_repeated: Counter,
+    beats_failed: Counter,
+    fenced: Counter,
+    sockets_reaped: Counter,
+    deaf: Gauge,
+    /// Not there with a registry in memory: there is no Redis that could be up or down.
+    redis_up: Gauge,
 }
 
 /// What the kernel says of this process; read when somebody looks.
@@ -76,7 +111,7 @@ struct Process {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("holdfast");
+        let mut registry = Registry::with_prefix(PREFIX);
         macro_rules! counted {
             ($name:literal, $help:literal) => {{
                 let metric = <_>::default();
@@ -115,6 +150,14 @@ impl Default for Metrics {
             sends: counted!("sends", "Sends over HTTP by outcome"),
             room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
             room_refusals: counted!("room_refusals", "Room messages that found a member's queue full"),
+            letters_sent: counted!("letters_sent", "Letters to other instances, by kind"),
+            letters_received: counted!("letters_received", "Letters from other instances, by kind"),
+            wrong_owner_delivery: counted!(
+                "wrong_owner_delivery",
+                "Writes to a socket that was not meant; must read 0"
+            ),
+            duplicate_write: counted!("duplicate_write", "Second writes of one request to one socket; must read 0"),
+            room_untold: counted!("room_untold", "Room messages that an instance with members could not be sent"),
             panics: counted!("panics", "Bugs: each ended one request or one connection"),
             connections_refused: counted!("connections_refused", "Connections refused for want of open files"),
             active: counted!("active_connections", "Sockets connected to this instance"),
@@ -124,6 +167,17 @@ impl Default for Metrics {
             drift: counted!("registry_drift", "Sockets here that the registry does not hold, or the other way round"),
             below_minimum: counted!("sockets_below_minimum", "1 while the fleet holds fewer than MIN_SOCKETS"),
             http_connections: counted!("http_connections", "Open TCP connections that are no sockets"),
+            shared: Shared {
+                bell_foreign: counted!("bell_foreign", "Messages on the bell that were no letters of ours; dropped"),
+                inbox_gaps: counted!("inbox_gaps", "Gaps in the letters that came, filled from the mailbox"),
+                inbox_gaps_unfilled: counted!("inbox_gap_unfilled", "Gaps that could not be filled; must read 0"),
+                letters_repeated: counted!("letters_repeated", "Letters that came twice and were taken once"),
+                beats_failed: counted!("beats_failed", "Renewals of the lease that failed"),
+                fenced: counted!("fenced", "Times that the others took this instance for dead"),
+                sockets_reaped: counted!("sockets_reaped", "Sockets of dead instances that this one cleaned up"),
+                deaf: counted!("deaf", "1 while this instance does not hear the others"),
+                redis_up: Gauge::default(),
+            },
             process: Process {
                 log_lines_dropped: counted!("log_lines_dropped", "Log lines that found no room in the queue"),
                 resident_bytes: Gauge::default(),
@@ -164,14 +218,27 @@ impl Metrics {
         self.sends.get_or_create(&Outcome { outcome }).inc();
     }
 
+    pub fn letter_sent(&self, kind: &'static str) {
+        self.letters_sent.get_or_create(&LetterKind { kind }).inc();
+    }
+
+    pub fn letter_received(&self, kind: &'static str) {
+        self.letters_received.get_or_create(&LetterKind { kind }).inc();
+    }
+
     /// Everything, as Prometheus reads it.
-    pub fn text(&self, log_lines_dropped: u64) -> String {
-        self.process.log_lines_dropped.inner().store(log_lines_dropped, Ordering::Relaxed);
+    pub fn text(&self, now: &Snapshot) -> String {
+        self.process.log_lines_dropped.inner().store(now.log_lines_dropped, Ordering::Relaxed);
+        self.shared.read(now);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         // The names that every Prometheus dashboard knows carry no prefix.
         let mut process = Registry::default();
+        if now.health != Health::Here {
+            let ours = process.sub_registry_with_prefix(PREFIX);
+            ours.register("redis_up", "1 while Redis answers, 0 while it does not", self.shared.redis_up.clone());
+        }
         self.process.read();
         process.register("process_resident_memory_bytes", "Memory in use", self.process.resident_bytes.clone());
         process.register("process_open_fds", "Open files", self.process.open_fds.clone());
@@ -180,6 +247,22 @@ impl Metrics {
         text.truncate(text.len() - text.strip_suffix("# EOF\n").map_or(0, |_| "# EOF\n".len()));
         let _ = encode(&mut text, &process);
         text
+    }
+}
+
+impl Shared {
+    fn read(&self, now: &Snapshot) {
+        let set = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        let figures = &now.figures;
+        set(&self.bell_foreign, figures.foreign);
+        set(&self.inbox_gaps, figures.gaps);
+        set(&self.inbox_gaps_unfilled, figures.gaps_unfilled);
+        set(&self.letters_repeated, figures.repeated);
+        set(&self.beats_failed, figures.beats_failed);
+        set(&self.fenced, figures.fenced);
+        set(&self.sockets_reaped, figures.reaped);
+        self.deaf.set(i64::from(!now.hears));
+        self.redis_up.set(i64::from(now.health == Health::Up));
     }
 }
 
@@ -210,13 +293,26 @@ fn cpu_seconds() -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn seen(health: Health) -> Snapshot {
+        Snapshot { log_lines_dropped: 0, figures: Figures { gaps: 2, ..Figures::default() }, health, hears: false }
+    }
+
     #[test]
-    fn the_text_ends_once_and_holds_both_parts() {
+    fn the_text_ends_once_and_holds_all_parts() {
         let metrics = Metrics::default();
         metrics.active.set(3);
-        let text = metrics.text(0);
+        let text = metrics.text(&seen(Health::Here));
         assert!(text.contains("holdfast_active_connections 3\n"), "{text}");
+        assert!(text.contains("holdfast_inbox_gaps_total 2\n") && text.contains("holdfast_deaf 1\n"), "{text}");
         assert!(text.contains("process_resident_memory_bytes "));
         assert_eq!(text.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn redis_is_up_or_down_only_where_there_is_one() {
+        let metrics = Metrics::default();
+        assert!(!metrics.text(&seen(Health::Here)).contains("redis"));
+        assert!(metrics.text(&seen(Health::Up)).contains("\nholdfast_redis_up 1\n"));
+        assert!(metrics.text(&seen(Health::Down)).contains("\nholdfast_redis_up 0\n"));
     }
 }

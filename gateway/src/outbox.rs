@@ -73,6 +73,21 @@ impl Outbox {
         Ok(())
     }
 
+    /// Puts frames in front of all that waits. Whatever came before its task began stands behind them.
+    pub fn push_front(&self, frames: &[Bytes], now: u32) -> Result<(), Refused> {
+        let mut queue = self.queue();
+        if !matches!(queue.stop, Stop::Open) {
+            return Err(Refused::Closing);
+        }
+        queue.frames.reserve_exact(frames.len());
+        for frame in frames.iter().rev() {
+            self.owe(frame.len(), now);
+            queue.frames.push_front(frame.clone());
+        }
+        self.wake(queue);
+        Ok(())
+    }
+
     /// Asks the socket to close once everything before has been written. The first word counts.
     pub fn close(&self, close: Close) -> bool {
         let mut queue = self.queue();
@@ -171,6 +186,17 @@ mod tests {
         assert_eq!(outbox.unsent(), 10);
         outbox.sent(10, 1);
         assert_eq!(outbox.push(frame, 5, 1), Ok(()), "an empty queue takes any one frame");
+    }
+
+    #[test]
+    fn a_greeting_stands_before_what_came_early() {
+        let outbox = Outbox::default();
+        let [early, hi, reset] = [&b"early"[..], b"hi", b"reset"].map(Bytes::from_static);
+        assert_eq!(outbox.push(early.clone(), 10, 0), Ok(()));
+        assert_eq!(outbox.push_front(&[hi.clone(), reset.clone()], 0), Ok(()));
+        let mut taken = VecDeque::new();
+        outbox.take(&mut taken);
+        assert_eq!((taken, outbox.unsent()), ([hi, reset, early].into(), 12));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use registry::{Gone, StoreName, Verdict};
+use registry::{Gone, StoreName, Unknown, Verdict};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -79,7 +79,7 @@ impl Problem {
     }
 
     /// 404 or 410: the socket is not there, and this is why.
-    pub fn absent(verdict: &Verdict, store_sockets: usize) -> Self {
+    pub fn absent(verdict: &Verdict, store_sockets: Option<usize>) -> Self {
         let (status, title, code) = match verdict.state() {
             "never_seen" => (StatusCode::NOT_FOUND, "Socket never seen", "socket_never_seen"),
             "forgotten" => (StatusCode::NOT_FOUND, "Socket forgotten", "socket_forgotten"),
@@ -94,6 +94,33 @@ impl Problem {
             StatusCode::GONE => problem.member("action", "reconnect"),
             _ => problem,
         }
+    }
+
+    /// 503: the registry cannot say, and nobody may guess.
+    pub fn unknown(unknown: &Unknown) -> Self {
+        let (title, hint) = match unknown {
+            Unknown::Unavailable => ("Registry unavailable", "try again; sockets of this instance are still reached"),
+            Unknown::Rebuilding => {
+                ("Registry rebuilding", "try again in some seconds; the instances are telling it anew")
+            }
+            Unknown::OwnerUnreachable(_) => {
+                ("Owner unreachable", "try again; within a minute its instance is heard again or declared dead")
+            }
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, title, hint)
+            .detail(format!("{unknown}; nothing was written, and it is not known to be offline"))
+            .retry_after(if *unknown == Unknown::Rebuilding { 5 } else { 1 })
+    }
+
+    /// 504: the time was over. `delivered` says what became of it, as far as that is known.
+    pub fn no_reply(delivered: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "No reply",
+            "raise timeoutMs; with delivered unknown, make a repeat harmless",
+        )
+        .detail(detail)
+        .member("delivered", delivered)
     }
 
     /// Title and detail, for the log.
@@ -134,7 +161,7 @@ impl Problem {
 }
 
 /// The verdict, as every answer shows it: always with every member, null where nothing is known.
-pub fn verdict_json(verdict: &Verdict, store_sockets: usize) -> Value {
+pub fn verdict_json(verdict: &Verdict, store_sockets: Option<usize>) -> Value {
     let known = match &verdict.gone {
         Gone::Closed { instance, connected_at, closed_at, store, ending } => {
             Some((instance, connected_at, closed_at, store.as_ref(), ending))
@@ -165,6 +192,19 @@ fn snake_case(title: &str) -> String {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn what_is_unknown_is_never_called_offline() {
+        let owner = registry::Incarnation::fresh("web2:5000");
+        let codes = [Unknown::Unavailable, Unknown::Rebuilding, Unknown::OwnerUnreachable(owner)].map(|unknown| {
+            let problem = Problem::unknown(&unknown);
+            assert!(
+                problem.status == StatusCode::SERVICE_UNAVAILABLE && problem.more.headers.contains_key(RETRY_AFTER)
+            );
+            problem.code.into_owned()
+        });
+        assert_eq!(codes, ["registry_unavailable", "registry_rebuilding", "owner_unreachable"]);
+    }
 
     #[tokio::test]
     async fn the_members_are_those_of_the_contract() {

@@ -4,7 +4,7 @@
 use crate::{
     close::Close,
     config::value::Rate,
-    courier::{Courier, Target},
+    courier::{Courier, Move, Moved, Target},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
     json,
     metrics::Metrics,
@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use registry::{Group, RoomName, SocketId, SocketRecord, epoch_ms};
+use registry::{Group, RoomName, SocketRecord, epoch_ms};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use tracing::{debug, info};
@@ -150,7 +150,7 @@ impl Inner {
                 let inner = self.clone();
                 Reaction::Later(
                     async move {
-                        leave_room(&inner.desk.courier, &inner.socket, &room).await;
+                        inner.desk.courier.move_here(&inner.socket, &room, Move::Out, inner.desk.rooms_max).await;
                         vec![Answer::new(key, "left").with("room", room.as_str()).encode()]
                     }
                     .boxed(),
@@ -163,8 +163,7 @@ impl Inner {
                     return Reaction::Say(self.fault(key, Code::NotInRoom, &detail, id));
                 }
                 let frame = frame::message(&room, record.id, data);
-                self.publish(&Target::Group(Group::Room(room)), &frame, record.id);
-                Reaction::Silence
+                self.publish(Target::Group(Group::Room(room)), frame)
             }
             Ask::Request => {
                 Reaction::Say(self.fault(key, Code::UnknownVerb, "nobody answers requests: MESSAGE_URL is not set", id))
@@ -200,9 +199,9 @@ impl Inner {
         Reaction::Later(
             async move {
                 let max = inner.desk.rooms_max;
-                vec![match join_room(&inner.desk.courier, &inner.socket, &room, max).await {
-                    true => Answer::new(key, "joined").with("room", room.as_str()).encode(),
-                    false => {
+                vec![match inner.desk.courier.move_here(&inner.socket, &room, Move::In, max).await {
+                    Moved::Done => Answer::new(key, "joined").with("room", room.as_str()).encode(),
+                    Moved::TooManyRooms { max } => {
                         inner.fault(key, Code::TooMany, &format!("a socket is in {max} rooms at most"), id.as_deref())
                     }
                 }]
@@ -212,7 +211,7 @@ impl Inner {
     }
 
     /// Binary frames go to the socket's rooms as they are; who is in several of them gets one.
-    fn relay(&self, bytes: &[u8]) -> Reaction {
+    fn relay(self: &Arc<Self>, bytes: &[u8]) -> Reaction {
         let record = self.socket.record();
         self.desk.metrics.heard("binary");
         // Copied, since the payload is a slice of what was read.
@@ -222,14 +221,29 @@ impl Inner {
             [room] => Target::Group(Group::Room(room.clone())),
             rooms => Target::AnyOf(rooms.iter().cloned().map(Group::Room).collect()),
         };
-        self.publish(&target, &frame, record.id);
-        Reaction::Silence
+        self.publish(target, frame)
     }
 
-    fn publish(&self, target: &Target, frame: &Bytes, from: SocketId) {
-        let receipt = self.desk.courier.to_many(target, Some(from), frame);
-        self.desk.metrics.room_deliveries.inc_by(receipt.delivered as u64);
-        self.desk.metrics.room_refusals.inc_by(receipt.full as u64);
+    /// To those here at once. If there are other instances they are told before the next frame of
+    /// this socket is understood, so that what one client publishes arrives in its order.
+    fn publish(self: &Arc<Self>, target: Target, frame: Bytes) -> Reaction {
+        let Desk { courier, metrics, .. } = &*self.desk;
+        let from = Some(self.socket.id);
+        let receipt = courier.to_many_here(&target, from, &frame);
+        metrics.room_deliveries.inc_by(receipt.delivered as u64);
+        metrics.room_refusals.inc_by(receipt.full as u64);
+        if courier.registry.is_alone() {
+            return Reaction::Silence;
+        }
+        let inner = self.clone();
+        Reaction::Later(
+            async move {
+                let untold = inner.desk.courier.tell_others(&target, from, &frame).await;
+                inner.desk.metrics.room_untold.inc_by(untold as u64);
+                Vec::new()
+            }
+            .boxed(),
+        )
     }
 
     fn fault(&self, key: Key, code: Code, detail: &str, id: Option<&RawValue>) -> Bytes {
@@ -239,39 +253,14 @@ impl Inner {
     }
 }
 
-/// Puts a socket into a room; false if it is in too many.
-pub async fn join_room(courier: &Courier, socket: &Arc<Socket>, room: &RoomName, max: usize) -> bool {
-    let mut fits = true;
-    let change = |record: &SocketRecord| {
-        if record.is_in(room) {
-            return None;
-        }
-        fits = record.rooms.len() < max;
-        let rooms = record.rooms.iter().cloned().chain([room.clone()]).collect();
-        fits.then(|| SocketRecord { rooms, ..record.clone() })
-    };
-    courier.change(socket, change).await;
-    fits
-}
-
-/// Takes a socket out of a room; whoever was not in it is out all the same.
-pub async fn leave_room(courier: &Courier, socket: &Arc<Socket>, room: &RoomName) {
-    let change = |record: &SocketRecord| {
-        let rooms = record.rooms.iter().filter(|joined| *joined != room).cloned().collect();
-        record.is_in(room).then(|| SocketRecord { rooms, ..record.clone() })
-    };
-    courier.change(socket, change).await;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        socket::Line,
-        sockets::{Seat, Sockets},
+        courier::tests::{courier, enter},
+        sockets::Seat,
     };
-    use registry::{Incarnation, Registry, Retention};
-    use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+    use std::num::NonZeroU32;
     use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
     struct Room {
@@ -280,30 +269,15 @@ mod tests {
 
     impl Room {
         fn new(rate: Option<u32>) -> Self {
-            let retention = Retention { why_ttl: Duration::from_secs(60), verdicts_max: 10 };
-            let courier = Courier { sockets: Arc::new(Sockets::default()), registry: Registry::in_memory(retention) };
+            let courier = courier();
             let rate = rate.and_then(NonZeroU32::new).map(Rate);
             Self { desk: Arc::new(Desk { courier, metrics: Arc::new(Metrics::default()), rate, rooms_max: 2 }) }
         }
 
         async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {
-            let record = Arc::new(SocketRecord {
-                id: SocketId::fresh(),
-                session: registry::Session::fresh(),
-                owner: Incarnation::fresh("web1"),
-                attempt: 1,
-                user: None,
-                store: None,
-                rooms: rooms.iter().map(|room| RoomName::parse(room).unwrap()).collect(),
-                client: None,
-                address: IpAddr::from([127, 0, 0, 1]),
-                connected_at: 0,
-            });
-            self.desk.courier.registry.register(record.clone()).await;
-            let socket = Arc::new(Socket::new(record.clone(), Arc::new(Line::new(1 << 20))));
-            let expected = self.desk.courier.sockets.expect(record.id, socket.line.clone());
-            let seat = expected.enter(socket.clone());
-            let greeting = Greeting { socket: record.id, instance: "web1".into(), ping_interval_seconds: 30.0 };
+            let seat = enter(&self.desk.courier, rooms).await;
+            let socket = seat.socket.clone();
+            let greeting = Greeting { socket: socket.id, instance: "web1".into(), ping_interval_seconds: 30.0 };
             (Session::new(self.desk.clone(), socket, greeting), seat)
         }
     }

@@ -112,6 +112,11 @@ impl Line {
         self.outbox.push(frame, self.queue_bytes_max, now)
     }
 
+    /// Puts the first words of a connection in front of whatever waits for it already.
+    pub fn greet(&self, frames: &[Bytes]) -> Result<(), Refused> {
+        self.outbox.push_front(frames, clock::now_ms())
+    }
+
     /// Asks the connection to close; false if it is closing already.
     pub fn close(&self, close: Close) -> bool {
         self.outbox.close(close)

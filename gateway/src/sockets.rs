@@ -1,10 +1,10 @@
 //! The table of the sockets that are connected here: by id, and by store, user and room.
-//! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it has no
-//! seat and nobody can send to it, but it can be told to go.
+//! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it stands in
+//! no list, but whoever knows its session already, from the registry, reaches its line.
 
 use crate::socket::Line;
 use arc_swap::ArcSwap;
-use registry::{GroupKey, SocketId, SocketRecord};
+use registry::{GroupKey, Session, SocketId, SocketRecord};
 use std::{
     collections::BTreeMap,
     ops::Bound,
@@ -41,7 +41,7 @@ pub struct Sockets {
 /// Trees, not hash maps: the sweeper walks them in slices, and one tree serves every group.
 #[derive(Default)]
 struct Tables {
-    expected: BTreeMap<SocketId, Arc<Line>>,
+    expected: BTreeMap<SocketId, (Session, Arc<Line>)>,
     /// The most that sat here at once since somebody asked.
     most: usize,
     by_id: BTreeMap<SocketId, Arc<Socket>>,
@@ -91,16 +91,19 @@ impl Drop for Seat {
 
 impl Sockets {
     /// Makes a socket known that is about to be admitted.
-    pub fn expect(self: &Arc<Self>, id: SocketId, line: Arc<Line>) -> Expected {
-        self.write().expected.insert(id, line);
-        Expected { sockets: self.clone(), id }
+    pub fn expect(self: &Arc<Self>, record: &SocketRecord, line: Arc<Line>) -> Expected {
+        self.write().expected.insert(record.id, (record.session, line));
+        Expected { sockets: self.clone(), id: record.id }
     }
 
-    /// Where a socket is told to go, whether it has a seat or is still expected.
-    pub fn line(&self, id: SocketId) -> Option<Arc<Line>> {
+    /// The line of one connection, whether it has a seat or is still expected. Another connection
+    /// of the same socket has another session, and is not meant.
+    pub fn line(&self, id: SocketId, session: Session) -> Option<Arc<Line>> {
         let tables = self.read();
-        let seated = tables.by_id.get(&id).map(|socket| &socket.line);
-        seated.or_else(|| tables.expected.get(&id)).cloned()
+        if let Some(socket) = tables.by_id.get(&id).filter(|socket| socket.record.load().session == session) {
+            return Some(socket.line.clone());
+        }
+        tables.expected.get(&id).filter(|(expected, _)| *expected == session).map(|(_, line)| line.clone())
     }
 
     /// The socket, unless it is on its way out.

@@ -1,6 +1,9 @@
 //! Whether a user may have one more socket, and who has to go for it.
 
-use crate::{names::SocketId, record::SocketRecord};
+use crate::{
+    names::{GroupKey, SocketId},
+    record::SocketRecord,
+};
 use std::{sync::Arc, time::Duration};
 
 /// How long an evicted client cannot evict in turn; without it two tabs that reconnect
@@ -46,6 +49,15 @@ impl ClientKey {
         };
         Some(Self(own.into()))
     }
+}
+
+/// Nine characters for an index: whether the client named itself, and a hash of who it is.
+pub(crate) fn client_tag(record: &SocketRecord) -> String {
+    let (kind, own) = match &record.client {
+        Some(client) => ('c', client.to_string()),
+        None => ('a', record.address.to_string()),
+    };
+    format!("{kind}{}", &GroupKey::of("client", &own).short()[..8])
 }
 
 /// Decides over the sockets a user has, oldest first. Pure: the same answer wherever it is asked.

@@ -3,16 +3,20 @@
 
 use crate::{
     admit::{Admission, Cap},
-    lease::Lease,
-    memory::Memory,
+    envelope::Envelope,
+    lease::{About, Lease, Serving},
+    memory::{Local, Memory},
     names::{GroupKey, Incarnation, Session, SocketId},
     record::SocketRecord,
+    redis::{Redis, Settings, Unusable},
     verdict::{Ending, Verdict},
 };
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::mpsc;
 
 /// Epoch milliseconds of this host. Shown to people, never compared with another host's.
 pub fn epoch_ms() -> u64 {
@@ -36,9 +40,20 @@ pub enum Registered {
     /// Nobody had it.
     Fresh,
     /// An earlier attempt had it; its owner still has to be told.
-    TakenFrom(Arc<SocketRecord>),
-    /// A later attempt has it. The caller must not serve this connection.
-    Superseded,
+    TakenFrom { owner: Incarnation, session: Session },
+    /// The caller must not serve this connection.
+    Superseded(Superseded),
+    /// The registry did not answer. It is told as soon as it does.
+    Later,
+}
+
+/// Why a registration, or a connection that was registered, does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Superseded {
+    /// A later attempt has the socket.
+    ByLater,
+    /// The socket has ended.
+    Ended,
 }
 
 /// What a look-up finds.
@@ -46,102 +61,294 @@ pub enum Registered {
 pub enum Lookup {
     Live(Arc<SocketRecord>),
     Gone(Verdict),
+    /// Nobody may call it offline.
+    Unknown(Unknown),
+}
+
+/// Why the registry cannot say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unknown {
+    /// It does not answer.
+    Unavailable,
+    /// It lost what it knew, and the instances are telling it again.
+    Rebuilding,
+    /// The row is there, but the instance that owns it is not heard. It is not known to be dead.
+    OwnerUnreachable(Incarnation),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable => f.write_str("the registry does not answer"),
+            Self::Rebuilding => f.write_str("the registry lost what it knew and is being rebuilt"),
+            Self::OwnerUnreachable(owner) => write!(f, "{}, which holds it, is not heard", owner.instance()),
+        }
+    }
+}
+
+/// What became of a letter. It goes elsewhere only after one of the first three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// The registry is known to be away; the letter was not sent.
+    Unsent,
+    /// The receiver holds no lease; nothing was kept.
+    Gone,
+    /// Nobody heard the bell; nothing was kept.
+    Deaf,
+    /// It was rung, and it lies in the mailbox.
+    Taken,
+    /// The registry did not answer: it may have been taken.
+    Unknown,
 }
 
 /// That an instance holds members of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     pub owner: Incarnation,
+    /// Exact when it was written, which is some seconds ago at most.
     pub members: usize,
 }
 
-/// Who holds which socket. Cheap to clone; every clone is the same registry.
+/// What comes to an instance from the registry, in order.
+#[derive(Debug)]
+pub enum Post {
+    Letter(Envelope),
+    /// A connection of ours does not count any more.
+    Superseded {
+        id: SocketId,
+        session: Session,
+        why: Superseded,
+    },
+}
+
+/// Where it comes. Bounded: what finds no room is fetched from the mailbox later.
+pub type Inbox = mpsc::Receiver<Post>;
+
+/// How the registry is, without asking it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It is in this process.
+    Here,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// Counters that say whether the promises hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Sockets in which the registry and this instance were found to differ, and that are not mended yet.
+    pub drift: usize,
+    /// Messages on the bell that were no letters of a version we know.
+    pub foreign: u64,
+    /// Gaps in the numbers on the bell, and those that could not be filled from the mailbox.
+    pub gaps: u64,
+    pub gaps_unfilled: u64,
+    /// Letters that came twice and were taken once.
+    pub repeated: u64,
+    /// Beats that failed, and times that this instance was declared dead.
+    pub beats_failed: u64,
+    pub fenced: u64,
+    /// Sockets of dead instances that this one cleaned up.
+    pub reaped: u64,
+}
+
+/// Who holds which socket, as one instance sees it. Cheap to clone.
 #[derive(Clone)]
 pub enum Registry {
-    Memory(Arc<Memory>),
+    Memory(Local),
+    Redis(Arc<Redis>),
 }
 
 impl Registry {
     /// A registry that lives and dies with this process.
-    pub fn in_memory(retention: Retention) -> Self {
-        Self::Memory(Arc::new(Memory::new(retention)))
+    pub fn in_memory(memory: &Arc<Memory>, about: About) -> (Self, Inbox) {
+        let (local, inbox) = Local::join(memory, about);
+        (Self::Memory(local), inbox)
     }
 
-    /// Puts an instance on the list, or renews what it says of itself.
-    pub async fn announce(&self, lease: Lease) {
+    /// A registry that is shared by every instance on this Redis and namespace. Asks nobody yet.
+    pub fn on_redis(settings: Settings, about: About) -> (Self, Inbox) {
+        let (redis, inbox) = Redis::new(settings, about);
+        (Self::Redis(redis), inbox)
+    }
+
+    /// Connects for the first time. Fails where waiting would not help; not being reached is no failure.
+    pub async fn open(&self) -> Result<(), Unusable> {
         match self {
-            Self::Memory(memory) => memory.announce(lease),
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.open().await,
         }
     }
 
-    /// Gives a lease up: the instance is not on the list any more.
-    pub async fn retire(&self, incarnation: &Incarnation) {
+    /// Waits until this instance hears what the others send it.
+    pub async fn heard(&self) {
         match self {
-            Self::Memory(memory) => memory.retire(incarnation),
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.heard().await,
+        }
+    }
+
+    /// Does all that has to be done again and again. Never returns; whoever drops it goes silent.
+    pub async fn keep(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(redis) => Box::pin(redis.keep()).await,
+        }
+    }
+
+    /// The life of this instance that owns what is registered now. A new one begins when the others
+    /// took this instance for dead.
+    pub fn incarnation(&self) -> Incarnation {
+        match self {
+            Self::Memory(local) => local.own.clone(),
+            Self::Redis(redis) => redis.incarnation(),
+        }
+    }
+
+    /// Epoch milliseconds of the clock that deadlines between instances are told by.
+    pub fn now_ms(&self) -> u64 {
+        match self {
+            Self::Memory(_) => epoch_ms(),
+            Self::Redis(redis) => redis.now_ms(),
+        }
+    }
+
+    /// Whether there is nobody else to be told or asked.
+    pub fn is_alone(&self) -> bool {
+        match self {
+            Self::Memory(local) => !local.memory.is_shared(),
+            Self::Redis(_) => false,
+        }
+    }
+
+    /// How it is, without asking it.
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Memory(_) => Health::Here,
+            Self::Redis(redis) => redis.health(),
+        }
+    }
+
+    /// Whether this instance hears what the others send it.
+    pub fn hears(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(redis) => redis.hears(),
+        }
+    }
+
+    pub fn figures(&self) -> Figures {
+        match self {
+            Self::Memory(local) => Figures { drift: local.memory.drift(), ..Figures::default() },
+            Self::Redis(redis) => redis.figures(),
+        }
+    }
+
+    /// What the lease says from now on.
+    pub fn announce(&self, serving: Serving, sockets: usize) {
+        match self {
+            Self::Memory(local) => local.announce(serving, sockets),
+            Self::Redis(redis) => redis.announce(serving, sockets),
+        }
+    }
+
+    /// Gives the lease up: the instance is not on the list any more.
+    pub async fn retire(&self) {
+        match self {
+            Self::Memory(local) => local.retire(),
+            Self::Redis(redis) => redis.retire().await,
         }
     }
 
     /// The instances that hold a lease, by name.
-    pub async fn instances(&self) -> Vec<Lease> {
+    pub async fn instances(&self) -> Result<Vec<Lease>, Unknown> {
         match self {
-            Self::Memory(memory) => memory.instances(),
+            Self::Memory(local) => Ok(local.memory.instances()),
+            Self::Redis(redis) => redis.instances().await,
         }
     }
 
-    /// Asks whether a newcomer may come in. One that is welcome counts from this moment, so that two
-    /// who ask at once cannot both be the last.
+    /// Asks whether a newcomer may come in, and registers it if it is welcome. It counts from this
+    /// moment, so that two who ask at once cannot both be the last.
     pub async fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
         match self {
-            Self::Memory(memory) => memory.admit(newcomer, cap),
+            Self::Memory(local) => local.memory.admit(newcomer, cap),
+            Self::Redis(redis) => redis.admit(newcomer, cap).await,
         }
     }
 
-    /// Claims a socket for the record's owner.
+    /// Claims a socket for this instance.
     pub async fn register(&self, record: Arc<SocketRecord>) -> Registered {
         match self {
-            Self::Memory(memory) => memory.register(record),
+            Self::Memory(local) => local.memory.register(record),
+            Self::Redis(redis) => redis.register(&record).await,
         }
     }
 
     /// Replaces what the socket says of itself; false if another connection has it by now.
     pub async fn update(&self, record: Arc<SocketRecord>) -> bool {
         match self {
-            Self::Memory(memory) => memory.update(record),
+            Self::Memory(local) => local.memory.update(record),
+            Self::Redis(redis) => redis.update(&record).await,
         }
     }
 
     /// Takes the socket out and keeps its verdict; false if another connection has it by now.
     pub async fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {
         match self {
-            Self::Memory(memory) => memory.unregister(id, session, ending),
+            Self::Memory(local) => local.memory.unregister(id, session, ending),
+            Self::Redis(redis) => redis.unregister(id, session, ending).await,
         }
     }
 
-    /// Finds a socket by whatever text the caller holds for its id.
+    /// Finds a socket by whatever text the caller holds for its id. The row's word alone: its owner
+    /// may have died since, which whoever writes to it finds out.
+    pub async fn whereabouts(&self, asked: &str) -> Lookup {
+        match self {
+            Self::Memory(local) => local.memory.lookup(asked),
+            Self::Redis(redis) => redis.whereabouts(asked).await,
+        }
+    }
+
+    /// The same, and whether its owner is heard.
     pub async fn lookup(&self, asked: &str) -> Lookup {
         match self {
-            Self::Memory(memory) => memory.lookup(asked),
+            Self::Memory(local) => local.memory.lookup(asked),
+            Self::Redis(redis) => redis.lookup(asked).await,
         }
     }
 
     /// The instances that hold members of a group.
-    pub async fn holders(&self, group: GroupKey) -> Vec<Holding> {
+    pub async fn holders(&self, group: GroupKey) -> Result<Vec<Holding>, Unknown> {
         match self {
-            Self::Memory(memory) => memory.holders(group),
+            Self::Memory(local) => Ok(local.memory.holders(group)),
+            Self::Redis(redis) => redis.holders(group).await,
         }
     }
 
     /// Up to `limit` live sockets with ids after `after`, in order of connection.
-    pub async fn page(&self, after: SocketId, limit: usize) -> Vec<Arc<SocketRecord>> {
+    pub async fn page(&self, after: SocketId, limit: usize) -> Result<Vec<Arc<SocketRecord>>, Unknown> {
         match self {
-            Self::Memory(memory) => memory.page(after, limit),
+            Self::Memory(local) => Ok(local.memory.page(after, limit)),
+            Self::Redis(redis) => redis.page(after, limit).await,
         }
     }
 
     /// How many sockets are live in the whole fleet.
-    pub async fn total(&self) -> usize {
+    pub async fn total(&self) -> Result<usize, Unknown> {
         match self {
-            Self::Memory(memory) => memory.total(),
+            Self::Memory(local) => Ok(local.memory.total()),
+            Self::Redis(redis) => redis.total().await,
+        }
+    }
+
+    /// Sends a letter to an instance.
+    pub async fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {
+        match self {
+            Self::Memory(local) => local.memory.route(to, letter),
+            Self::Redis(redis) => redis.route(to, letter).await,
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Serving {
     Serving,
     /// Send it no new sockets; what it holds is still reached through it.
     Draining,
+    /// Send it nothing: it does not hear its bell.
+    Deaf,
 }
 
 impl Serving {
@@ -33,20 +35,34 @@ impl Serving {
         match self {
             Self::Serving => "serving",
             Self::Draining => "draining",
+            Self::Deaf => "deaf",
         }
     }
+
+    /// Reads what [`Serving::as_str`] writes.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Serving, Self::Draining, Self::Deaf].into_iter().find(|serving| serving.as_str() == word)
+    }
+}
+
+/// What an instance is, for as long as its process lives.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The name that people see.
+    pub instance: String,
+    pub version: String,
+    pub pid: u32,
+    /// Epoch milliseconds.
+    pub started_at: u64,
+    /// A mark by which its figures can be told from the rest.
+    pub canary: bool,
 }
 
 /// An instance, as the others see it.
 #[derive(Debug, Clone)]
 pub struct Lease {
     pub incarnation: Incarnation,
+    pub about: About,
     pub serving: Serving,
-    pub version: &'static str,
-    pub pid: u32,
-    /// Epoch milliseconds.
-    pub started_at: u64,
     pub sockets: usize,
-    /// A mark by which its figures can be told from the rest.
-    pub canary: bool,
 }

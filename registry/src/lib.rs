@@ -19,20 +19,36 @@
 pub mod admit;
 /// The registry and its verbs.
 mod all;
+/// What travels between instances.
+pub mod envelope;
+/// How many members of each group an instance holds, and what Redis was told of it.
+pub mod groups;
 /// What an instance says of itself, and how long that holds.
 pub mod lease;
 /// The same promises under one lock: the single-instance mode.
 mod memory;
 /// Names: parsed once at the door, trusted afterwards.
 pub mod names;
+/// What one instance owns, and how it is told to Redis.
+pub mod owner;
 /// What a socket says of itself.
 pub mod record;
+/// The same promises on Redis: the form of many instances.
+mod redis;
+/// The protocol as pure functions.
+pub mod rules;
 /// What became of a socket that is not there.
 pub mod verdict;
 
 pub use admit::{Admission, Cap, Policy};
-pub use all::{Holding, Lookup, Registered, Registry, Retention, epoch_ms};
-pub use lease::{Lease, Serving};
+pub use all::{
+    Figures, Health, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Superseded, Unknown,
+    epoch_ms,
+};
+pub use envelope::Envelope;
+pub use lease::{About, Lease, Serving};
+pub use memory::Memory;
 pub use names::{Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
-pub use record::SocketRecord;
+pub use record::{Attempt, SocketRecord};
+pub use redis::{RedisUrl, Settings, Unusable};
 pub use verdict::{Cause, Ending, Gone, Verdict};

@@ -3,10 +3,12 @@
 
 use crate::{
     admit::{self, Admission, COOL_DOWN, Cap, ClientKey},
-    all::{Holding, Lookup, Registered, Retention, epoch_ms},
-    lease::Lease,
+    all::{Holding, Inbox, Lookup, Post, Registered, Retention, Routed, epoch_ms},
+    envelope::Envelope,
+    lease::{About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     record::SocketRecord,
+    rules::{self, Claim, Held, State},
     verdict::{Ending, Gone, Verdict},
 };
 use std::{
@@ -15,11 +17,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
+
+/// Letters that wait for an instance.
+const INBOX_MAX: usize = 1024;
 
 /// Cool-downs remembered at most; a flood of evictions beyond it forgets them all.
 const COOL_DOWNS_MAX: usize = 10_000;
 
+/// What the instances of this process share.
 pub struct Memory {
     retention: Retention,
     tables: Mutex<Tables>,
@@ -36,7 +42,39 @@ struct Tables {
     /// Ids made up to here may have been forgotten.
     whole_since: u64,
     cooling: HashMap<ClientKey, Instant>,
-    instances: BTreeMap<Incarnation, Lease>,
+    instances: BTreeMap<Incarnation, Member>,
+}
+
+struct Member {
+    lease: Lease,
+    inbox: mpsc::Sender<Post>,
+}
+
+/// One instance's part in it.
+#[derive(Clone)]
+pub struct Local {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) own: Incarnation,
+}
+
+impl Local {
+    pub(crate) fn join(memory: &Arc<Memory>, about: About) -> (Self, Inbox) {
+        let own = Incarnation::fresh(&about.instance);
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let lease = Lease { incarnation: own.clone(), about, serving: Serving::Serving, sockets: 0 };
+        memory.tables().instances.insert(own.clone(), Member { lease, inbox: sender });
+        (Self { memory: memory.clone(), own }, inbox)
+    }
+
+    pub(crate) fn announce(&self, serving: Serving, sockets: usize) {
+        if let Some(member) = self.memory.tables().instances.get_mut(&self.own) {
+            member.lease = Lease { serving, sockets, ..member.lease.clone() };
+        }
+    }
+
+    pub(crate) fn retire(&self) {
+        self.memory.tables().instances.remove(&self.own);
+    }
 }
 
 struct Tombstone {
@@ -45,9 +83,9 @@ struct Tombstone {
 }
 
 impl Memory {
-    pub(crate) fn new(retention: Retention) -> Self {
+    pub fn new(retention: Retention) -> Arc<Self> {
         let tables = Tables { whole_since: epoch_ms().saturating_sub(1), ..Tables::default() };
-        Self { retention, tables: Mutex::new(tables) }
+        Arc::new(Self { retention, tables: Mutex::new(tables) })
     }
 
     /// A panic elsewhere while the lock was held cannot leave a half-done change that matters
@@ -56,23 +94,34 @@ impl Memory {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn announce(&self, lease: Lease) {
-        self.tables().instances.insert(lease.incarnation.clone(), lease);
-    }
-
-    pub(crate) fn retire(&self, incarnation: &Incarnation) {
-        self.tables().instances.remove(incarnation);
-    }
-
     pub(crate) fn instances(&self) -> Vec<Lease> {
-        self.tables().instances.values().cloned().collect()
+        self.tables().instances.values().map(|member| member.lease.clone()).collect()
+    }
+
+    /// By how many sockets the rows differ from what the instances say they hold.
+    pub(crate) fn drift(&self) -> usize {
+        let tables = self.tables();
+        tables.live.len().abs_diff(tables.instances.values().map(|member| member.lease.sockets).sum())
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.tables().instances.len() > 1
+    }
+
+    pub(crate) fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {
+        let tables = self.tables();
+        let Some(member) = tables.instances.get(to) else { return Routed::Gone };
+        let Ok(place) = member.inbox.try_reserve() else { return Routed::Deaf };
+        place.send(Post::Letter(letter.clone()));
+        Routed::Taken
     }
 
     pub(crate) fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
+        let mut tables = self.tables();
         let Some(user) = newcomer.user.clone() else {
+            tables.put(newcomer.clone());
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
         };
-        let mut tables = self.tables();
         if cap.sockets_max == 0 && newcomer.client.is_none() {
             tables.put(newcomer.clone());
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
@@ -94,15 +143,19 @@ impl Memory {
 
     pub(crate) fn register(&self, record: Arc<SocketRecord>) -> Registered {
         let mut tables = self.tables();
-        let held = tables.live.get(&record.id).cloned();
-        match held {
-            Some(held) if held.session != record.session && held.attempt >= record.attempt => Registered::Superseded,
-            // What ended stays ended: a registration that was overtaken by its own ending is too late.
-            None if tables.ended.contains_key(&record.id) => Registered::Superseded,
-            held => {
-                let session = record.session;
+        match rules::claim(tables.held(&record).as_ref(), record.session, record.attempt) {
+            Claim::Refused(why) => Registered::Superseded(why),
+            Claim::Granted => {
                 tables.put(record);
-                held.filter(|held| held.session != session).map_or(Registered::Fresh, Registered::TakenFrom)
+                Registered::Fresh
+            }
+            Claim::Taken => {
+                let held = tables.take(record.id);
+                tables.put(record);
+                held.map_or(Registered::Fresh, |held| Registered::TakenFrom {
+                    owner: held.owner.clone(),
+                    session: held.session,
+                })
             }
         }
     }
@@ -178,6 +231,18 @@ impl Tables {
         self.range(group).map(|(_, owner)| owner)
     }
 
+    /// What stands against a claim on this socket.
+    fn held(&self, record: &SocketRecord) -> Option<Held> {
+        let held = |record: &SocketRecord, state| Held {
+            session: record.session,
+            attempt: record.attempt,
+            confirmed: 0,
+            state,
+        };
+        let live = self.live.get(&record.id).map(|live| held(live, State::Live));
+        live.or_else(|| self.ended.contains_key(&record.id).then(|| held(record, State::Closed)))
+    }
+
     fn put(&mut self, record: Arc<SocketRecord>) {
         self.take(record.id);
         for group in record.groups() {
@@ -236,5 +301,45 @@ impl Tables {
         if let Some(client) = ClientKey::of(record) {
             self.cooling.insert(client, now + COOL_DOWN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        names::Session,
+        record::Attempt,
+        verdict::{Cause, Ending},
+    };
+    use std::net::IpAddr;
+
+    #[test]
+    fn a_storm_of_endings_forgets_the_oldest_and_says_so() {
+        let memory = Memory::new(Retention { why_ttl: Duration::from_secs(600), verdicts_max: 100 });
+        let owner = Incarnation::fresh("web1");
+        let ids: Vec<_> = (0..150).map(|_| SocketId::fresh()).collect();
+        for id in &ids {
+            let record = SocketRecord {
+                id: *id,
+                session: Session::fresh(),
+                owner: owner.clone(),
+                attempt: Attempt::first(0),
+                user: None,
+                store: None,
+                rooms: Box::default(),
+                client: None,
+                address: IpAddr::from([127, 0, 0, 1]),
+                connected_at: 0,
+            };
+            let session = record.session;
+            memory.register(Arc::new(record));
+            memory.unregister(*id, session, Ending { cause: Cause::ClientClosed, code: None, reason: "".into() });
+        }
+        let state = |id: SocketId| match memory.lookup(&id.to_string()) {
+            Lookup::Gone(verdict) => verdict.state(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((state(ids[0]), state(ids[149])), ("forgotten", "closed"));
     }
 }

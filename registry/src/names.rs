@@ -1,5 +1,11 @@
 //! Names, parsed into types at the door so that nobody behind it has to ask again.
 
+use base64::{
+    Engine,
+    alphabet::Alphabet,
+    engine::general_purpose::{GeneralPurpose, NO_PAD},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
@@ -58,6 +64,44 @@ pub fn is_placeholder(text: &str) -> bool {
     PLACEHOLDERS.contains(&text) || (braced && text.ends_with('}')) || text.strip_prefix(':').is_some_and(is_word)
 }
 
+/// URL-safe base64 whose text sorts as its bytes do, so that short ids page in order of connection.
+const SORTED: GeneralPurpose = match Alphabet::new("-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz") {
+    Ok(alphabet) => GeneralPurpose::new(&alphabet, NO_PAD),
+    Err(_) => unreachable!(),
+};
+
+fn short<const N: usize>(text: &str) -> Option<[u8; N]> {
+    SORTED.decode(text).ok()?.try_into().ok()
+}
+
+/// A type that travels as the text it is written as, and is parsed on arrival.
+macro_rules! travels_as_text {
+    ($($name:ident: $parse:expr;)*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(from)?;
+                let parse: fn(&str) -> Option<$name> = $parse;
+                parse(&text).ok_or_else(|| D::Error::custom(concat!("not a ", stringify!($name))))
+            }
+        }
+    )*};
+}
+
+travels_as_text! {
+    StoreName: |text| StoreName::parse(text).ok();
+    UserName: |text| UserName::parse(text).ok();
+    RoomName: |text| RoomName::parse(text).ok();
+    SocketId: SocketId::parse;
+    Session: Session::parse;
+    Incarnation: Incarnation::parse;
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -105,7 +149,8 @@ name! {
 }
 
 /// What a caller may address besides a single socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Group {
     Store(StoreName),
     User(UserName),
@@ -155,6 +200,11 @@ impl GroupKey {
         short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(u128::from_be_bytes(short))
     }
+
+    /// 22 characters for keys.
+    pub fn short(self) -> String {
+        SORTED.encode(self.0.to_be_bytes())
+    }
 }
 
 /// `ws_<uuid v7>`: made once per socket, so that ids sort in the order of connection.
@@ -176,6 +226,17 @@ impl SocketId {
         let id = Uuid::try_parse(hex).ok()?;
         let ours = hex.len() == 36 && id.get_version_num() == 7 && hex.bytes().all(|b| !b.is_ascii_uppercase());
         ours.then_some(Self(id))
+    }
+
+    /// 22 characters for keys and fields, in the order of connection.
+    pub fn short(self) -> String {
+        SORTED.encode(self.0.as_bytes())
+    }
+
+    /// Reads [`SocketId::short`].
+    pub fn from_short(text: &str) -> Option<Self> {
+        let id = Uuid::from_bytes(short(text)?);
+        (id.get_version_num() == 7).then_some(Self(id))
     }
 
     /// When the id was made, in epoch milliseconds.
@@ -210,6 +271,17 @@ impl Session {
     pub fn fresh() -> Self {
         Self(Uuid::new_v4().as_u64_pair().1)
     }
+
+    /// Reads the form that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        short(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&SORTED.encode(self.0.to_be_bytes()))
+    }
 }
 
 /// One life of one instance: its name, and a mark made fresh at every start.
@@ -218,12 +290,24 @@ pub struct Incarnation(Arc<str>);
 
 impl Incarnation {
     pub fn fresh(instance: &str) -> Self {
-        Self(format!("{instance}.{}", mark()).into())
+        Self(format!("{instance}.{}", SORTED.encode(Uuid::now_v7().as_bytes())).into())
+    }
+
+    /// Reads the form that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (instance, mark) = text.rsplit_once('.')?;
+        let ours = !instance.is_empty() && short::<16>(mark).is_some();
+        ours.then(|| Self(text.into()))
     }
 
     /// The name that people gave the instance.
     pub fn instance(&self) -> &str {
         self.0.rsplit_once('.').map_or(&self.0, |(instance, _)| instance)
+    }
+
+    /// The mark alone: 22 characters that no other life has, for keys, which never hold a name.
+    pub fn mark(&self) -> &str {
+        self.0.rsplit_once('.').map_or("", |(_, mark)| mark)
     }
 }
 
@@ -275,6 +359,22 @@ mod tests {
         let upper = format!("ws_{}", id.to_string()["ws_".len()..].to_uppercase());
         for foreign in ["ws_123", "", "ws_", &upper, "ws_00000000-0000-4000-8000-000000000000"] {
             assert_eq!(SocketId::parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn short_forms_read_back_and_sort_as_the_long_ones() {
+        let ids: Vec<_> = (0..1000).map(|_| SocketId::fresh()).collect();
+        assert!(ids.iter().map(|id| id.short()).is_sorted());
+        assert_eq!(SocketId::from_short(&ids[7].short()), Some(ids[7]));
+        assert_eq!(ids[0].short().len(), 22);
+        let session = Session::fresh();
+        assert_eq!(Session::parse(&session.to_string()), Some(session));
+        let incarnation = Incarnation::fresh("web1.example.com:8080");
+        assert_eq!(Incarnation::parse(&incarnation.to_string()), Some(incarnation.clone()));
+        assert_eq!(incarnation.mark().len(), 22);
+        for foreign in ["", "web1", "web1.", "web1.x", ".", &format!(".{}", incarnation.mark())] {
+            assert_eq!(Incarnation::parse(foreign), None, "{foreign}");
         }
     }
 

@@ -3,15 +3,30 @@
 use crate::names::{Group, Incarnation, RoomName, Session, SocketId, StoreName, UserName};
 use std::{net::IpAddr, sync::Arc};
 
+/// Which connection of a socket is the later one: the client's count, not ours, so that two instances
+/// agree on it. Ordered by count, then by when it was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt {
+    /// 1 for a new socket, one more at each resume.
+    pub n: u32,
+    /// By the registry's clock, so that a client whose `hi` got lost wins over its own ghost.
+    pub accepted_at: u64,
+}
+
+impl Attempt {
+    /// The first connection of a socket.
+    pub fn first(accepted_at: u64) -> Self {
+        Self { n: 1, accepted_at }
+    }
+}
+
 /// One live socket, as its owner publishes it.
 #[derive(Debug, Clone)]
 pub struct SocketRecord {
     pub id: SocketId,
     pub session: Session,
     pub owner: Incarnation,
-    /// 1 for a new socket, one more at each resume: the client's count, not ours, so that two
-    /// instances agree on which connection is the later one.
-    pub attempt: u32,
+    pub attempt: Attempt,
     /// `None` is anonymous: not counted, not addressable.
     pub user: Option<UserName>,
     pub store: Option<StoreName>,

@@ -1,10 +1,12 @@
 //! The verdict: what became of a socket that is not there, and what nobody may guess.
 
 use crate::names::{SocketId, StoreName};
+use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// Why a socket ended. Always the true one, fixed by whoever ended it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     ClientClosed,
     ConnectionLost,
@@ -52,6 +54,11 @@ impl Cause {
         }
     }
 
+    /// Reads what [`Cause::as_str`] writes.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == word)
+    }
+
     fn in_words(self) -> &'static str {
         match self {
             Self::ClientClosed => "the client closed it",
@@ -76,7 +83,7 @@ impl fmt::Display for Cause {
 }
 
 /// How a connection ended, as its owner saw it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     pub cause: Cause,
     /// The close code that was sent or received; none when the connection broke without one.

@@ -4,21 +4,30 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use fleet::Fleet;
 use registry::{
-    Admission, Cap, Cause, Ending, Gone, Group, Incarnation, Lease, Lookup, Policy, Registered, Registry, Retention,
-    RoomName, Serving, Session, SocketId, SocketRecord, StoreName, UserName, Verdict,
+    Admission, Attempt, Cap, Cause, Ending, Envelope, Gone, Group, Inbox, Incarnation, Lookup, Policy, Post,
+    Registered, Registry, RoomName, Routed, Serving, Session, SocketId, SocketRecord, StoreName, Superseded, UserName,
+    Verdict,
+    envelope::{Message, To},
 };
 use std::{net::IpAddr, sync::Arc, time::Duration};
-use tokio::time::advance;
 
-const RETENTION: Retention = Retention { why_ttl: Duration::from_secs(600), verdicts_max: 100 };
+#[path = "contract/fleet.rs"]
+mod fleet;
 
 macro_rules! facts {
     ($($(#[$doc:meta])* $fact:ident)*) => {
         mod memory {
             $($(#[$doc])* #[tokio::test(start_paused = true)]
             async fn $fact() {
-                super::$fact(super::Registry::in_memory(super::RETENTION)).await;
+                super::$fact(super::Fleet::in_memory()).await;
+            })*
+        }
+        mod on_redis {
+            $($(#[$doc])* #[tokio::test]
+            async fn $fact() {
+                super::$fact(super::Fleet::on_redis()).await;
             })*
         }
     };
@@ -30,7 +39,6 @@ facts! {
     an_id_from_before_the_registry_is_forgotten
     an_ended_socket_leaves_its_verdict
     a_verdict_is_kept_for_its_time_and_then_forgotten
-    a_storm_of_endings_forgets_the_oldest_and_says_so
     a_later_attempt_takes_the_socket_over
     an_earlier_attempt_never_replaces_a_later_one
     only_its_own_session_updates_or_removes_a_socket
@@ -45,274 +53,352 @@ facts! {
     with_reject_the_holders_are_named
     nobody_is_not_counted
     an_instance_is_listed_until_it_retires
+    a_letter_reaches_the_instance_it_is_for
+    a_letter_to_nobody_is_not_kept
+    letters_arrive_in_order_and_whole
 }
 
-fn record(owner: &Incarnation) -> SocketRecord {
+fn record(registry: &Registry) -> SocketRecord {
+    let id = SocketId::fresh();
     SocketRecord {
-        id: SocketId::fresh(),
+        id,
         session: Session::fresh(),
-        owner: owner.clone(),
-        attempt: 1,
+        owner: registry.incarnation(),
+        attempt: Attempt::first(registry.now_ms()),
         user: None,
         store: None,
         rooms: Box::default(),
         client: None,
         address: IpAddr::from([127, 0, 0, 1]),
-        connected_at: registry_now(),
+        connected_at: id.made_at(),
     }
 }
 
-fn registry_now() -> u64 {
-    SocketId::fresh().made_at()
+fn of_user(registry: &Registry, user: &str, client: Option<&str>) -> Arc<SocketRecord> {
+    let user = Some(UserName::parse(user).unwrap());
+    Arc::new(SocketRecord { user, client: client.map(Into::into), ..record(registry) })
 }
 
-fn of_user(owner: &Incarnation, user: &str, client: Option<&str>) -> Arc<SocketRecord> {
-    let user = Some(UserName::parse(user).unwrap());
-    Arc::new(SocketRecord { user, client: client.map(Into::into), ..record(owner) })
+/// The same socket on a later connection.
+fn resumed(before: &SocketRecord, registry: &Registry) -> Arc<SocketRecord> {
+    let attempt = Attempt { n: before.attempt.n + 1, accepted_at: registry.now_ms() };
+    Arc::new(SocketRecord { attempt, session: Session::fresh(), owner: registry.incarnation(), ..before.clone() })
 }
 
 fn ending(cause: Cause) -> Ending {
     Ending { cause, code: Some(1000), reason: "bye".into() }
 }
 
-fn web1() -> Incarnation {
-    Incarnation::fresh("web1")
-}
-
 async fn live(registry: &Registry, id: SocketId) -> Arc<SocketRecord> {
     match registry.lookup(&id.to_string()).await {
         Lookup::Live(record) => record,
-        Lookup::Gone(verdict) => panic!("{id} should live: {verdict:?}"),
+        other => panic!("{id} should live: {other:?}"),
     }
 }
 
 async fn verdict(registry: &Registry, asked: &str) -> Verdict {
     match registry.lookup(asked).await {
         Lookup::Gone(verdict) => verdict,
-        Lookup::Live(record) => panic!("{asked} should be gone: {record:?}"),
+        other => panic!("{asked} should be gone: {other:?}"),
     }
 }
 
-async fn a_registered_socket_is_found_by_its_id(registry: Registry) {
-    let record = Arc::new(record(&web1()));
-    assert!(matches!(registry.register(record.clone()).await, Registered::Fresh));
-    assert_eq!(live(&registry, record.id).await.session, record.session);
-    assert_eq!(registry.total().await, 1);
+/// What is said of an id, once anything is: a registry that has just begun knows nothing yet.
+async fn state(registry: &Registry, asked: &str) -> &'static str {
+    fleet::eventually(async || match registry.lookup(asked).await {
+        Lookup::Gone(verdict) => Some(verdict.state()),
+        Lookup::Live(_) => Some("live"),
+        Lookup::Unknown(_) => None,
+    })
+    .await
 }
 
-async fn an_id_that_was_never_given_out_was_never_seen(registry: Registry) {
-    for asked in ["ws_123", "", "nonsense", &SocketId::fresh().to_string()] {
-        // An id made in the very millisecond in which the registry began may be either.
-        std::thread::sleep(Duration::from_millis(2));
-        let asked = if asked.len() > 30 { SocketId::fresh().to_string() } else { asked.to_owned() };
-        assert_eq!(verdict(&registry, &asked).await.state(), "never_seen", "{asked}");
+async fn holders(registry: &Registry, group: &Group) -> Vec<(Incarnation, usize)> {
+    let held = registry.holders(group.key()).await.unwrap();
+    let mut held: Vec<_> = held.into_iter().map(|holding| (holding.owner, holding.members)).collect();
+    held.sort();
+    held
+}
+
+async fn a_registered_socket_is_found_by_its_id(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let record = Arc::new(record(&web1));
+    assert!(matches!(web1.register(record.clone()).await, Registered::Fresh));
+    assert_eq!(live(&web2, record.id).await.session, record.session);
+    assert_eq!(live(&web2, record.id).await.owner, web1.incarnation());
+    assert_eq!(web2.total().await.unwrap(), 1);
+}
+
+async fn an_id_that_was_never_given_out_was_never_seen(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    for asked in ["ws_123", "", "nonsense"] {
+        assert_eq!(verdict(&web1, asked).await.state(), "never_seen", "{asked}");
     }
+    // An id made in the very millisecond in which the registry began may be either.
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(state(&web1, &SocketId::fresh().to_string()).await, "never_seen");
 }
 
-async fn an_id_from_before_the_registry_is_forgotten(registry: Registry) {
-    let old = "ws_018f0000-0000-7000-8000-000000000000";
-    assert_eq!(verdict(&registry, old).await.state(), "forgotten");
+async fn an_id_from_before_the_registry_is_forgotten(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    assert_eq!(state(&web1, "ws_018f0000-0000-7000-8000-000000000000").await, "forgotten");
 }
 
-async fn an_ended_socket_leaves_its_verdict(registry: Registry) {
+async fn an_ended_socket_leaves_its_verdict(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let store = Some(StoreName::parse("s").unwrap());
-    let record = Arc::new(SocketRecord { store, ..record(&web1()) });
-    registry.register(record.clone()).await;
-    assert!(registry.unregister(record.id, record.session, ending(Cause::Kicked)).await);
-    advance(Duration::from_secs(12)).await;
-    let verdict = verdict(&registry, &record.id.to_string()).await;
+    let record = Arc::new(SocketRecord { store, ..record(&web1) });
+    web1.register(record.clone()).await;
+    assert!(web1.unregister(record.id, record.session, ending(Cause::Kicked)).await);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let verdict = verdict(&web2, &record.id.to_string()).await;
     assert_eq!(verdict.state(), "closed");
-    assert_eq!(verdict.since.as_secs(), 12);
+    assert!(verdict.since >= Duration::from_millis(15) && verdict.since < fleet::DEADLINE, "{:?}", verdict.since);
     let Gone::Closed { instance, store, ending, .. } = verdict.gone else { panic!("{verdict:?}") };
     assert_eq!((&*instance, store.unwrap().as_str()), ("web1", "s"));
     assert_eq!((ending.cause, ending.code, &*ending.reason), (Cause::Kicked, Some(1000), "bye"));
-    assert_eq!(registry.total().await, 0);
+    assert_eq!(web2.total().await.unwrap(), 0);
 }
 
-async fn a_verdict_is_kept_for_its_time_and_then_forgotten(registry: Registry) {
-    let record = Arc::new(record(&web1()));
-    registry.register(record.clone()).await;
-    registry.unregister(record.id, record.session, ending(Cause::ClientClosed)).await;
-    advance(Duration::from_secs(599)).await;
-    assert_eq!(verdict(&registry, &record.id.to_string()).await.state(), "closed");
-    advance(Duration::from_secs(2)).await;
-    assert_eq!(verdict(&registry, &record.id.to_string()).await.state(), "forgotten");
+async fn a_verdict_is_kept_for_its_time_and_then_forgotten(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    let record = Arc::new(record(&web1));
+    web1.register(record.clone()).await;
+    web1.unregister(record.id, record.session, ending(Cause::ClientClosed)).await;
+    assert_eq!(verdict(&web1, &record.id.to_string()).await.state(), "closed");
+    tokio::time::sleep(fleet.why_ttl() / 2).await;
+    assert_eq!(verdict(&web1, &record.id.to_string()).await.state(), "closed");
+    tokio::time::sleep(fleet.why_ttl()).await;
+    assert_eq!(state(&web1, &record.id.to_string()).await, "forgotten");
 }
 
-async fn a_storm_of_endings_forgets_the_oldest_and_says_so(registry: Registry) {
-    let records: Vec<_> = (0..150).map(|_| Arc::new(record(&web1()))).collect();
-    for record in &records {
-        registry.register(record.clone()).await;
-        registry.unregister(record.id, record.session, ending(Cause::ClientClosed)).await;
-    }
-    assert_eq!(verdict(&registry, &records[0].id.to_string()).await.state(), "forgotten");
-    assert_eq!(verdict(&registry, &records[149].id.to_string()).await.state(), "closed");
+async fn a_later_attempt_takes_the_socket_over(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let first = Arc::new(record(&web1));
+    let second = resumed(&first, &web2);
+    web1.register(first.clone()).await;
+    let Registered::TakenFrom { owner, session } = web2.register(second.clone()).await else { panic!() };
+    assert_eq!((owner, session), (web1.incarnation(), first.session));
+    assert_eq!(live(&web1, first.id).await.owner.instance(), "web2");
+    // The one it was taken from does not end it any more.
+    web1.unregister(first.id, first.session, ending(Cause::ConnectionLost)).await;
+    assert_eq!(live(&web1, first.id).await.session, second.session);
 }
 
-async fn a_later_attempt_takes_the_socket_over(registry: Registry) {
-    let first = Arc::new(record(&web1()));
-    let second = Arc::new(SocketRecord {
-        attempt: 2,
-        session: Session::fresh(),
-        owner: Incarnation::fresh("web2"),
-        ..(*first).clone()
-    });
-    registry.register(first.clone()).await;
-    let Registered::TakenFrom(previous) = registry.register(second.clone()).await else { panic!() };
-    assert_eq!(previous.session, first.session);
-    assert_eq!(live(&registry, first.id).await.owner.instance(), "web2");
+async fn an_earlier_attempt_never_replaces_a_later_one(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let first = Arc::new(record(&web1));
+    let second = resumed(&first, &web2);
+    web2.register(second.clone()).await;
+    assert!(matches!(web1.register(first.clone()).await, Registered::Superseded(Superseded::ByLater)));
+    assert_eq!(live(&web1, first.id).await.session, second.session);
 }
 
-async fn an_earlier_attempt_never_replaces_a_later_one(registry: Registry) {
-    let first = Arc::new(record(&web1()));
-    let second = Arc::new(SocketRecord { attempt: 2, session: Session::fresh(), ..(*first).clone() });
-    registry.register(second.clone()).await;
-    assert!(matches!(registry.register(first.clone()).await, Registered::Superseded));
-    assert_eq!(live(&registry, first.id).await.session, second.session);
-}
-
-async fn only_its_own_session_updates_or_removes_a_socket(registry: Registry) {
-    let ours = Arc::new(record(&web1()));
-    registry.register(ours.clone()).await;
+async fn only_its_own_session_updates_or_removes_a_socket(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    let ours = Arc::new(record(&web1));
+    web1.register(ours.clone()).await;
     let stranger = Arc::new(SocketRecord { session: Session::fresh(), ..(*ours).clone() });
-    assert!(!registry.update(stranger.clone()).await);
-    assert!(!registry.unregister(ours.id, stranger.session, ending(Cause::Kicked)).await);
-    assert_eq!(live(&registry, ours.id).await.session, ours.session);
-    assert!(registry.update(ours.clone()).await);
-    assert!(registry.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
-    assert!(!registry.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
-    assert!(!registry.update(ours).await);
+    assert!(!web1.update(stranger.clone()).await);
+    assert!(!web1.unregister(ours.id, stranger.session, ending(Cause::Kicked)).await);
+    assert_eq!(live(&web1, ours.id).await.session, ours.session);
+    assert!(web1.update(ours.clone()).await);
+    assert!(web1.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
+    assert!(!web1.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
+    assert!(!web1.update(ours).await);
 }
 
-async fn a_registration_overtaken_by_its_ending_is_too_late(registry: Registry) {
-    let record = Arc::new(record(&web1()));
-    registry.register(record.clone()).await;
-    registry.unregister(record.id, record.session, ending(Cause::ClientClosed)).await;
-    assert!(matches!(registry.register(record).await, Registered::Superseded));
-    assert_eq!(registry.total().await, 0);
+async fn a_registration_overtaken_by_its_ending_is_too_late(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    let record = Arc::new(record(&web1));
+    web1.register(record.clone()).await;
+    web1.unregister(record.id, record.session, ending(Cause::ClientClosed)).await;
+    assert!(matches!(web1.register(record).await, Registered::Superseded(Superseded::Ended)));
+    assert_eq!(web1.total().await.unwrap(), 0);
 }
 
-async fn groups_name_the_instances_that_hold_members(registry: Registry) {
-    let (web1, web2) = (web1(), Incarnation::fresh("web2"));
+async fn groups_name_the_instances_that_hold_members(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let room = RoomName::parse("r").unwrap();
-    let in_room = |owner: &Incarnation| Arc::new(SocketRecord { rooms: [room.clone()].into(), ..record(owner) });
+    let in_room = |at: &Registry| Arc::new(SocketRecord { rooms: [room.clone()].into(), ..record(at) });
     let (a, b, c) = (in_room(&web1), in_room(&web1), in_room(&web2));
-    for record in [&a, &b, &c] {
+    for (registry, record) in [(&web1, &a), (&web1, &b), (&web2, &c)] {
         registry.register(record.clone()).await;
     }
-    let key = Group::Room(room).key();
-    let mut held: Vec<_> = registry.holders(key).await.into_iter().map(|h| (h.owner, h.members)).collect();
-    held.sort();
-    assert_eq!(held, [(web1.clone(), 2), (web2, 1)]);
-    registry.unregister(c.id, c.session, ending(Cause::Kicked)).await;
-    registry.unregister(b.id, b.session, ending(Cause::Kicked)).await;
-    let held: Vec<_> = registry.holders(key).await.into_iter().map(|h| (h.owner, h.members)).collect();
-    assert_eq!(held, [(web1, 1)]);
+    let group = Group::Room(room);
+    // That there are members is known at once, how many a little later.
+    let names = |held: Vec<(Incarnation, usize)>| held.into_iter().map(|(owner, _)| owner).collect::<Vec<_>>();
+    let mut both = vec![web1.incarnation(), web2.incarnation()];
+    both.sort();
+    assert_eq!(names(holders(&web2, &group).await), both);
+    let mut exact = vec![(web1.incarnation(), 2), (web2.incarnation(), 1)];
+    exact.sort();
+    fleet::eventually(async || (holders(&web2, &group).await == exact).then_some(())).await;
+    web2.unregister(c.id, c.session, ending(Cause::Kicked)).await;
+    assert_eq!(names(holders(&web1, &group).await), [web1.incarnation()]);
+    web1.unregister(b.id, b.session, ending(Cause::Kicked)).await;
+    fleet::eventually(async || (holders(&web2, &group).await == [(web1.incarnation(), 1)]).then_some(())).await;
 }
 
-async fn a_socket_that_changes_its_store_changes_its_group(registry: Registry) {
+async fn a_socket_that_changes_its_store_changes_its_group(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let store = |name| Some(StoreName::parse(name).unwrap());
-    let before = Arc::new(SocketRecord { store: store("old"), ..record(&web1()) });
-    registry.register(before.clone()).await;
+    let before = Arc::new(SocketRecord { store: store("old"), ..record(&web1) });
+    web1.register(before.clone()).await;
     let after = Arc::new(SocketRecord { store: store("new"), ..(*before).clone() });
-    assert!(registry.update(after).await);
-    let holders = async |name| registry.holders(Group::Store(StoreName::parse(name).unwrap()).key()).await.len();
-    assert_eq!((holders("old").await, holders("new").await), (0, 1));
+    assert!(web1.update(after).await);
+    let at = async |name| holders(&web2, &Group::Store(StoreName::parse(name).unwrap())).await.len();
+    assert_eq!((at("old").await, at("new").await), (0, 1));
+    assert_eq!(live(&web2, before.id).await.store, store("new"));
 }
 
-async fn pages_follow_the_order_of_connection(registry: Registry) {
-    let records: Vec<_> = (0..25).map(|_| Arc::new(record(&web1()))).collect();
+async fn pages_follow_the_order_of_connection(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let records: Vec<_> = (0..250).map(|_| Arc::new(record(&web1))).collect();
     for record in records.iter().rev() {
-        registry.register(record.clone()).await;
+        web1.register(record.clone()).await;
     }
-    let mut seen = Vec::new();
-    let mut after = SocketId::FIRST;
-    loop {
-        let page = registry.page(after, 10).await;
-        let Some(last) = page.last() else { break };
-        after = last.id;
-        seen.extend(page.iter().map(|record| record.id));
+    for limit in [10, 1000] {
+        let (mut seen, mut after) = (Vec::new(), SocketId::FIRST);
+        loop {
+            let page = web2.page(after, limit).await.unwrap();
+            assert!(page.len() == limit || seen.len() + page.len() == records.len());
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            seen.extend(page.iter().map(|record| record.id));
+        }
+        assert_eq!(seen, records.iter().map(|record| record.id).collect::<Vec<_>>());
     }
-    assert_eq!(seen, records.iter().map(|record| record.id).collect::<Vec<_>>());
 }
 
-async fn the_oldest_beyond_the_cap_is_evicted(registry: Registry) {
+async fn the_oldest_beyond_the_cap_is_evicted(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 2, policy: Policy::EvictOldest };
-    let (web1, web2) = (web1(), Incarnation::fresh("web2"));
-    let sockets: Vec<_> = [&web1, &web2, &web1].map(|owner| of_user(owner, "ann", None)).into_iter().collect();
-    for socket in &sockets[..2] {
-        let Admission::Welcome { evicted, .. } = registry.admit(socket, cap).await else { panic!() };
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let oldest = of_user(&web1, "ann", None);
+    for (registry, socket) in [(&web1, oldest.clone()), (&web2, of_user(&web2, "ann", None))] {
+        let Admission::Welcome { evicted, .. } = registry.admit(&socket, cap).await else { panic!() };
         assert!(evicted.is_empty());
     }
-    let Admission::Welcome { evicted, .. } = registry.admit(&sockets[2], cap).await else { panic!() };
-    assert_eq!(evicted.iter().map(|held| held.id).collect::<Vec<_>>(), [sockets[0].id]);
+    let Admission::Welcome { evicted, .. } = web2.admit(&of_user(&web2, "ann", None), cap).await else { panic!() };
+    assert_eq!(evicted.iter().map(|held| (held.id, &held.owner)).collect::<Vec<_>>(), [(oldest.id, &oldest.owner)]);
 }
 
-async fn two_newcomers_at_once_cannot_both_be_the_last(registry: Registry) {
+async fn two_newcomers_at_once_cannot_both_be_the_last(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 1, policy: Policy::Reject };
-    let (a, b) = (of_user(&web1(), "ann", None), of_user(&web1(), "ann", None));
-    assert!(matches!(registry.admit(&a, cap).await, Admission::Welcome { .. }));
-    assert!(matches!(registry.admit(&b, cap).await, Admission::Full { .. }));
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let (a, b) = (of_user(&web1, "ann", None), of_user(&web2, "ann", None));
+    let (first, second) = tokio::join!(web1.admit(&a, cap), web2.admit(&b, cap));
+    let welcome = [first, second].iter().filter(|admission| matches!(admission, Admission::Welcome { .. })).count();
+    assert_eq!(welcome, 1);
+    assert_eq!(web1.total().await.unwrap(), 1);
 }
 
-async fn the_same_client_replaces_itself(registry: Registry) {
+async fn the_same_client_replaces_itself(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 1, policy: Policy::Reject };
-    let (before, after) = (of_user(&web1(), "ann", Some("tab")), of_user(&web1(), "ann", Some("tab")));
-    registry.admit(&before, cap).await;
-    let Admission::Welcome { replaced, evicted } = registry.admit(&after, cap).await else { panic!() };
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let (before, after) = (of_user(&web1, "ann", Some("tab")), of_user(&web2, "ann", Some("tab")));
+    web1.admit(&before, cap).await;
+    let Admission::Welcome { replaced, evicted } = web2.admit(&after, cap).await else { panic!() };
     assert_eq!(replaced[0].id, before.id);
     assert!(evicted.is_empty());
 }
 
-async fn an_evicted_client_cannot_evict_for_ten_seconds(registry: Registry) {
+async fn an_evicted_client_cannot_evict_for_ten_seconds(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 1, policy: Policy::EvictOldest };
-    let (old, new) = (of_user(&web1(), "ann", Some("a")), of_user(&web1(), "ann", Some("b")));
-    registry.admit(&old, cap).await;
-    registry.admit(&new, cap).await;
-    registry.unregister(old.id, old.session, ending(Cause::Evicted)).await;
-    let again = of_user(&web1(), "ann", Some("a"));
-    assert!(matches!(registry.admit(&again, cap).await, Admission::CoolingDown));
-    advance(Duration::from_secs(11)).await;
-    assert!(matches!(registry.admit(&again, cap).await, Admission::Welcome { .. }));
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let (old, new) = (of_user(&web1, "ann", Some("a")), of_user(&web2, "ann", Some("b")));
+    web1.admit(&old, cap).await;
+    web2.admit(&new, cap).await;
+    web1.unregister(old.id, old.session, ending(Cause::Evicted)).await;
+    let again = async || web2.admit(&of_user(&web2, "ann", Some("a")), cap).await;
+    assert!(matches!(again().await, Admission::CoolingDown));
+    let began = tokio::time::Instant::now();
+    fleet::eventually(async || matches!(again().await, Admission::Welcome { .. }).then_some(())).await;
+    assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
-async fn with_reject_the_holders_are_named(registry: Registry) {
+async fn with_reject_the_holders_are_named(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 2, policy: Policy::Reject };
-    let holders = [of_user(&web1(), "ann", None), of_user(&web1(), "ann", None)];
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let holders = [of_user(&web1, "ann", None), of_user(&web1, "ann", None)];
     for holder in &holders {
-        registry.admit(holder, cap).await;
+        web1.admit(holder, cap).await;
     }
-    let Admission::Full { holders: named } = registry.admit(&of_user(&web1(), "ann", None), cap).await else {
-        panic!()
-    };
+    let refused = of_user(&web2, "ann", None);
+    let Admission::Full { holders: named } = web2.admit(&refused, cap).await else { panic!() };
     assert_eq!(named.iter().map(|held| held.id).collect::<Vec<_>>(), holders.map(|held| held.id));
-    assert!(matches!(registry.admit(&of_user(&web1(), "bob", None), cap).await, Admission::Welcome { .. }));
+    assert_eq!(web1.total().await.unwrap(), 2, "who is refused is not registered");
+    assert!(matches!(web2.admit(&of_user(&web2, "bob", None), cap).await, Admission::Welcome { .. }));
 }
 
-async fn nobody_is_not_counted(registry: Registry) {
+async fn nobody_is_not_counted(mut fleet: Fleet) {
     let cap = Cap { sockets_max: 1, policy: Policy::Reject };
+    let web1 = fleet.instance("web1").await;
     for _ in 0..3 {
-        let nobody = Arc::new(record(&web1()));
-        assert!(matches!(registry.admit(&nobody, cap).await, Admission::Welcome { .. }));
-        registry.register(nobody).await;
+        let nobody = Arc::new(record(&web1));
+        assert!(matches!(web1.admit(&nobody, cap).await, Admission::Welcome { .. }));
+        web1.register(nobody).await;
     }
-    assert_eq!(registry.total().await, 3);
+    assert_eq!(web1.total().await.unwrap(), 3);
 }
 
-async fn an_instance_is_listed_until_it_retires(registry: Registry) {
-    let lease = Lease {
-        incarnation: web1(),
-        serving: Serving::Serving,
-        version: "1",
-        pid: 1,
-        started_at: 0,
-        sockets: 0,
-        canary: false,
+async fn an_instance_is_listed_until_it_retires(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    web1.announce(Serving::Draining, 7);
+    fleet::eventually(async || {
+        let listed = web2.instances().await.unwrap();
+        let lease = listed.iter().find(|lease| lease.incarnation == web1.incarnation())?;
+        ((lease.serving, lease.sockets, lease.about.pid) == (Serving::Draining, 7, 1)).then_some(())
+    })
+    .await;
+    web1.retire().await;
+    let listed = web2.instances().await.unwrap();
+    assert_eq!(listed.iter().map(|lease| lease.incarnation.clone()).collect::<Vec<_>>(), [web2.incarnation()]);
+}
+
+fn letter(from: &Registry, id: u64, body: Vec<u8>) -> Envelope {
+    let message = Message::Send { to: To::All, except: None, ack: false };
+    Envelope::new(id, from.incarnation(), from.now_ms() + 2000, message, body.into())
+}
+
+async fn next_letter(inbox: &mut Inbox) -> Envelope {
+    match tokio::time::timeout(fleet::DEADLINE, inbox.recv()).await {
+        Ok(Some(Post::Letter(letter))) => letter,
+        other => panic!("a letter was expected: {other:?}"),
+    }
+}
+
+async fn a_letter_reaches_the_instance_it_is_for(mut fleet: Fleet) {
+    let (web1, (web2, mut inbox)) = (fleet.instance("web1").await, fleet.with_inbox("web2").await);
+    for (id, body) in [(1, Vec::new()), (2, vec![0, 10, 255]), (3, vec![b'x'; 100_000])] {
+        let sent = letter(&web1, id, body);
+        assert_eq!(web1.route(&web2.incarnation(), &sent).await, Routed::Taken);
+        assert_eq!(next_letter(&mut inbox).await, sent);
+    }
+}
+
+async fn a_letter_to_nobody_is_not_kept(mut fleet: Fleet) {
+    let web1 = fleet.instance("web1").await;
+    let nobody = Incarnation::fresh("web9");
+    assert_eq!(web1.route(&nobody, &letter(&web1, 1, Vec::new())).await, Routed::Gone);
+}
+
+async fn letters_arrive_in_order_and_whole(mut fleet: Fleet) {
+    let (web1, (web2, mut inbox)) = (fleet.instance("web1").await, fleet.with_inbox("web2").await);
+    let to = web2.incarnation();
+    let sending = async {
+        for id in 0..2000 {
+            // Some lie beside the bell, and must not be overtaken by those on it.
+            let body = if id % 100 == 7 { vec![7; 5000] } else { Vec::new() };
+            while web1.route(&to, &letter(&web1, id, body.clone())).await == Routed::Deaf {
+                tokio::task::yield_now().await;
+            }
+        }
     };
-    registry.announce(lease.clone()).await;
-    registry.announce(Lease { sockets: 7, ..lease.clone() }).await;
-    let listed = registry.instances().await;
-    assert_eq!((listed.len(), listed[0].sockets), (1, 7));
-    registry.retire(&lease.incarnation).await;
-    assert!(registry.instances().await.is_empty());
+    let reading = async {
+        for id in 0..2000 {
+            assert_eq!(next_letter(&mut inbox).await.head.id, id);
+        }
+    };
+    tokio::join!(sending, reading);
 }

@@ -32,6 +32,7 @@ mod raw;
 mod absences;
 mod alarms;
 mod bodies;
+mod commands;
 mod debug;
 mod doors;
 mod ending;

@@ -1,11 +1,7 @@
 //! `holdfast check`: the configuration in force, where each value comes from, every problem.
 
 use super::exit;
-use crate::config::{
-    Reading,
-    settings::{Kind, SETTINGS},
-    sources::Source,
-};
+use crate::config::{Reading, settings::SETTINGS, sources::Source};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
@@ -51,10 +47,7 @@ fn rows(reading: &Reading) -> Vec<Row<'_>> {
     let given = SETTINGS.iter().filter_map(|setting| Some((setting, reading.sources.get(setting.name)?)));
     let rows = given.map(|(setting, given)| Row {
         name: setting.name,
-        value: match given.text.is_empty() {
-            false if setting.kind == Kind::Secret => "***".into(),
-            _ => given.text.clone(),
-        },
+        value: setting.kind.shown(&given.text),
         source: &given.source,
     });
     rows.collect()

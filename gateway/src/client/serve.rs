@@ -3,11 +3,12 @@
 use super::exit;
 use crate::{
     config::{Config, Reading, sources::Environment},
-    gateway::{Gateway, VERSION},
+    gateway::{self, Gateway, VERSION},
     listener::{self, Listener},
     log::Log,
     manager::Manager,
 };
+use registry::{Inbox, Memory, Registry};
 use std::{process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -46,16 +47,29 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
         };
         let log = Log::start(config.log_format, &config.live.log_filter);
         reading.sources.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let gateway = Gateway::new(config, &listener, &log);
+        let about = gateway::about(&config, &listener);
+        let (registry, inbox) = match config.redis.clone() {
+            None => Registry::in_memory(&Memory::new(gateway::retention(&config)), about),
+            Some(url) => {
+                let (namespace, why_ttl) = (config.namespace.clone(), config.why_ttl);
+                Registry::on_redis(registry::Settings { url, namespace, why_ttl }, about)
+            }
+        };
+        if let Err(sentence) = registry.open().await {
+            complain!("{sentence}");
+            return ExitCode::from(exit::FAILED);
+        }
+        let gateway = Gateway::new(config, &log, registry);
         report_panics(&gateway);
         greet(&gateway, &listener, open_files);
-        serve(&gateway, listener, &log, &manager, reread).await
+        serve(&gateway, listener, inbox, &log, &manager, reread).await
     })
 }
 
 async fn serve(
     gateway: &Arc<Gateway>,
     listener: Listener,
+    inbox: Inbox,
     log: &Log,
     manager: &Manager,
     reread: impl Fn() -> Reading,
@@ -68,9 +82,14 @@ async fn serve(
             error!("signals cannot be received; stop this process with SIGKILL");
             return std::future::pending().await;
         };
-        ready(manager);
+        let mut told = false;
         loop {
             tokio::select! {
+                () = gateway.ready.cancelled(), if !told => {
+                    ready(manager);
+                    told = true;
+                    continue;
+                }
                 _ = hup.recv() => { reload(gateway, log, reread()); continue }
                 _ = term.recv() => {}
                 _ = int.recv() => {}
@@ -86,7 +105,7 @@ async fn serve(
         }
     };
     tokio::select! {
-        served = gateway.run(listener, stop.clone(), hurry.clone()) => match served {
+        served = gateway.run(listener, inbox, stop.clone(), hurry.clone()) => match served {
             Ok(()) => {
                 info!("stopped");
                 ExitCode::SUCCESS
@@ -134,10 +153,14 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
         (None, Some(_)) => "ADMIN_TOKEN for what reveals or changes the fleet, localhost for the rest".to_owned(),
         (Some(_), _) => "API_TOKEN is wanted".to_owned(),
     };
+    let registry = match &gateway.config.redis {
+        None => "in memory, one instance".to_owned(),
+        Some(url) => format!("{}, namespace {}", url.shown(), gateway.config.namespace),
+    };
     say!("holdfast {VERSION}, instance {}", gateway.instance);
     say!("  websocket       ws://{at}/ws  /ws/{{code}}  /websocket  /connect");
     say!("  http            http://{at}  (/health  /metrics  /openapi.json)");
-    say!("  registry        in memory, one instance");
+    say!("  registry        {registry}");
     say!("  authentication  none: every client is believed");
     say!("  http api        {api}");
     say!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");

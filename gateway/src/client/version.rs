@@ -16,7 +16,7 @@ pub fn run(as_json: bool) -> ExitCode {
                 "commit": option_env!("HOLDFAST_COMMIT"),
                 "protocol": frame::VERSION,
                 "platform": format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-                "registries": ["memory"],
+                "registries": ["memory", "redis"],
             })
         ),
     }

@@ -1,6 +1,8 @@
 //! The table of settings: name, kind, default, meaning. Flags, help, `holdfast check` and the
 //! README are made from it.
 
+use registry::RedisUrl;
+
 /// What a value has to look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -14,6 +16,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Text that is never shown, and that can also be given as a file by `<NAME>_FILE`.
     Secret,
+    /// Where Redis is. It may hold a password, so it is a secret of which the harmless part is shown.
+    Redis,
 }
 
 impl Kind {
@@ -29,6 +33,22 @@ impl Kind {
             Self::List => "LIST".into(),
             Self::OneOf(words) => words.join("|"),
             Self::Secret => "SECRET".into(),
+            Self::Redis => "URL".into(),
+        }
+    }
+
+    /// Whether the text as it was given may be seen by nobody.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Redis)
+    }
+
+    /// A value, for people.
+    pub fn shown(self, text: &str) -> String {
+        match self {
+            _ if text.is_empty() => String::new(),
+            Self::Redis => RedisUrl::parse(text.trim()).map_or_else(|_| "***".into(), |url| url.shown()),
+            Self::Secret => "***".into(),
+            _ => text.to_owned(),
         }
     }
 }
@@ -69,12 +89,19 @@ const fn unset(name: &'static str, kind: Kind, shown: &'static str, meaning: &'s
     Setting { name, kind, default: "", shown, meaning }
 }
 
-use Kind::{Duration, Flag, List, Number, OneOf, Rate, Secret, Size, Text};
+use Kind::{Duration, Flag, List, Number, OneOf, Rate, Redis, Secret, Size, Text};
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
     setting("HOST", Text, "127.0.0.1", "address of the listener"),
     setting("PORT", Number, "8080", "port of the listener; `0` picks a free one and prints it"),
+    unset(
+        "REDIS_URL",
+        Redis,
+        "unset: registry in memory, one instance",
+        "`redis://`, `rediss://`, `redis+sentinel://host:p,host:p/name`, `redis+cluster://host:p,host:p`",
+    ),
+    setting("NAMESPACE", Text, "holdfast", "what every Redis key and channel begins with; one per fleet"),
     unset(
         "INSTANCE",
         Text,
@@ -125,10 +152,8 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of the contract that this version cannot honour. Taking one silently would be a lie:
-/// whoever sets `REDIS_URL` believes that several instances work together.
+/// whoever sets `JWT_SECRET` believes that strangers are kept out.
 pub const NOT_YET: &[&str] = &[
-    "REDIS_URL",
-    "NAMESPACE",
     "API_KEYS_FILE",
     "JWT_SECRET",
     "JWT_PUBLIC_KEY",

@@ -1,7 +1,7 @@
 //! Where values come from: flag beats environment beats file beats default.
 
 use super::{
-    settings::{Kind, NOT_YET, SETTINGS, Setting},
+    settings::{NOT_YET, SETTINGS, Setting},
     value::uncommented,
 };
 use std::{collections::BTreeMap, fmt, fs, path::Path};
@@ -96,7 +96,7 @@ impl Sources {
     fn in_environment(&mut self, setting: &Setting, env: &Environment) -> Option<Given> {
         let direct = from_env(env, setting.name)
             .map(|(name, text)| Given { text: text.to_owned(), source: Source::Environment(name) });
-        if direct.is_some() || setting.kind != Kind::Secret {
+        if direct.is_some() || !setting.kind.is_secret() {
             return direct;
         }
         let (name, path) = from_env(env, &format!("{}_FILE", setting.name))?;
@@ -142,7 +142,7 @@ impl Sources {
                 None => {
                     let name = key.to_uppercase();
                     let fix = match NOT_YET.contains(&name.as_str()) {
-                        true => not_yet(&name),
+                        true => NOT_YET_FIX.into(),
                         false => format!("unknown setting; did you mean {}?", nearest(&name).to_lowercase()),
                     };
                     fault(&key, fix);
@@ -155,7 +155,7 @@ impl Sources {
     fn notice_strangers(&mut self, env: &Environment) {
         for name in NOT_YET {
             if from_env(env, name).is_some() {
-                self.faults.push(Fault { setting: (*name).into(), value: None, fix: not_yet(name) });
+                self.faults.push(Fault { setting: (*name).into(), value: None, fix: NOT_YET_FIX.into() });
             }
         }
         for variable in env.keys() {
@@ -172,16 +172,10 @@ impl Sources {
     }
 }
 
-fn not_yet(name: &str) -> String {
-    let instead = match name {
-        "REDIS_URL" | "NAMESPACE" => "the registry is in memory, for one instance",
-        _ => "it would have no effect",
-    };
-    format!("not available in this version ({instead}); unset it")
-}
+const NOT_YET_FIX: &str = "not available in this version (it would have no effect); unset it";
 
 fn is_secret(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.name == name && setting.kind == Kind::Secret)
+    SETTINGS.iter().any(|setting| setting.name == name && setting.kind.is_secret())
 }
 
 /// `HOLDFAST_<NAME>` beats the bare name; an empty value is no value.

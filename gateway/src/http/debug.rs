@@ -4,9 +4,10 @@ use super::{
     Answer, Call, ok,
     paging::{Paging, bad_query},
 };
-use crate::{admission::names::Query, clock};
-use registry::{RoomName, StoreName, UserName, epoch_ms};
+use crate::{admission::names::Query, clock, gateway::Gateway, problem::Problem, view};
+use registry::{RoomName, SocketRecord, StoreName, UserName};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Reads the registry; never waits for another instance.
 pub async fn sockets(call: Call) -> Answer {
@@ -20,14 +21,14 @@ pub async fn sockets(call: Call) -> Answer {
     };
     let gateway = &call.gateway;
     let registry = &gateway.courier.registry;
-    let mut page = registry.page(paging.after, paging.limit).await;
-    let count = page.len();
-    let last = page.last().map(|record| record.id);
-    let mut total = registry.total().await;
-    if local {
-        page.retain(|record| record.owner == gateway.incarnation);
-        total = gateway.courier.sockets.len();
-    }
+    let (page, total) = match local {
+        // From the table, so that it is told also while the registry is away.
+        true => (records_here(gateway, &paging), gateway.courier.sockets.len()),
+        false => {
+            let page = registry.page(paging.after, paging.limit).await.map_err(|unknown| Problem::unknown(&unknown))?;
+            (page, registry.total().await.map_err(|unknown| Problem::unknown(&unknown))?)
+        }
+    };
     let now = clock::now_ms();
     let (mut ids, mut states, mut metadata) = (Vec::with_capacity(page.len()), Map::new(), Map::new());
     for record in &page {
@@ -42,8 +43,7 @@ pub async fn sockets(call: Call) -> Answer {
             shown["userId"] = record.user.as_ref().map(UserName::as_str).into();
             shown["rooms"] = record.rooms.iter().map(RoomName::as_str).collect::<Vec<_>>().into();
             shown["instance"] = record.owner.instance().into();
-            let heard = here.as_ref().map(|socket| epoch_ms().saturating_sub(u64::from(socket.line.silent_ms(now))));
-            shown["lastActivity"] = heard.into();
+            shown["lastActivity"] = here.as_ref().map(|socket| view::last_activity(socket, now)).into();
             shown["rttMs"] = here.and_then(|socket| socket.line.rtt_ms()).into();
         }
         ids.push(Value::from(id.clone()));
@@ -60,11 +60,26 @@ pub async fn sockets(call: Call) -> Answer {
         "sockets": { "total": total, "ids": ids, "states": states, "metadata": metadata },
     });
     if verbose {
-        let leases = registry.instances().await;
-        body["instances"] = leases.iter().map(|lease| lease.incarnation.instance()).collect::<Vec<_>>().into();
+        // Null while nobody can say.
+        let leases = registry.instances().await.ok();
+        let names = leases.map(|leases| leases.iter().map(|lease| lease.about.instance.clone()).collect::<Vec<_>>());
+        body["instances"] = names.into();
         body["drift"] = gateway.metrics.drift.get().into();
     }
     let mut response = ok(&body);
-    paging.link(&call, &mut response, last, count);
+    paging.link(&call, &mut response, page.last().map(|record| record.id), page.len());
     Ok(response)
+}
+
+/// A page of those who are connected here, in order; those on their way out are passed over.
+fn records_here(gateway: &Gateway, paging: &Paging) -> Vec<Arc<SocketRecord>> {
+    let mut page = Vec::new();
+    let mut after = paging.after;
+    while page.len() < paging.limit {
+        let slice = gateway.courier.sockets.walk(after, paging.limit - page.len());
+        let Some(last) = slice.last() else { break };
+        after = last.id;
+        page.extend(slice.iter().filter(|socket| socket.line.is_open()).map(|socket| socket.record()));
+    }
+    page
 }

@@ -1,11 +1,12 @@
 //! How the instance is: for people, load balancers and Prometheus.
 
 use super::{Answer, Body, Call, ok};
-use crate::{clock::timestamp, gateway::VERSION, problem::Problem};
+use crate::{clock::timestamp, gateway::VERSION, metrics::Snapshot, problem::Problem};
 use hyper::{
     Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
 };
+use registry::Health;
 use serde_json::json;
 
 /// The content type of what `prometheus-client` writes.
@@ -32,14 +33,17 @@ pub async fn index(call: Call) -> Answer {
 /// `GET /health`. From what is known already: it asks nobody.
 pub async fn health(call: Call) -> Answer {
     let gateway = &call.gateway;
+    let registry = &gateway.courier.registry;
+    let health = registry.health();
+    let well = health != Health::Down && registry.hears();
     let body = json!({
-        "status": "healthy",
+        "status": if well { "healthy" } else { "degraded" },
         "timestamp": timestamp(),
         "version": VERSION,
         "connections": gateway.courier.sockets.len(),
         "uptime": gateway.started.elapsed().as_secs(),
         "instance": gateway.instance,
-        "redis": "none",
+        "redis": word(health),
     });
     // Of one length, although numbers in it grow: `ab` calls an answer of another length a failure.
     let mut response = ok(&body);
@@ -47,43 +51,71 @@ pub async fn health(call: Call) -> Answer {
     Ok(response)
 }
 
-/// `GET /health/live`.
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Here => "none",
+        Health::Up => "ok",
+        Health::Down => "down",
+    }
+}
+
+/// `GET /health/live`. Whoever would restart the process because Redis is away would make it worse.
 pub async fn live(_: Call) -> Answer {
     Ok(ok(&json!({ "status": "live" })))
 }
 
-/// `GET /health/ready`.
+/// `GET /health/ready`. Whoever does not hear the others gets no new sockets: nobody could reach them.
 pub async fn ready(call: Call) -> Answer {
-    match call.gateway.draining.is_cancelled() {
-        false => Ok(ok(&json!({ "status": "ready" }))),
-        true => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Draining",
-            "this instance is about to stop; send new sockets to another",
-        )
-        .retry_after(1)),
-    }
+    let registry = &call.gateway.courier.registry;
+    let (title, code, hint) = match (call.gateway.draining.is_cancelled(), registry.hears(), registry.health()) {
+        (true, ..) => ("Draining", "draining", "this instance is about to stop; send new sockets to another"),
+        (false, true, _) => return Ok(ok(&json!({ "status": "ready" }))),
+        (false, false, Health::Down) => (
+            "Redis does not answer",
+            "registry_unavailable",
+            "this instance starts or has lost Redis, and keeps trying: look at its log, and at the Redis that REDIS_URL names",
+        ),
+        (false, false, _) => (
+            "Deaf to the other instances",
+            "deaf",
+            "this instance starts or has lost its subscription, and subscribes again: look at its log, and whether the user in REDIS_URL may use the channels of NAMESPACE",
+        ),
+    };
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, title, hint).code(code).retry_after(1))
 }
 
 /// `GET /metrics`.
 pub async fn metrics(call: Call) -> Answer {
     let gateway = &call.gateway;
     gateway.metrics.active.set(gateway.courier.sockets.len() as i64);
+    let registry = &gateway.courier.registry;
+    let now = Snapshot {
+        log_lines_dropped: gateway.log_dropped.dropped_lines() as u64,
+        figures: registry.figures(),
+        health: registry.health(),
+        hears: registry.hears(),
+    };
     let accept = call.head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") {
         return Ok(ok(&json!({
             "active_connections": gateway.courier.sockets.len(),
-            "fleet_connections": gateway.courier.registry.total().await,
+            // As of the last beat, like the same figure in the text: whoever looks does not ask Redis.
+            "fleet_connections": gateway.metrics.fleet.get(),
             "queued_bytes": gateway.metrics.queued_bytes.get(),
             "sockets_opened_total": gateway.metrics.opened.get(),
             "panics_total": gateway.metrics.panics.get(),
+            "registry_drift": gateway.metrics.drift.get(),
+            "wrong_owner_delivery_total": gateway.metrics.wrong_owner_delivery.get(),
+            "duplicate_write_total": gateway.metrics.duplicate_write.get(),
+            "inbox_gap_unfilled_total": now.figures.gaps_unfilled,
+            "redis": word(now.health),
+            "deaf": !now.hears,
             "uptime_seconds": gateway.started.elapsed().as_secs(),
             "instance": gateway.instance,
             "version": VERSION,
         })));
     }
-    let dropped = gateway.log_dropped.dropped_lines() as u64;
-    let mut response = Response::new(Body::from(gateway.metrics.text(dropped)));
+    let mut response = Response::new(Body::from(gateway.metrics.text(&now)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
     Ok(response)
 }

@@ -8,6 +8,39 @@ use super::{
 use crate::gateway::VERSION;
 use serde_json::{Map, Value, json};
 
+/// Statuses that say what became of a socket, and the codes that tell them apart.
+const GONE: &[(u16, &str)] = &[(404, "socket_never_seen, socket_forgotten"), (410, "socket_gone")];
+/// The fleet cannot be asked. Nothing was written, and nobody is known to be offline.
+const UNKNOWN: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuilding")];
+/// The same, for what goes to one named socket.
+const UNREACHED: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuilding, owner_unreachable")];
+/// The instance that holds the socket did not say in time what it did.
+const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
+const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
+const DOOR: &[(u16, &str)] = &[
+    (101, "switching to WebSocket"),
+    (400, "a name or header is missing or wrong"),
+    (403, "origin_not_allowed"),
+    (426, "no upgrade, or not to version 13"),
+    (429, "too fast, see Retry-After"),
+    (503, "draining, full; see Retry-After"),
+];
+
+/// What a route answers beside 200 and faults of the request itself.
+fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
+    match (route.method.as_str(), route.path) {
+        (_, "/ws" | "/ws/{code}" | "/websocket" | "/connect") => vec![DOOR],
+        (_, "/health/ready") => vec![&[(503, "draining, registry_unavailable, deaf")]],
+        ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
+        (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],
+        (_, "/api/send") => vec![GONE, BUSY, UNREACHED, SILENT],
+        (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
+        (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
+        (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],
+        _ => Vec::new(),
+    }
+}
+
 /// The document.
 pub async fn document(_: Call) -> Answer {
     Ok(ok(&describe()))
@@ -35,15 +68,29 @@ fn operation(route: &Route) -> Value {
     let parameters: Vec<_> = values
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
-    let problem = json!({
-        "description": "a problem that names its cause and the fix",
-        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
-    });
+    let problem = |description: &str| {
+        json!({
+            "description": description,
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
+        })
+    };
+    let mut responses = Map::new();
+    for (status, codes) in statuses(route).into_iter().flatten() {
+        let described = if *status < 400 { json!({ "description": codes }) } else { problem(codes) };
+        responses.insert(status.to_string(), described);
+    }
+    if route.plane != Plane::Client {
+        responses.insert("401".into(), problem("invalid_api_token, protected_mode"));
+    }
+    if !responses.contains_key("101") {
+        responses.insert("200".into(), json!({ "description": "done" }));
+    }
+    responses.insert("default".into(), problem("a problem that names its cause and the fix"));
     let mut operation = json!({
         "operationId": operation_id(route),
         "summary": route.summary,
         "parameters": parameters,
-        "responses": { "200": { "description": "done" }, "default": problem },
+        "responses": responses,
     });
     if let Some(body) = route.body {
         operation["requestBody"] =
@@ -79,6 +126,8 @@ fn problem() -> Value {
                 "properties": { "pointer": { "type": "string" }, "detail": { "type": "string" } },
             } },
             "verdict": { "type": "object" },
+            "action": { "type": "string" },
+            "delivered": { "type": ["boolean", "string"], "enum": [true, false, "unknown"] },
         },
     })
 }
@@ -86,6 +135,22 @@ fn problem() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Codes are words that programs compare, so each stands where the contract has it.
+    #[test]
+    fn what_a_send_may_answer_is_told_by_status_and_code() {
+        let send = &describe()["paths"]["/api/send"]["post"]["responses"];
+        for (status, code) in [
+            ("401", "invalid_api_token"),
+            ("404", "socket_never_seen"),
+            ("410", "socket_gone"),
+            ("429", "socket_busy"),
+            ("503", "owner_unreachable"),
+            ("504", "no_reply"),
+        ] {
+            assert!(send[status]["description"].as_str().is_some_and(|said| said.contains(code)), "{status}: {send}");
+        }
+    }
 
     #[test]
     fn every_route_is_described_once() {

@@ -1,6 +1,6 @@
 //! The table of routes. Dispatch, 404, 405 and `/openapi.json` all read it.
 
-use super::{Answer, Call, debug, doors, health, openapi, plane::Plane, pushes, shape::Body, sockets};
+use super::{Answer, Call, debug, doors, health, lists, openapi, plane::Plane, pushes, sends, shape::Body, sockets};
 use crate::{admission, problem::Problem};
 use futures_util::{FutureExt, future::BoxFuture};
 use hyper::{Method, StatusCode, Version, header, http::request::Parts};
@@ -42,21 +42,21 @@ pub static ROUTES: &[Route] = routes! {
     GET "/health/ready" Client health::ready, None, "May it be sent new sockets";
     GET "/metrics" Server health::metrics, None, "Prometheus text, or JSON when asked for";
     GET "/openapi.json" Client openapi::document, None, "This API, for programs";
-    GET "/api/sockets" Server sockets::list, None, "Live sockets; store, user, room, instance, limit, cursor";
+    GET "/api/sockets" Server lists::list, None, "Live sockets; store, user, room, instance, limit, cursor";
     GET "/api/sockets/{id}" Server sockets::show, None, "One socket, or the true reason why it is not there";
     DELETE "/api/sockets/{id}" Admin sockets::kick, None, "Close a socket; code, reason";
     PUT "/api/sockets/{id}/rooms/{room}" Server sockets::join, None, "Put a socket into a room";
     DELETE "/api/sockets/{id}/rooms/{room}" Server sockets::leave, None, "Take a socket out of a room";
-    GET "/api/users/{name}" Server sockets::user, None, "A user's sockets";
+    GET "/api/users/{name}" Server lists::user, None, "A user's sockets";
     DELETE "/api/users/{name}" Admin sockets::kick_user, None, "Close all sockets of a user; code, reason";
-    GET "/api/stores/{name}" Server sockets::store, None, "A store's sockets";
-    GET "/api/rooms/{name}" Server sockets::room, None, "A room's sockets";
-    POST "/api/rooms/{room}/send" Server pushes::to_room, Some(Body::One(&pushes::ROOM_SEND)), "Send to everybody in a room";
-    POST "/api/send" Server pushes::send, Some(Body::One(&pushes::SEND)), "Send to a socket, user, store, room, or all";
-    POST "/api/send/batch" Server pushes::batch, Some(Body::One(&pushes::BATCH)), "Up to 1000 sends, each by itself";
+    GET "/api/stores/{name}" Server lists::store, None, "A store's sockets";
+    GET "/api/rooms/{name}" Server lists::room, None, "A room's sockets";
+    POST "/api/rooms/{room}/send" Server sends::to_room, Some(Body::One(&sends::ROOM_SEND)), "Send to everybody in a room";
+    POST "/api/send" Server sends::send, Some(Body::One(&sends::SEND)), "Send to a socket, user, store, room, or all";
+    POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
     POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
-    GET "/api/instances" Server sockets::instances, None, "The instances that serve";
+    GET "/api/instances" Server lists::instances, None, "The instances that serve";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
 };
 

@@ -1,22 +1,21 @@
-//! Looking sockets up, moving them between rooms, and telling them to go.
+//! Looking one socket up, moving it between rooms, and telling it to go.
 
-use super::{
-    Answer, Body, Call, ok,
-    paging::{Paging, bad_query},
-};
+use super::{Answer, Call, ok, paging::bad_query};
 use crate::{
     admission::names::Query,
-    clock,
     close::{Close, KICKED},
-    courier::Absent,
+    courier::{Absent, Found, Look, Move, Moved, Target},
     problem::Problem,
-    session,
-    sockets::Socket,
+    view,
 };
-use hyper::{Response, StatusCode};
-use registry::{Gone, Group, NameFault, RoomName, SocketRecord, StoreName, UserName, epoch_ms};
-use serde_json::{Value, json};
-use std::sync::Arc;
+use hyper::StatusCode;
+use registry::{Gone, Group, Incarnation, NameFault, RoomName, Unknown, UserName};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long another instance may take to do what is asked here.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// 400 for a name in the path.
 pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
@@ -24,91 +23,16 @@ pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
         .detail(fault.to_string())
 }
 
-/// A socket as lists show it.
-fn shown(socket: &Socket) -> Value {
-    let record = socket.record();
-    let now = clock::now_ms();
-    let mut value = shown_record(&record);
-    value["lastActivity"] = epoch_ms().saturating_sub(u64::from(socket.line.silent_ms(now))).into();
-    value["rttMs"] = socket.line.rtt_ms().into();
-    value
-}
-
-fn shown_record(record: &SocketRecord) -> Value {
-    json!({
-        "socketId": record.id.to_string(),
-        "instance": record.owner.instance(),
-        "connectedAt": record.connected_at,
-        "userId": record.user.as_ref().map(UserName::as_str),
-        "storeId": record.store.as_ref().map(StoreName::as_str),
-        "rooms": record.rooms.iter().map(RoomName::as_str).collect::<Vec<_>>(),
-        "clientId": record.client.as_deref(),
-        "readyState": 1,
-    })
-}
-
-/// `GET /api/sockets`.
-pub async fn list(call: Call) -> Answer {
-    let query = Query::of(call.query());
-    let paging = Paging::of(&query)?;
-    let group = one_group(&query)?;
-    let instance = query.one("instance")?;
-    let wanted = |record: &SocketRecord| instance.as_ref().is_none_or(|name| record.owner.instance() == name);
-    let mut found = Vec::new();
-    // Whether more may follow is told by what was looked at, not by what was wanted of it.
-    let (last, looked_at);
-    match group {
-        Some(groups) => {
-            let members = call.gateway.courier.sockets.members(groups[0].key());
-            let also = |record: &SocketRecord| groups.iter().all(|group| record.groups().any(|own| own == *group));
-            let members = members.iter().map(|socket| (socket, socket.record()));
-            let members = members.filter(|(_, record)| record.id > paging.after && wanted(record) && also(record));
-            let members: Vec<_> = members.take(paging.limit).collect();
-            (last, looked_at) = (members.last().map(|(_, record)| record.id), members.len());
-            found.extend(members.into_iter().map(|(socket, _)| shown(socket)));
-        }
-        None => {
-            let page = call.gateway.courier.registry.page(paging.after, paging.limit).await;
-            let here = |record: &SocketRecord| call.gateway.courier.sockets.get(record.id);
-            (last, looked_at) = (page.last().map(|record| record.id), page.len());
-            let show =
-                |record: &SocketRecord| here(record).map_or_else(|| shown_record(record), |socket| shown(&socket));
-            found.extend(page.iter().filter(|record| wanted(record)).map(|record| show(record)));
-        }
-    }
-    let mut response = ok(&json!({ "count": found.len(), "sockets": found }));
-    paging.link(&call, &mut response, last, looked_at);
-    Ok(response)
-}
-
-/// The groups a list is narrowed to, if any.
-fn one_group(query: &Query<'_>) -> Result<Option<Vec<Group>>, Problem> {
-    let mut groups = Vec::new();
-    if let Some(name) = query.one("user")? {
-        groups.push(Group::User(UserName::parse(&name).map_err(|fault| bad_query("user", &fault.to_string()))?));
-    }
-    if let Some(name) = query.one("store")? {
-        groups.push(Group::Store(StoreName::parse(&name).map_err(|fault| bad_query("store", &fault.to_string()))?));
-    }
-    if let Some(name) = query.one("room")? {
-        groups.push(Group::Room(RoomName::parse(&name).map_err(|fault| bad_query("room", &fault.to_string()))?));
-    }
-    Ok(Some(groups).filter(|groups| !groups.is_empty()))
-}
-
 /// `GET /api/sockets/{id}`.
 pub async fn show(call: Call) -> Answer {
-    Ok(ok(&shown(&*socket(&call).await?)))
-}
-
-async fn socket(call: &Call) -> Result<Arc<Socket>, Problem> {
-    match call.gateway.courier.find(call.path_value()).await {
-        Ok(socket) => Ok(socket),
-        Err(absent) => Err(self::absent(call, &absent).await),
+    match call.gateway.courier.find(call.path_value(), Look::AtTheOwner).await {
+        Ok(Found::Here(socket)) => Ok(ok(&view::of_socket(&socket))),
+        Ok(Found::There(record)) => Ok(ok(&view::of_record(&record))),
+        Err(absent) => Err(self::absent(&call, &absent).await),
     }
 }
 
-/// The problem for a socket that is not there, with what is known about its store.
+/// The problem for a socket that was not reached, with what is known about its store.
 pub async fn absent(call: &Call, absent: &Absent) -> Problem {
     let verdict = match absent {
         Absent::Gone(verdict) => verdict,
@@ -118,17 +42,19 @@ pub async fn absent(call: &Call, absent: &Absent) -> Problem {
                 .detail("the socket is on its way in or out; nothing was written")
                 .retry_after(1);
         }
-    };
-    let store = match &verdict.gone {
-        Gone::Closed { store: Some(store), .. } => Some(store.clone()),
-        _ => None,
-    };
-    let store_sockets = match store {
-        Some(store) => {
-            let holders = call.gateway.courier.registry.holders(Group::Store(store).key()).await;
-            holders.iter().map(|holder| holder.members).sum()
+        Absent::Unknown(unknown) => return Problem::unknown(unknown),
+        Absent::Silent(owner) => {
+            let detail = format!("{}, which holds it, did not say in time whether it was done", owner.instance());
+            return Problem::no_reply("unknown", detail);
         }
-        None => 0,
+        Absent::OutOfTime => return Problem::no_reply(false, "the time was over before it was reached"),
+    };
+    let store_sockets = match &verdict.gone {
+        Gone::Closed { store: Some(store), .. } => {
+            let holders = call.gateway.courier.registry.holders(Group::Store(store.clone()).key()).await;
+            holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+        }
+        _ => Some(0),
     };
     Problem::absent(verdict, store_sockets)
 }
@@ -151,8 +77,10 @@ fn asked_close(call: &Call) -> Result<Close, Problem> {
 /// `DELETE /api/sockets/{id}`.
 pub async fn kick(call: Call) -> Answer {
     let close = asked_close(&call)?;
-    // One that goes by itself in this moment is found gone at the second look.
-    while !call.gateway.courier.close(&*socket(&call).await?, close.clone()).await {}
+    let kicked = call.gateway.courier.close_anywhere(call.path_value(), close.clone(), Instant::now() + PATIENCE).await;
+    if let Err(absent) = kicked {
+        return Err(self::absent(&call, &absent).await);
+    }
     Ok(ok(&json!({
         "status": "closed",
         "socketId": call.path_value(),
@@ -165,90 +93,57 @@ pub async fn kick(call: Call) -> Answer {
 pub async fn kick_user(call: Call) -> Answer {
     let close = asked_close(&call)?;
     let user = UserName::parse(call.path_value()).map_err(|fault| bad_name("user", fault))?;
-    let members = call.gateway.courier.sockets.members(Group::User(user).key());
-    let mut closed = 0;
-    for socket in &members {
-        closed += usize::from(call.gateway.courier.close(socket, close.clone()).await);
+    let target = Target::Group(Group::User(user));
+    let parted = call.gateway.courier.close_many(&target, close, Instant::now() + PATIENCE).await;
+    let mut body = json!({ "status": "closed", "userId": call.path_value(), "closed": parted.closed });
+    match &parted.blind {
+        Some(unknown) if parted.closed == 0 => return Err(Problem::unknown(unknown)),
+        Some(unknown) => {
+            body["status"] = "partial".into();
+            body["registry"] = in_a_word(unknown).into();
+        }
+        None if parted.missing.is_empty() => {}
+        None => {
+            body["status"] = "partial".into();
+            body["missing"] = parted.missing.iter().map(Incarnation::instance).collect::<Vec<_>>().into();
+        }
     }
-    Ok(ok(&json!({ "status": "closed", "userId": call.path_value(), "closed": closed })))
+    Ok(ok(&body))
+}
+
+/// How the registry is, for answers that could only be given in part.
+pub fn in_a_word(unknown: &Unknown) -> &'static str {
+    match unknown {
+        Unknown::Rebuilding => "rebuilding",
+        Unknown::Unavailable | Unknown::OwnerUnreachable(_) => "unavailable",
+    }
 }
 
 /// `PUT /api/sockets/{id}/rooms/{room}`.
 pub async fn join(call: Call) -> Answer {
-    let room = room_of(&call)?;
-    let socket = socket(&call).await?;
-    let max = call.gateway.config.rooms_max;
-    match session::join_room(&call.gateway.courier, &socket, &room, max).await {
-        true => Ok(ok(&json!({ "status": "joined", "socketId": call.path_value(), "room": room.as_str() }))),
-        false => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "Too many rooms",
-            format!("a socket is in {max} rooms at most; MAX_ROOMS sets it"),
-        )),
-    }
+    shift(&call, Move::In, "joined").await
 }
 
 /// `DELETE /api/sockets/{id}/rooms/{room}`.
 pub async fn leave(call: Call) -> Answer {
-    let room = room_of(&call)?;
-    let socket = socket(&call).await?;
-    session::leave_room(&call.gateway.courier, &socket, &room).await;
-    Ok(ok(&json!({ "status": "left", "socketId": call.path_value(), "room": room.as_str() })))
+    shift(&call, Move::Out, "left").await
+}
+
+async fn shift(call: &Call, way: Move, done: &str) -> Answer {
+    let room = room_of(call)?;
+    let (courier, max) = (&call.gateway.courier, call.gateway.config.rooms_max);
+    match courier.move_anywhere(call.path_value(), &room, way, max, Instant::now() + PATIENCE).await {
+        Ok(Moved::Done) => Ok(ok(&json!({ "status": done, "socketId": call.path_value(), "room": room.as_str() }))),
+        Ok(Moved::TooManyRooms { max }) => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Too many rooms",
+            format!("a socket is in {max} rooms at most; MAX_ROOMS sets it"),
+        )),
+        Err(absent) => Err(self::absent(call, &absent).await),
+    }
 }
 
 fn room_of(call: &Call) -> Result<RoomName, Problem> {
     let name = call.path_values.get(1).map_or("", String::as_str);
     RoomName::parse(name).map_err(|fault| bad_name("room", fault))
-}
-
-/// `GET /api/users/{name}`.
-pub async fn user(call: Call) -> Answer {
-    let user = UserName::parse(call.path_value()).map_err(|fault| bad_name("user", fault))?;
-    Ok(members(&call, &Group::User(user)))
-}
-
-/// `GET /api/stores/{name}`.
-pub async fn store(call: Call) -> Answer {
-    let store = StoreName::parse(call.path_value()).map_err(|fault| bad_name("store", fault))?;
-    Ok(members(&call, &Group::Store(store)))
-}
-
-/// `GET /api/rooms/{name}`.
-pub async fn room(call: Call) -> Answer {
-    let room = RoomName::parse(call.path_value()).map_err(|fault| bad_name("room", fault))?;
-    Ok(members(&call, &Group::Room(room)))
-}
-
-fn members(call: &Call, group: &Group) -> Response<Body> {
-    let members = call.gateway.courier.sockets.members(group.key());
-    let sockets: Vec<_> = members.iter().map(|socket| shown(socket)).collect();
-    ok(&json!({
-        "kind": group.kind(),
-        "name": group.name(),
-        "connected": !sockets.is_empty(),
-        "count": sockets.len(),
-        "sockets": sockets,
-        "missing": [],
-    }))
-}
-
-/// `GET /api/instances`.
-pub async fn instances(call: Call) -> Answer {
-    let leases = call.gateway.courier.registry.instances().await;
-    let shown: Vec<_> = leases
-        .iter()
-        .map(|lease| {
-            json!({
-                "instance": lease.incarnation.instance(),
-                "incarnation": lease.incarnation.to_string(),
-                "state": lease.serving.as_str(),
-                "version": lease.version,
-                "pid": lease.pid,
-                "startedAt": lease.started_at,
-                "sockets": lease.sockets,
-                "canary": lease.canary,
-            })
-        })
-        .collect();
-    Ok(ok(&json!({ "instances": shown })))
 }

@@ -1,0 +1,135 @@
+//! Finding one socket by its id, and finding it again when it was not reached.
+
+use super::Courier;
+use crate::{
+    letters::{LATE, Undelivered},
+    sockets::Socket,
+};
+use registry::{Incarnation, Lookup, SocketId, SocketRecord, Unknown, Verdict, envelope::Refusal};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// A socket that is there.
+pub enum Found {
+    Here(Arc<Socket>),
+    /// As its row says.
+    There(Arc<SocketRecord>),
+}
+
+/// Why a named socket cannot be had, or was not reached.
+#[derive(Debug)]
+pub enum Absent {
+    Gone(Verdict),
+    /// It was on its way in or out for as long as we looked.
+    Unsettled,
+    /// Nobody may call it offline.
+    Unknown(Unknown),
+    /// Its owner did not answer in time: what was asked may have been done or not.
+    Silent(Incarnation),
+    /// The time was over before it was reached. Nothing was done.
+    OutOfTime,
+}
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The row is enough, since the owner will be written to, and that shows whether it lives.
+    AtTheRow,
+    /// Also whether its owner is heard.
+    AtTheOwner,
+}
+
+/// How often, and how far apart, a socket on its way in or out is looked for.
+const SETTLING_LOOKS: usize = 100;
+const SETTLING_LOOK: Duration = Duration::from_millis(2);
+/// Owners asked for one socket. A row that leads nowhere so often leads nowhere.
+const TRIES_MAX: u32 = 5;
+/// Before an owner that has the socket on its way in or out is asked again; longer at each time.
+const AGAIN: Duration = Duration::from_millis(10);
+
+impl Courier {
+    /// The socket, or the true reason why it is not there. A socket that is just coming or going
+    /// here is waited for, since neither answer would be true of it.
+    pub async fn find(&self, asked: &str, look: Look) -> Result<Found, Absent> {
+        let id = SocketId::parse(asked);
+        for _ in 0..SETTLING_LOOKS {
+            if let Some(socket) = id.and_then(|id| self.sockets.get(id)) {
+                return Ok(Found::Here(socket));
+            }
+            let row = match look {
+                Look::AtTheRow => self.registry.whereabouts(asked).await,
+                Look::AtTheOwner => self.registry.lookup(asked).await,
+            };
+            match row {
+                Lookup::Gone(verdict) => return Err(Absent::Gone(verdict)),
+                Lookup::Unknown(unknown) => return Err(Absent::Unknown(unknown)),
+                Lookup::Live(record) if record.owner == self.registry.incarnation() => sleep(SETTLING_LOOK).await,
+                Lookup::Live(record) => return Ok(Found::There(record)),
+            }
+        }
+        Err(Absent::Unsettled)
+    }
+
+    /// Looks for a socket until it is reached, or is known not to be.
+    pub fn search<'a>(&'a self, asked: &'a str, by: Instant) -> Search<'a> {
+        Search { courier: self, asked, by, tries: 0, missed: None }
+    }
+}
+
+/// One socket that is looked for.
+pub struct Search<'a> {
+    courier: &'a Courier,
+    asked: &'a str,
+    by: Instant,
+    tries: u32,
+    missed: Option<(Arc<SocketRecord>, Undelivered)>,
+}
+
+impl Search<'_> {
+    /// Where to try next. What was found before was missed, or this would not be asked.
+    pub async fn next(&mut self) -> Result<Found, Absent> {
+        if self.tries == TRIES_MAX {
+            return Err(self.given_up());
+        }
+        let look = if self.tries == 0 { Look::AtTheRow } else { Look::AtTheOwner };
+        if let Some((_, Undelivered::Refused(_))) = &self.missed {
+            if Instant::now() >= self.by {
+                return Err(self.given_up());
+            }
+            sleep(AGAIN * self.tries).await;
+        }
+        self.tries += 1;
+        let found = timeout_at(self.by + LATE, self.courier.find(self.asked, look)).await;
+        let found = found.unwrap_or(Err(Absent::Unknown(Unknown::Unavailable)))?;
+        match (&found, &self.missed) {
+            // Still the one that did not hear: asking it again would not make it hear.
+            (Found::There(row), Some((missed, Undelivered::Unsent | Undelivered::Gone | Undelivered::Deaf)))
+                if row.owner == missed.owner =>
+            {
+                Err(self.given_up())
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Notes that the owner did nothing.
+    pub fn missed(&mut self, record: &Arc<SocketRecord>, why: Undelivered) {
+        self.missed = Some((record.clone(), why));
+    }
+
+    /// Notes that it began to close when it was found here.
+    pub fn missed_here(&mut self) {
+        self.missed = None;
+    }
+
+    fn given_up(&self) -> Absent {
+        match &self.missed {
+            None | Some((_, Undelivered::Refused(Refusal::NotMine | Refusal::Closing))) => Absent::Unsettled,
+            Some((_, Undelivered::Refused(Refusal::Expired))) => Absent::OutOfTime,
+            Some((_, Undelivered::Unsent)) => Absent::Unknown(Unknown::Unavailable),
+            Some((record, Undelivered::Gone | Undelivered::Deaf)) => {
+                Absent::Unknown(Unknown::OwnerUnreachable(record.owner.clone()))
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What other instances ask of this one. One task takes the letters in the order in which they
+//! come; frames are put into outboxes and sockets told to go right there, so that order holds per
+//! socket. Whatever has to wait runs as an errand beside it.
+
+use crate::{
+    close::Close,
+    courier::{Courier, Move, Moved, Receipt, Target},
+    letters,
+    outbox::Refused,
+    probe,
+    session::Desk,
+    sockets::Socket,
+    view,
+};
+use bytes::Bytes;
+use registry::{
+    Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Session, SocketId, Superseded,
+    envelope::{Answer, Head, Message, Refusal, To},
+};
+use serde_json::Value;
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::sleep};
+
+/// Errands at once. At the bound the letters wait, first in the inbox and then in the mailbox.
+const ERRANDS_MAX: usize = 1024;
+/// Letters remembered, to notice one that comes twice. The registry sorts those out; one that
+/// passes it is a bug, and is still not acted upon.
+const REMEMBERED: usize = 4096;
+/// Members in one answer. More would make a letter that holds up all behind it.
+pub const MEMBERS_MAX: usize = 10_000;
+/// How often, and how far apart, a socket that is about to take its seat is looked for.
+const SEAT_LOOKS: usize = 100;
+const SEAT_LOOK: Duration = Duration::from_millis(2);
+
+/// Takes letters until the instance ends.
+pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
+    let mut clerk = Clerk { desk, errands: JoinSet::new(), remembered: Remembered::default() };
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = clerk.errands.join_next() => {}
+            post = inbox.recv(), if clerk.errands.len() < ERRANDS_MAX => match post {
+                Some(Post::Letter(letter)) => clerk.read(letter),
+                Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
+                None => return,
+            },
+        }
+    }
+}
+
+struct Clerk {
+    desk: Arc<Desk>,
+    errands: JoinSet<()>,
+    remembered: Remembered,
+}
+
+/// Whom an answer goes to.
+struct Asker {
+    from: Incarnation,
+    re: u64,
+}
+
+impl Clerk {
+    fn read(&mut self, letter: Envelope) {
+        let Envelope { head: Head { id, from, until, message, .. }, body } = letter;
+        self.desk.metrics.letter_received(letters::kind(&message));
+        if let Message::Answer { re, answer } = message {
+            return self.desk.courier.letters.answered(re, answer, body);
+        }
+        if !self.remembered.is_new(&from, id) {
+            self.desk.metrics.duplicate_write.inc();
+            return;
+        }
+        let registry = &self.desk.courier.registry;
+        // One of ours can come back only under the name of an earlier life; whom it is for has been served.
+        let refusal = match from == registry.incarnation() {
+            true => Some(Refusal::NotMine),
+            false => (until < registry.now_ms()).then_some(Refusal::Expired),
+        };
+        let asker = Asker { from, re: id };
+        let wants_answer = !matches!(message, Message::Send { ack: false, .. });
+        match refusal {
+            Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
+            Some(_) => {}
+            None => self.act(asker, until, message, &body),
+        }
+    }
+
+    fn act(&mut self, asker: Asker, until: u64, message: Message, body: &Bytes) {
+        match message {
+            Message::Send { to, except, ack } => {
+                let answer = self.write(to, except, body, ack);
+                if ack {
+                    self.answer(asker, answer);
+                }
+            }
+            Message::Close { to, ending } => self.close(asker, to, ending),
+            Message::Room { id, session, room, join } => self.room(asker, id, session, room, join),
+            Message::Probe { sockets } => {
+                let desk = self.desk.clone();
+                self.errands.spawn(async move {
+                    let patience = until.saturating_sub(desk.courier.registry.now_ms());
+                    let patience = Duration::from_millis(patience).min(probe::PROBE);
+                    let sockets = probe::here(&desk.courier, &sockets, patience).await;
+                    asker.hears(&desk.courier, Answer::Silent { sockets }, Bytes::new()).await;
+                });
+            }
+            Message::Who { group, after, limit } => {
+                let desk = self.desk.clone();
+                self.errands.spawn(async move {
+                    let list = members(&desk.courier, &group, after.unwrap_or(SocketId::FIRST), limit);
+                    asker.hears(&desk.courier, Answer::Members, list).await;
+                });
+            }
+            Message::Answer { .. } => {}
+        }
+    }
+
+    /// The one place where a frame of another instance is written.
+    fn write(&self, to: To, except: Option<SocketId>, frame: &Bytes, ack: bool) -> Answer {
+        let courier = &self.desk.courier;
+        let Receipt { matched, delivered, full, .. } = match target(to) {
+            Ok(target) => courier.to_many_here(&target, except, frame),
+            Err((id, session)) => {
+                let Some(line) = courier.sockets.line(id, session) else { return Answer::Refused(Refusal::NotMine) };
+                if courier.sockets.get(id).is_some_and(|seated| (seated.id, seated.record().session) != (id, session)) {
+                    self.desk.metrics.wrong_owner_delivery.inc();
+                    return Answer::Refused(Refusal::NotMine);
+                }
+                match line.send(frame.clone()) {
+                    Ok(()) => Receipt { matched: 1, delivered: 1, ..Receipt::default() },
+                    Err(Refused::Full) => Receipt { matched: 1, full: 1, ..Receipt::default() },
+                    Err(Refused::Closing) => return Answer::Refused(Refusal::Closing),
+                }
+            }
+        };
+        if !ack {
+            self.desk.metrics.room_deliveries.inc_by(delivered as u64);
+            self.desk.metrics.room_refusals.inc_by(full as u64);
+        }
+        Answer::Sent { matched, delivered, full }
+    }
+
+    /// Told at once, so that nothing behind this letter is written to them; counted when their verdicts stand.
+    fn close(&mut self, asker: Asker, to: To, ending: Ending) {
+        let courier = &self.desk.courier;
+        let close = Close::Asked(Box::new(ending));
+        let ending = close.ending();
+        let told = match target(to) {
+            Ok(target) => courier.tell_to_go(&target, &close),
+            Err((id, session)) => match courier.sockets.line(id, session).map(|line| line.close(close)) {
+                None => return self.answer(asker, Answer::Refused(Refusal::NotMine)),
+                Some(false) => return self.answer(asker, Answer::Refused(Refusal::Closing)),
+                Some(true) => vec![(id, session)],
+            },
+        };
+        let desk = self.desk.clone();
+        self.errands.spawn(async move {
+            desk.courier.write_verdicts(&told, &ending).await;
+            asker.hears(&desk.courier, Answer::Closed { count: told.len() }, Bytes::new()).await;
+        });
+    }
+
+    fn room(&mut self, asker: Asker, id: SocketId, session: Session, room: RoomName, join: bool) {
+        let desk = self.desk.clone();
+        self.errands.spawn(async move {
+            let way = if join { Move::In } else { Move::Out };
+            let answer = match seated(&desk.courier, id, session).await {
+                Err(refusal) => Answer::Refused(refusal),
+                Ok(socket) => match desk.courier.move_here(&socket, &room, way, desk.rooms_max).await {
+                    Moved::Done => Answer::Moved,
+                    Moved::TooManyRooms { max } => Answer::TooManyRooms { max },
+                },
+            };
+            asker.hears(&desk.courier, answer, Bytes::new()).await;
+        });
+    }
+
+    /// Ends a connection that does not count any more. Whoever made it so has written the verdict.
+    fn part(&self, id: SocketId, session: Session, why: Superseded) {
+        let close = match why {
+            Superseded::ByLater => Close::Replaced,
+            Superseded::Ended => Close::TakenForDead,
+        };
+        if let Some(line) = self.desk.courier.sockets.line(id, session) {
+            line.close(close);
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        let desk = self.desk.clone();
+        self.errands.spawn(async move { asker.hears(&desk.courier, answer, Bytes::new()).await });
+    }
+}
+
+impl Asker {
+    async fn hears(self, courier: &Courier, answer: Answer, body: Bytes) {
+        courier.letters.answer(&self.from, self.re, answer, body).await;
+    }
+}
+
+/// A group of sockets, or the one connection that is meant.
+fn target(to: To) -> Result<Target, (SocketId, Session)> {
+    match to {
+        To::Socket { id, session } => Err((id, session)),
+        To::Group(group) => Ok(Target::Group(group)),
+        To::AnyOf(groups) => Ok(Target::AnyOf(groups)),
+        To::All => Ok(Target::All),
+    }
+}
+
+/// The socket in its seat. One that is expected has its row already, and takes its seat in a moment.
+async fn seated(courier: &Courier, id: SocketId, session: Session) -> Result<Arc<Socket>, Refusal> {
+    for _ in 0..SEAT_LOOKS {
+        let Some(line) = courier.sockets.line(id, session) else { return Err(Refusal::NotMine) };
+        if !line.is_open() {
+            return Err(Refusal::Closing);
+        }
+        match courier.sockets.get(id).filter(|socket| socket.record().session == session) {
+            Some(socket) => return Ok(socket),
+            None => sleep(SEAT_LOOK).await,
+        }
+    }
+    Err(Refusal::NotMine)
+}
+
+/// The members of a group here, as JSON.
+fn members(courier: &Courier, group: &Group, after: SocketId, limit: usize) -> Bytes {
+    let members = courier.sockets.members(group.key());
+    let members = members.iter().filter(|socket| socket.id > after).take(limit.min(MEMBERS_MAX));
+    let list: Vec<Value> = members.map(|socket| view::of_socket(socket)).collect();
+    Value::from(list).to_string().into()
+}
+
+/// The last letters, to tell one that comes twice.
+#[derive(Default)]
+struct Remembered {
+    known: HashSet<(Incarnation, u64)>,
+    order: VecDeque<(Incarnation, u64)>,
+}
+
+impl Remembered {
+    fn is_new(&mut self, from: &Incarnation, id: u64) -> bool {
+        let letter = (from.clone(), id);
+        let new = self.known.insert(letter.clone());
+        if new {
+            self.order.push_back(letter);
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What travels between instances: a head that is parsed, and a body that is not. The head is one line
+//! of JSON with a version in front, so that an instance of another version is understood or refused, and
+//! a person who looks into Redis can read it. The body follows untouched, whatever bytes it holds.
+
+use crate::{
+    names::{Group, Incarnation, RoomName, Session, SocketId},
+    verdict::Ending,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What this version writes. A reader refuses what is later.
+const VERSION: u32 = 1;
+
+/// One letter from one instance to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    pub head: Head,
+    /// A frame that is ready to be written, or an answer; empty for most.
+    pub body: Bytes,
+}
+
+/// What the receiver has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    v: u32,
+    /// No two letters of one incarnation have the same; what comes twice is taken once.
+    pub id: u64,
+    pub from: Incarnation,
+    /// By the registry's clock; afterwards nothing may be written because of it.
+    pub until: u64,
+    #[serde(flatten)]
+    pub message: Message,
+}
+
+/// Whom a frame is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum To {
+    /// One connection: a socket that was resumed elsewhere meanwhile is another.
+    Socket {
+        id: SocketId,
+        session: Session,
+    },
+    Group(Group),
+    /// The members of any of these; who is in several gets it once.
+    AnyOf(Vec<Group>),
+    All,
+}
+
+/// What is wanted of the receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Message {
+    /// Write the body, which is a frame. With `ack` the sender waits for [`Answer::Sent`].
+    Send { to: To, except: Option<SocketId>, ack: bool },
+    /// Part with these, for this reason.
+    Close { to: To, ending: Ending },
+    /// Put a socket into a room, or take it out.
+    Room { id: SocketId, session: Session, room: RoomName, join: bool },
+    /// Which of these have shown a sign of life since the letter came? The others are parted with.
+    Probe { sockets: Vec<(SocketId, Session)> },
+    /// Who of this group is here? At most `limit` of them, with ids after `after`, in order.
+    Who { group: Group, after: Option<SocketId>, limit: usize },
+    /// The answer to the receiver's letter `re`.
+    Answer { re: u64, answer: Answer },
+}
+
+/// What became of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// So many were meant, wrote it to their queue, had no room in it.
+    Sent { matched: usize, delivered: usize, full: usize },
+    /// So many were told to go.
+    Closed { count: usize },
+    /// The change is made and known to the registry.
+    Moved,
+    /// The socket is in as many rooms as it may be.
+    TooManyRooms { max: usize },
+    /// These did not speak and are gone.
+    Silent { sockets: Vec<SocketId> },
+    /// The members, as JSON, stand in the body.
+    Members,
+    /// Nothing was done, and this is why.
+    Refused(Refusal),
+}
+
+/// Why a letter was not acted on. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The socket is not here, or it is another connection by now.
+    NotMine,
+    /// It came after its time.
+    Expired,
+    /// The socket is about to close.
+    Closing,
+}
+
+impl Envelope {
+    pub fn new(id: u64, from: Incarnation, until: u64, message: Message, body: Bytes) -> Self {
+        Self { head: Head { v: VERSION, id, from, until, message }, body }
+    }
+
+    /// The bytes that travel.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(&self.head).unwrap_or_default();
+        bytes.reserve_exact(1 + self.body.len());
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// Reads what another instance wrote; `None` for whatever is no letter of a version we know.
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
+        (head.v == VERSION).then(|| Self { head, body: bytes.slice(end + 1..) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn letter(body: &'static [u8]) -> Envelope {
+        let to = To::Socket { id: SocketId::fresh(), session: Session::fresh() };
+        let message = Message::Send { to, except: None, ack: true };
+        Envelope::new(7, Incarnation::fresh("web1:5000"), 12, message, Bytes::from_static(body))
+    }
+
+    #[test]
+    fn a_letter_reads_back_with_every_byte_of_its_body() {
+        for body in [&b""[..], b"\n\n", b"\x81\x00\xff\n{}"] {
+            let letter = letter(body);
+            assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter));
+        }
+    }
+
+    #[test]
+    fn a_letter_of_a_later_version_is_refused_and_a_later_member_is_not() {
+        let text = String::from_utf8(letter(b"").encode()).unwrap();
+        assert!(Envelope::decode(&text.replacen("\"v\":1", "\"v\":1,\"later\":true", 1).into()).is_some());
+        assert!(Envelope::decode(&text.replacen("\"v\":1", "\"v\":2", 1).into()).is_none());
+    }
+
+    #[test]
+    fn a_truncated_letter_is_no_letter() {
+        let whole = letter(b"").encode();
+        for end in 0..whole.len() {
+            assert_eq!(Envelope::decode(&Bytes::copy_from_slice(&whole[..end])), None, "{end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Envelope::decode(&bytes.into());
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What one instance owns, and how it is told to Redis. The truth stands here; Redis is a hint that is
+//! compared with it again and again. Pure: the async parts in `redis/` and the simulator both drive it.
+
+use crate::{
+    groups::Groups,
+    names::{Session, SocketId},
+    record::SocketRecord,
+    rules::Digest,
+    verdict::Ending,
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// Into how many parts the rows are spread, so that a cluster of any size shares them evenly.
+pub const PARTITIONS: usize = 64;
+
+/// Where an id's row lies.
+pub fn partition(id: SocketId) -> usize {
+    (id.spread() % PARTITIONS as u64) as usize
+}
+
+/// 32 bits over all that a row says and that can change.
+pub fn h32(record: &SocketRecord) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    let mut feed = |text: &str| {
+        hasher.update(text.as_bytes()).update(&[0]);
+    };
+    feed(&record.id.short());
+    feed(&record.session.to_string());
+    feed(record.store.as_ref().map_or("", |store| store.as_str()));
+    record.rooms.iter().for_each(|room| feed(room.as_str()));
+    let hash = hasher.finalize();
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// Endings that Redis has not been told yet. Beyond it the oldest lose their verdict, not their end.
+const UNTOLD_MAX: usize = 50_000;
+/// Endings kept after they were told, should a failover lose them.
+const TOLD_MAX: usize = 2_000;
+
+/// A socket that ended here.
+#[derive(Debug, Clone)]
+pub struct Parting {
+    pub record: Arc<SocketRecord>,
+    pub ending: Ending,
+}
+
+/// What an instance owns.
+pub struct Owner {
+    parts: Vec<Part>,
+    pub groups: Groups,
+    partings: HashMap<SocketId, Parting>,
+    untold: VecDeque<SocketId>,
+    told: VecDeque<SocketId>,
+}
+
+#[derive(Default)]
+struct Part {
+    held: BTreeMap<SocketId, (Arc<SocketRecord>, u32)>,
+    digest: Digest,
+    /// Scripts on their way: while there are any, a comparison says nothing.
+    in_flight: u32,
+    /// Counts every step of every script, so that a comparison knows whether it was overtaken.
+    steps: u64,
+    suspect: bool,
+}
+
+/// That a script is on its way for a partition. Has to be given back to [`Owner::settle`].
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    pub partition: usize,
+}
+
+/// A partition at rest, as it was when its comparison began.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    digest: Digest,
+    steps: u64,
+}
+
+/// How a comparison went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    Same,
+    /// At least so many sockets differ.
+    Differs(u32),
+    /// Something moved meanwhile.
+    Overtaken,
+}
+
+/// What brings an entry in line with the truth.
+#[derive(Debug, Clone)]
+pub enum Mend {
+    Register(Arc<SocketRecord>),
+    /// An entry that is not ours any more, with its ending if that is still known.
+    Remove {
+        id: SocketId,
+        session: Session,
+        parting: Option<Parting>,
+    },
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTITIONS).map(|_| Part::default()).collect(),
+            groups: Groups::default(),
+            partings: HashMap::new(),
+            untold: VecDeque::new(),
+            told: VecDeque::new(),
+        }
+    }
+}
+
+impl Owner {
+    /// A socket is ours from now on, whatever Redis says.
+    pub fn enter(&mut self, record: &Arc<SocketRecord>) -> Ticket {
+        self.put(record.clone());
+        self.start(partition(record.id))
+    }
+
+    /// A socket says something else of itself. `None` if that connection is not ours.
+    pub fn change(&mut self, record: &Arc<SocketRecord>) -> Option<Ticket> {
+        self.holds(record.id, record.session).then(|| self.enter(record))
+    }
+
+    /// A socket has ended. `None` if that connection is not ours.
+    pub fn leave(&mut self, id: SocketId, session: Session, ending: Ending) -> Option<(Parting, Ticket)> {
+        let record = self.take(id, session)?;
+        let parting = Parting { record, ending };
+        self.partings.insert(id, parting.clone());
+        self.untold.push_back(id);
+        if self.untold.len() > UNTOLD_MAX
+            && let Some(oldest) = self.untold.pop_front()
+        {
+            self.partings.remove(&oldest);
+        }
+        Some((parting, self.start(partition(id))))
+    }
+
+    /// Redis was told of an ending.
+    pub fn told(&mut self, id: SocketId) {
+        if let Some(at) = self.untold.iter().position(|untold| *untold == id) {
+            self.untold.remove(at);
+            self.told.push_back(id);
+        }
+        if self.told.len() > TOLD_MAX
+            && let Some(oldest) = self.told.pop_front()
+        {
+            self.partings.remove(&oldest);
+        }
+    }
+
+    /// Endings that Redis has not been told, oldest first.
+    pub fn untold(&self, limit: usize) -> Vec<Parting> {
+        self.untold.iter().filter_map(|id| self.partings.get(id)).take(limit).cloned().collect()
+    }
+
+    /// A connection does not count any more: somebody else has the socket, or it was declared dead.
+    pub fn lose(&mut self, id: SocketId, session: Session) -> bool {
+        self.take(id, session).is_some()
+    }
+
+    pub fn holds(&self, id: SocketId, session: Session) -> bool {
+        self.get(id).is_some_and(|record| record.session == session)
+    }
+
+    pub fn get(&self, id: SocketId) -> Option<&Arc<SocketRecord>> {
+        self.parts[partition(id)].held.get(&id).map(|(record, _)| record)
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.held.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A script is on its way.
+    pub fn start(&mut self, partition: usize) -> Ticket {
+        self.parts[partition].in_flight += 1;
+        self.parts[partition].steps += 1;
+        Ticket { partition }
+    }
+
+    /// A script was answered, or nobody knows whether it ran: then its partition has to be looked at.
+    pub fn settle(&mut self, ticket: &Ticket, answered: bool) {
+        let part = &mut self.parts[ticket.partition];
+        part.in_flight -= 1;
+        part.steps += 1;
+        part.suspect |= !answered;
+    }
+
+    /// Begins a comparison, unless something is on its way.
+    pub fn quiet(&self, partition: usize) -> Option<Quiet> {
+        let part = &self.parts[partition];
+        (part.in_flight == 0).then_some(Quiet { digest: part.digest, steps: part.steps })
+    }
+
+    /// Ends it, with what Redis said. A partition that differs is suspect from then on.
+    pub fn compare(&mut self, partition: usize, then: Quiet, theirs: Digest) -> Compared {
+        let part = &mut self.parts[partition];
+        if part.steps != then.steps {
+            return Compared::Overtaken;
+        }
+        match then.digest.differs(theirs) {
+            0 => Compared::Same,
+            by => {
+                part.suspect = true;
+                Compared::Differs(by)
+            }
+        }
+    }
+
+    /// Redis may have lost anything, or we are another incarnation: everything has to be told again.
+    pub fn suspect_all(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.suspect = true);
+        self.groups.forget_told();
+    }
+
+    pub fn suspect(&mut self, partition: usize) {
+        self.parts[partition].suspect = true;
+    }
+
+    /// The partitions that have to be looked at. Taking one makes it innocent until it is accused again.
+    pub fn take_suspect(&mut self) -> Option<usize> {
+        let found = self.parts.iter().position(|part| part.suspect)?;
+        self.parts[found].suspect = false;
+        Some(found)
+    }
+
+    /// What has to be done about the entries that Redis has of ours in a partition.
+    pub fn verify(&self, partition: usize, theirs: &BTreeMap<SocketId, (Session, u32)>) -> Vec<Mend> {
+        let ours = &self.parts[partition].held;
+        let missing = ours.iter().filter(|(id, (record, h32))| theirs.get(id) != Some(&(record.session, *h32)));
+        let missing = missing.map(|(_, (record, _))| Mend::Register(record.clone()));
+        let foreign = theirs.iter().filter(|(id, _)| !ours.contains_key(id));
+        let foreign = foreign.map(|(id, (session, _))| {
+            let parting = self.partings.get(id).filter(|parting| parting.record.session == *session);
+            Mend::Remove { id: *id, session: *session, parting: parting.cloned() }
+        });
+        foreign.chain(missing).collect()
+    }
+
+    fn put(&mut self, record: Arc<SocketRecord>) {
+        let part = &mut self.parts[partition(record.id)];
+        let h32 = h32(&record);
+        self.groups.enter(&record);
+        part.digest.enter(h32);
+        if let Some((before, h32)) = part.held.insert(record.id, (record, h32)) {
+            part.digest.leave(h32);
+            self.groups.leave(&before);
+        }
+    }
+
+    fn take(&mut self, id: SocketId, session: Session) -> Option<Arc<SocketRecord>> {
+        let part = &mut self.parts[partition(id)];
+        part.held.get(&id).filter(|(record, _)| record.session == session)?;
+        let (record, h32) = part.held.remove(&id)?;
+        part.digest.leave(h32);
+        self.groups.leave(&record);
+        Some(record)
+    }
+}

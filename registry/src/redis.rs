@@ -1,0 +1,280 @@
+//! The registry on Redis. Every instance holds its own truth ([`crate::owner`]) and tells it to Redis, where
+//! the others find it; Redis is a hint that is checked again and again. In reading order:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `url.rs` | where Redis is |
+//! | `link.rs`, `topology.rs` | the connection, and who is the master of what |
+//! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
+//! | `claims.rs`, `door.rs` | telling it what is ours; letting users in |
+//! | `lookups.rs` | asking it |
+//! | `post.rs`, `bell.rs` | letters out, letters in |
+//! | `rehearsal.rs` | whether Redis lets us do all that |
+//! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
+
+mod beat;
+mod bell;
+mod claims;
+mod door;
+mod keys;
+mod link;
+mod lookups;
+mod post;
+mod reaper;
+mod rehearsal;
+mod rows;
+mod scripts;
+mod topology;
+mod url;
+mod verify;
+mod watch;
+
+pub use link::Unusable;
+pub use url::RedisUrl;
+
+use crate::{
+    all::{Figures, Health, Inbox, Post},
+    lease::{About, Serving},
+    names::Incarnation,
+    owner::{Owner, PARTITIONS},
+};
+use arc_swap::ArcSwap;
+use bell::Bell;
+use keys::Keys;
+use link::Link;
+use redis::cmd;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+/// Letters that wait for the gateway. Beyond it the reader waits, and the mailbox keeps the rest.
+const INBOX_MAX: usize = 1024;
+
+/// Where and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub url: RedisUrl,
+    pub namespace: String,
+    pub why_ttl: Duration,
+}
+
+#[derive(Default)]
+struct Counters {
+    foreign: AtomicU64,
+    gaps: AtomicU64,
+    gaps_unfilled: AtomicU64,
+    repeated: AtomicU64,
+    beats_failed: AtomicU64,
+    fenced: AtomicU64,
+    reaped: AtomicU64,
+}
+
+/// Redis' clock, as far as we know it.
+struct Clock {
+    began: Instant,
+    /// What to add to the milliseconds since then.
+    offset: AtomicU64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { began: Instant::now(), offset: AtomicU64::new(crate::all::epoch_ms()) }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        beat::ms(self.began.elapsed())
+    }
+
+    /// An answer that said `now` came after a round trip; half of it was the way back.
+    fn set(&self, now: u64, round_trip: Duration) {
+        let now = now + beat::ms(round_trip / 2);
+        self.offset.store(now.saturating_sub(self.elapsed_ms()), Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed) + self.elapsed_ms()
+    }
+}
+
+/// One instance's part in the registry.
+pub struct Redis {
+    about: About,
+    why_ttl: Duration,
+    keys: Keys,
+    link: Link,
+    own: ArcSwap<Incarnation>,
+    /// Lives of ours that the others ended. What they left in the indexes goes with what replaces it.
+    former: ArcSwap<Vec<Incarnation>>,
+    owner: Mutex<Owner>,
+    clock: Clock,
+    bell: Arc<Bell>,
+    inbox: mpsc::Sender<Post>,
+    draining: AtomicBool,
+    retired: AtomicBool,
+    sockets: AtomicUsize,
+    /// Whether users' sockets are counted.
+    capped: AtomicBool,
+    deaf: AtomicBool,
+    /// When the last good beat was sent, on a clock that runs while the machine sleeps.
+    beaten_at: AtomicU64,
+    fleet: AtomicUsize,
+    drift: [AtomicU32; PARTITIONS],
+    /// Until when nobody may say that an id never was, in milliseconds of our clock.
+    unsure_until: AtomicU64,
+    counters: Counters,
+    beat_now: Notify,
+    mend_now: Notify,
+    reborn_now: Notify,
+    group_told: Notify,
+}
+
+impl Redis {
+    pub(crate) fn new(settings: Settings, about: About) -> (Arc<Self>, Inbox) {
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let own = Incarnation::fresh(&about.instance);
+        let redis = Self {
+            about,
+            why_ttl: settings.why_ttl,
+            keys: Keys::new(&settings.namespace),
+            link: Link::new(settings.url),
+            own: ArcSwap::from_pointee(own),
+            former: ArcSwap::default(),
+            owner: Mutex::default(),
+            clock: Clock::new(),
+            bell: Arc::default(),
+            inbox: sender,
+            draining: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            sockets: AtomicUsize::new(0),
+            capped: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
+            beaten_at: AtomicU64::new(0),
+            fleet: AtomicUsize::new(1),
+            drift: std::array::from_fn(|_| AtomicU32::new(0)),
+            unsure_until: AtomicU64::new(0),
+            counters: Counters::default(),
+            beat_now: Notify::new(),
+            mend_now: Notify::new(),
+            reborn_now: Notify::new(),
+            group_told: Notify::new(),
+        };
+        (Arc::new(redis), inbox)
+    }
+
+    pub(crate) async fn open(&self) -> Result<(), Unusable> {
+        self.link.open().await?;
+        match self.link.is_up() {
+            true => self.rehearse().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Everything that is done again and again, in one task. Never returns.
+    pub(crate) async fn keep(&self) {
+        tokio::join!(
+            self.link.keep(),
+            self.keep_bell(),
+            self.keep_beating(),
+            self.keep_verified(),
+            self.keep_born(),
+            self.keep_clean(),
+            self.keep_watching(),
+        );
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.own.load().as_ref().clone()
+    }
+
+    fn own(&self) -> Incarnation {
+        self.incarnation()
+    }
+
+    /// A panic elsewhere while the lock was held cannot leave a half-done change: every step is whole.
+    fn owner(&self) -> MutexGuard<'_, Owner> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    fn why_ttl_ms(&self) -> u64 {
+        beat::ms(self.why_ttl)
+    }
+
+    fn is_capped(&self) -> bool {
+        self.capped.load(Ordering::Relaxed)
+    }
+
+    fn fleet_size(&self) -> usize {
+        self.fleet.load(Ordering::Relaxed)
+    }
+
+    fn serving(&self) -> Serving {
+        if self.draining.load(Ordering::Relaxed) { Serving::Draining } else { Serving::Serving }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.link.health()
+    }
+
+    /// Whether a letter that is sent to us now would be read.
+    pub(crate) fn hears(&self) -> bool {
+        self.bell.is_subscribed() && !self.deaf.load(Ordering::Relaxed) && !self.is_fenced()
+    }
+
+    /// Waits until it is so.
+    pub(crate) async fn heard(&self) {
+        while !self.hears() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Figures {
+            drift: self.drift.iter().map(|part| part.load(Ordering::Relaxed) as usize).sum(),
+            foreign: count(&counters.foreign),
+            gaps: count(&counters.gaps),
+            gaps_unfilled: count(&counters.gaps_unfilled),
+            repeated: count(&counters.repeated),
+            beats_failed: count(&counters.beats_failed),
+            fenced: count(&counters.fenced),
+            reaped: count(&counters.reaped),
+        }
+    }
+
+    pub(crate) fn announce(&self, serving: Serving, sockets: usize) {
+        self.sockets.store(sockets, Ordering::Relaxed);
+        let draining = serving == Serving::Draining;
+        if self.draining.swap(draining, Ordering::Relaxed) != draining {
+            self.beat_now.notify_one();
+        }
+    }
+
+    /// Gives the lease up; from here on no beat takes it back.
+    pub(crate) async fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        let own = self.own();
+        let (mut lease, mut listed) = (cmd("DEL"), cmd("ZREM"));
+        lease.arg(self.keys.lease(own.mark())).arg(self.keys.mail(own.mark()));
+        listed.arg(self.keys.instances()).arg(own.to_string());
+        let _ = tokio::join!(self.link.ask(&lease), self.link.ask(&listed));
+    }
+
+    /// Gives something to the gateway; waits while it has too much to do.
+    async fn hand_over(&self, post: Post) {
+        // A gateway that is gone takes nothing any more.
+        let _ = self.inbox.send(post).await;
+    }
+}

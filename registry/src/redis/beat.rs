@@ -1,0 +1,138 @@
+//! The beat: once a second the lease is renewed and our own bell rung. It tells whether we live, whether we
+//! hear, and what Redis' clock says.
+
+use super::{
+    Redis,
+    scripts::{BEAT, number, text},
+};
+use crate::{
+    lease::{self, Serving},
+    names::Incarnation,
+};
+use redis::cmd;
+use rustix::time::{ClockId, clock_gettime};
+use std::{sync::atomic::Ordering, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+/// How much earlier or later than the second a beat may come, so that a fleet does not beat as one.
+const JITTER: f64 = 0.1;
+/// Beats whose ring was not heard until the subscription is renewed: one may still be on its way.
+const UNHEARD_MAX: u32 = 2;
+
+/// Milliseconds on a clock that also runs while the machine sleeps.
+fn boottime_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+impl Redis {
+    /// Beats. Never returns.
+    pub(super) async fn keep_beating(&self) {
+        let mut held = false;
+        let mut unheard = 0;
+        loop {
+            self.link.is_back().await;
+            if !self.bell.is_subscribed() {
+                // First the ears, then the lease: whoever writes to us must be heard.
+                let _ = timeout(lease::BEAT, self.bell.subscribed()).await;
+            }
+            let rings = self.bell.rings();
+            self.beat(&mut held).await;
+            let pause = lease::BEAT.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64());
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.beat_now.notified() => {}
+            }
+            // Our own ring came back, or we are deaf.
+            unheard = if self.bell.rings() == rings { unheard + 1 } else { 0 };
+            self.deaf.store(unheard > 0, Ordering::Relaxed);
+            if unheard >= UNHEARD_MAX && self.link.is_up() {
+                unheard = 0;
+                warn!("our own bell is not heard; subscribing anew");
+                self.bell.anew.notify_one();
+            }
+        }
+    }
+
+    async fn beat(&self, held: &mut bool) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let (sent, sent_at) = (boottime_ms(), Instant::now());
+        let own = self.own();
+        let (keys, mark) = (&self.keys, own.mark());
+        let serving = if self.bell.is_subscribed() { self.serving() } else { Serving::Deaf };
+        let about = &self.about;
+        let said = BEAT
+            .on([keys.lease(mark), keys.tomb(mark), keys.mail(mark), keys.bell(mark)])
+            .arg(self.publish())
+            .arg(ms(lease::LEASE))
+            .arg(self.bell.read())
+            .arg(serving.as_str())
+            .arg(self.sockets.load(Ordering::Relaxed))
+            .arg(ms(super::post::MAIL))
+            .arg(["name", own.instance(), "version", about.version.as_str()].as_slice())
+            .arg("pid")
+            .arg(about.pid)
+            .arg("startedAt")
+            .arg(about.started_at)
+            .arg("canary")
+            .arg(about.canary.to_string())
+            .run(&self.link)
+            .await;
+        let Ok(said) = said else {
+            self.counters.beats_failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.clock.set(number(said.get(1)), sent_at.elapsed());
+        match text(said.first()) {
+            "fenced" => self.begin_anew(&own),
+            word => {
+                self.beaten_at.store(sent, Ordering::Relaxed);
+                if word == "new" && *held {
+                    warn!("our lease was gone from Redis; telling it again what is here");
+                    self.everything_is_suspect();
+                }
+                if word == "new" {
+                    info!("registered as {own}");
+                    self.enlist(&own).await;
+                }
+                *held = true;
+                if number(said.get(3)) == 0 && self.bell.is_subscribed() {
+                    warn!("nobody hears our bell; subscribing anew");
+                    self.bell.anew.notify_one();
+                }
+            }
+        }
+    }
+
+    /// The others took us for dead: what we hold has to be told again, under another mark.
+    fn begin_anew(&self, dead: &Incarnation) {
+        let fresh = Incarnation::fresh(dead.instance());
+        error!("this instance was declared dead while it did not answer; going on as {fresh}");
+        self.counters.fenced.fetch_add(1, Ordering::Relaxed);
+        self.former.rcu(|former| former.iter().chain([dead]).cloned().collect::<Vec<_>>());
+        self.own.store(fresh.into());
+        self.owner().suspect_all();
+        self.bell.anew.notify_one();
+        self.mend_now.notify_one();
+        self.beat_now.notify_one();
+    }
+
+    /// On the list, so that others know of us.
+    pub(super) async fn enlist(&self, own: &Incarnation) {
+        let mut command = cmd("ZADD");
+        command.arg(self.keys.instances()).arg(self.now_ms()).arg(own.to_string());
+        let _ = self.link.ask(&command).await;
+    }
+
+    /// No good beat for as long as a lease holds: by now others may have taken us for dead.
+    pub fn is_fenced(&self) -> bool {
+        boottime_ms().saturating_sub(self.beaten_at.load(Ordering::Relaxed)) > ms(lease::LEASE)
+    }
+}
+
+pub fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,253 @@
+//! What this instance owns, told to Redis: claims, changes, endings, and the numbers of its groups. Our own
+//! table comes first; a script that fails leaves its partition suspect, and `verify.rs` mends it.
+
+use super::{
+    Redis,
+    link::Fault,
+    rows,
+    scripts::{REGISTER, UNREGISTER, text},
+};
+use crate::{
+    admit::client_tag,
+    all::{Registered, Superseded},
+    groups::Telling,
+    names::{Group, GroupKey, Incarnation, Session, SocketId},
+    owner::{Parting, Ticket, h32, partition},
+    record::SocketRecord,
+    rules::State,
+    verdict::Ending,
+};
+use futures_util::future::join_all;
+use redis::cmd;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tracing::error;
+
+/// How long somebody waits for somebody else who is telling the same group.
+const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
+
+/// A script on its way. Whatever happens to who waits for it, it is accounted for.
+struct OnItsWay<'a> {
+    redis: &'a Redis,
+    ticket: Ticket,
+    answered: bool,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.redis.owner().settle(&self.ticket, self.answered);
+    }
+}
+
+/// Somebody is telling a group, and may be dropped meanwhile.
+struct BeingTold<'a> {
+    redis: &'a Redis,
+    key: GroupKey,
+    count: Option<u32>,
+    answered: bool,
+}
+
+impl Drop for BeingTold<'_> {
+    fn drop(&mut self) {
+        self.redis.owner().groups.told(self.key, self.count, self.answered);
+        self.redis.group_told.notify_waiters();
+    }
+}
+
+fn keys_of(record: &SocketRecord) -> Vec<GroupKey> {
+    record.groups().map(|group| group.key()).collect()
+}
+
+impl Redis {
+    pub async fn register(&self, record: &Arc<SocketRecord>) -> Registered {
+        let ticket = self.owner().enter(record);
+        let (registered, ()) = tokio::join!(self.claim(record, ticket), self.tell(keys_of(record)));
+        if let Registered::Superseded(_) = registered {
+            self.tell(keys_of(record)).await;
+        }
+        registered
+    }
+
+    pub async fn update(&self, record: &Arc<SocketRecord>) -> bool {
+        let (before, ticket) = {
+            let mut owner = self.owner();
+            let before = owner.get(record.id).map(|before| keys_of(before)).unwrap_or_default();
+            (before, owner.change(record))
+        };
+        let Some(ticket) = ticket else { return false };
+        let touched: BTreeSet<_> = before.into_iter().chain(keys_of(record)).collect();
+        let (registered, ()) = tokio::join!(self.claim(record, ticket), self.tell(touched));
+        !matches!(registered, Registered::Superseded(_))
+    }
+
+    pub async fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {
+        let left = self.owner().leave(id, session, ending);
+        let Some((parting, ticket)) = left else { return false };
+        let record = parting.record.clone();
+        let (told, (), ()) =
+            tokio::join!(self.part(&parting, ticket), self.tell(keys_of(&record)), self.drop_member(&record));
+        if told {
+            self.owner().told(id);
+        }
+        true
+    }
+
+    /// Takes a newcomer out again who was not let in: nobody has heard its id, so it leaves no verdict.
+    pub(super) async fn withdraw(&self, record: &Arc<SocketRecord>) {
+        if self.owner().lose(record.id, record.session) {
+            let own = self.own();
+            tokio::join!(self.remove(record.id, record.session, &own), self.tell(keys_of(record)));
+        }
+    }
+
+    /// Registers at Redis. The caller has put the socket into our table.
+    pub(super) async fn claim(&self, record: &Arc<SocketRecord>, ticket: Ticket) -> Registered {
+        let mut way = OnItsWay { redis: self, ticket, answered: false };
+        let (own, k) = (self.own(), partition(record.id));
+        let keys = &self.keys;
+        let said = REGISTER
+            .on([keys.row(record.id), keys.owned(k, own.mark()), keys.live(k), keys.ended(k)])
+            .arg(record.id.short())
+            .arg(record.session.to_string())
+            .arg(record.attempt.n)
+            .arg(record.attempt.accepted_at)
+            .arg(h32(record))
+            .arg(rows::fields(record, &own))
+            .run(&self.link)
+            .await;
+        let Ok(said) = said else { return Registered::Later };
+        way.answered = true;
+        let bad = text(said.get(1));
+        match text(said.first()) {
+            "superseded" => {
+                self.owner().lose(record.id, record.session);
+                Registered::Superseded(if bad == "ended" { Superseded::Ended } else { Superseded::ByLater })
+            }
+            word => {
+                if !bad.is_empty() {
+                    error!("{bad} in Redis is of a type that is not ours; it is left alone, remove it by hand");
+                }
+                drop(way);
+                let previous = Incarnation::parse(text(said.get(2))).zip(Session::parse(text(said.get(3))));
+                match previous.filter(|_| word == "taken") {
+                    None => Registered::Fresh,
+                    Some((owner, session)) => {
+                        self.remove(record.id, session, &owner).await;
+                        Registered::TakenFrom { owner, session }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells an ending; false if Redis did not hear it.
+    pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> bool {
+        let mut way = OnItsWay { redis: self, ticket, answered: false };
+        let Parting { record, ending } = parting;
+        let own = self.own();
+        let said = self.end(record.id, record.session, &own, State::Closed.as_str(), rows::ending(ending)).await;
+        way.answered = said.is_ok();
+        said.is_ok()
+    }
+
+    /// Takes an entry away that is nobody's any more, and the row if it is of that connection still.
+    pub(super) async fn remove(&self, id: SocketId, session: Session, of: &Incarnation) -> bool {
+        let ticket = self.owner().start(partition(id));
+        let mut way = OnItsWay { redis: self, ticket, answered: false };
+        let said = self.end(id, session, of, "forgotten", Vec::new()).await;
+        way.answered = said.is_ok();
+        said.is_ok()
+    }
+
+    async fn end(
+        &self,
+        id: SocketId,
+        session: Session,
+        of: &Incarnation,
+        to: &str,
+        how: Vec<String>,
+    ) -> Result<(), Fault> {
+        let (keys, k) = (&self.keys, partition(id));
+        let ended = UNREGISTER
+            .on([keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)])
+            .arg(id.short())
+            .arg(session.to_string())
+            .arg(to)
+            .arg(self.why_ttl_ms())
+            .arg(how)
+            .run(&self.link)
+            .await;
+        ended.map(drop)
+    }
+
+    /// Tells Redis that there is somebody in these groups, or nobody any more.
+    pub(super) async fn tell(&self, groups: impl IntoIterator<Item = GroupKey>) {
+        join_all(groups.into_iter().map(|key| self.tell_one(key, false))).await;
+    }
+
+    /// With `exact`, numbers count as well.
+    pub(super) async fn tell_one(&self, key: GroupKey, exact: bool) {
+        loop {
+            let another = self.group_told.notified();
+            tokio::pin!(another);
+            another.as_mut().enable();
+            let telling = self.owner().groups.tell(key, exact);
+            match telling {
+                Telling::Nothing => return,
+                Telling::Busy => {
+                    if timeout(TOLD_BY_ANOTHER, another).await.is_err() {
+                        return;
+                    }
+                }
+                Telling::Tell { count } => {
+                    let mut told = BeingTold { redis: self, key, count, answered: false };
+                    let own = self.own();
+                    let mut command = cmd(if count.is_some() { "HSET" } else { "HDEL" });
+                    command.arg(self.keys.group(key)).arg(own.to_string());
+                    if let Some(count) = count {
+                        command.arg(format!("{count}|{}", self.now_ms()));
+                    }
+                    told.answered = self.link.ask(&command).await.is_ok();
+                    for former in self.former.load().iter() {
+                        self.leave_group(key, former).await;
+                    }
+                    if !told.answered {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How a socket stands in its user's index.
+    pub(super) fn member(record: &SocketRecord, owner: &Incarnation) -> String {
+        format!("{}{}{}{}", owner.mark(), record.id.short(), record.session, client_tag(record))
+    }
+
+    /// The user whose sockets are counted, if they are.
+    pub(super) fn counted(&self, record: &SocketRecord) -> Option<GroupKey> {
+        let user = record.user.clone().filter(|_| record.client.is_some() || self.is_capped())?;
+        Some(Group::User(user).key())
+    }
+
+    pub(super) async fn add_member(&self, record: &SocketRecord) {
+        if let Some(user) = self.counted(record) {
+            let mut command = cmd("ZADD");
+            command.arg(self.keys.user_sockets(user)).arg(record.connected_at).arg(Self::member(record, &self.own()));
+            let _ = self.link.ask(&command).await;
+            for former in self.former.load().iter() {
+                self.leave_user(record, former).await;
+            }
+        }
+    }
+
+    async fn drop_member(&self, record: &SocketRecord) {
+        if self.counted(record).is_some() {
+            // One that stays behind is found stale by the next who is counted.
+            self.leave_user(record, &self.own()).await;
+            for former in self.former.load().iter() {
+                self.leave_user(record, former).await;
+            }
+        }
+    }
+}

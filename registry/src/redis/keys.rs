@@ -1,0 +1,136 @@
+//! The names of all keys, in one place. What shares a tag in braces shares a slot, so that one script may
+//! touch all of it; 64 partitions lie evenly over the slots, so that a cluster of any size shares them.
+
+use crate::{
+    names::{GroupKey, SocketId},
+    owner::{PARTITIONS, partition},
+};
+use crc16::{State, XMODEM};
+use std::sync::LazyLock;
+
+/// Slots of a cluster.
+const SLOTS: u16 = 16384;
+
+/// For each partition a tag whose slot lies in its own share of the slots.
+static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let share = SLOTS as usize / PARTITIONS;
+    let tag = |k: usize| {
+        let candidates = (0_u32..).map(|salt| if salt == 0 { format!("p{k}") } else { format!("p{k}.{salt}") });
+        candidates.into_iter().find(|tag| usize::from(slot(tag)) / share == k).unwrap_or_default()
+    };
+    (0..PARTITIONS).map(tag).collect()
+});
+
+/// The slot of a key.
+pub fn slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    State::<XMODEM>::calculate(tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes()) % SLOTS
+}
+
+/// Makes keys for one namespace.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    namespace: String,
+}
+
+impl Keys {
+    pub fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
+    }
+
+    fn of_partition(&self, k: usize, rest: &str) -> String {
+        format!("{}:{{{}}}:{rest}", self.namespace, TAGS[k])
+    }
+
+    pub fn row(&self, id: SocketId) -> String {
+        self.of_partition(partition(id), &format!("socket:{}", id.short()))
+    }
+
+    pub fn owned(&self, k: usize, mark: &str) -> String {
+        self.of_partition(k, &format!("owned:{mark}"))
+    }
+
+    pub fn live(&self, k: usize) -> String {
+        self.of_partition(k, "live")
+    }
+
+    pub fn ended(&self, k: usize) -> String {
+        self.of_partition(k, "ended")
+    }
+
+    pub fn born(&self, k: usize) -> String {
+        self.of_partition(k, "born")
+    }
+
+    fn of_instance(&self, mark: &str, rest: &str) -> String {
+        format!("{}:{{i:{mark}}}:{rest}", self.namespace)
+    }
+
+    pub fn lease(&self, mark: &str) -> String {
+        self.of_instance(mark, "lease")
+    }
+
+    pub fn tomb(&self, mark: &str) -> String {
+        self.of_instance(mark, "tomb")
+    }
+
+    pub fn mail(&self, mark: &str) -> String {
+        self.of_instance(mark, "mail")
+    }
+
+    pub fn bell(&self, mark: &str) -> String {
+        self.of_instance(mark, "bell")
+    }
+
+    /// Where a letter lies that is too large for the bell.
+    pub fn body(&self, mark: &str, name: &str) -> String {
+        self.of_instance(mark, &format!("body:{name}"))
+    }
+
+    pub fn group(&self, key: GroupKey) -> String {
+        format!("{}:{{g:{}}}:instances", self.namespace, key.short())
+    }
+
+    pub fn user_sockets(&self, user: GroupKey) -> String {
+        format!("{}:{{u:{}}}:sockets", self.namespace, user.short())
+    }
+
+    pub fn user_cooling(&self, user: GroupKey) -> String {
+        format!("{}:{{u:{}}}:cooling", self.namespace, user.short())
+    }
+
+    pub fn instances(&self) -> String {
+        format!("{}:{{m}}:instances", self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        // Facts from CLUSTER KEYSLOT.
+        assert_eq!([slot("123456789"), slot("foo"), slot("a{foo}b"), slot("{}x")], [12739, 12182, 12182, slot("{}x")]);
+    }
+
+    #[test]
+    fn partitions_lie_evenly_over_the_slots() {
+        let keys = Keys::new("holdfast");
+        for (k, at) in (0..PARTITIONS).map(|k| (k, usize::from(slot(&keys.live(k))))) {
+            assert_eq!(at / (usize::from(SLOTS) / PARTITIONS), k);
+        }
+        assert!(keys.owned(63, &"m".repeat(22)).len() < 64, "{}", keys.owned(63, &"m".repeat(22)));
+    }
+
+    #[test]
+    fn what_a_script_touches_shares_a_slot() {
+        let keys = Keys::new("holdfast");
+        let id = SocketId::fresh();
+        let k = partition(id);
+        let of_row = [keys.row(id), keys.owned(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
+        assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
+        let of_instance = [keys.lease("m"), keys.tomb("m"), keys.mail("m"), keys.bell("m"), keys.body("m", "1")];
+        assert!(of_instance.iter().all(|key| slot(key) == slot(&of_instance[0])), "{of_instance:?}");
+    }
+}

@@ -1,0 +1,73 @@
+-- Claims a socket for an instance: its row, its entry with the owner, its place in the index.
+-- A later attempt wins, whatever order the claims arrive in; what has ended stays ended.
+-- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; the previous owner's entries, whose key differs from the
+--       second in the mark alone, lie in the same slot
+-- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 h32, 6.. the row's fields, name and value in turn
+-- Says  {'ok', bad} | {'taken', bad, owner, session} | {'superseded', 'later' or 'ended'};
+--       bad names a key of a foreign type that was left alone, or is ''
+local id, session = ARGV[1], ARGV[2]
+local was = redis.call('HMGET', KEYS[1], 'session', 'attempt', 'accepted', 'confirmed', 'state', 'owner')
+if was[5] == 'closed' or was[5] == 'lost' then
+    return { 'superseded', 'ended' }
+end
+local taken = was[1] and was[1] ~= session
+if taken then
+    local n, accepted = tonumber(ARGV[3]), tonumber(ARGV[4])
+    local held, held_at = tonumber(was[2]) or 0, tonumber(was[3]) or 0
+    if (tonumber(was[4]) or 0) >= n or n < held or (n == held and accepted <= held_at) then
+        return { 'superseded', 'later' }
+    end
+end
+if was[1] then
+    redis.call('DEL', KEYS[1])
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+if was[4] then
+    redis.call('HSET', KEYS[1], 'confirmed', was[4])
+end
+
+local bad = ''
+local entry = redis.pcall('HMGET', KEYS[2], id, '#n', '#d')
+if entry.err then
+    bad = KEYS[2]
+else
+    local count, digest = tonumber(entry[2]) or 0, tonumber(entry[3]) or 0
+    if entry[1] then
+        digest = bit.bxor(digest, tonumber(string.match(entry[1], '|(%d+)$')) or 0)
+    else
+        count = count + 1
+    end
+    digest = bit.bxor(digest, tonumber(ARGV[5]))
+    redis.call('HSET', KEYS[2], id, session .. '|' .. ARGV[5], '#n', count, '#d', digest)
+end
+if taken then
+    -- The previous owner's entry goes in the same step, so that its digest differs whatever becomes of this
+    -- answer: else an owner that nobody told would hold its connection for ever. Its key has our tag.
+    local mark = string.match(was[6] or '', '([^.]*)$')
+    local theirs = string.sub(KEYS[2], 1, -1 - #mark) .. mark
+    local held = {}
+    if #mark == 22 and theirs ~= KEYS[2] then
+        held = redis.pcall('HMGET', theirs, id, '#n', '#d')
+    end
+    if not held.err and held[1] and string.sub(held[1], 1, #was[1] + 1) == was[1] .. '|' then
+        local count = (tonumber(held[2]) or 1) - 1
+        if count <= 0 then
+            redis.call('DEL', theirs)
+        else
+            local digest = bit.bxor(tonumber(held[3]) or 0, tonumber(string.match(held[1], '|(%d+)$')) or 0)
+            redis.call('HDEL', theirs, id)
+            redis.call('HSET', theirs, '#n', count, '#d', digest)
+        end
+    end
+end
+local listed = redis.pcall('ZADD', KEYS[3], 0, id)
+if type(listed) == 'table' then
+    bad = KEYS[3]
+end
+if was[5] == 'away' then
+    redis.pcall('ZREM', KEYS[4], id)
+end
+if taken then
+    return { 'taken', bad, was[6] or '', was[1] }
+end
+return { 'ok', bad }

@@ -1,0 +1,28 @@
+-- Sends a letter to an instance: rings its bell with the letter attached, and keeps it in the mailbox.
+-- What nobody hears is not kept, so that it may go elsewhere.
+-- KEYS  1 lease, 2 mail, 3 bell, 4 where a large letter lies meanwhile
+-- ARGV  1 PUBLISH or SPUBLISH, 2 letter, or a line that names where it lies, 3 the large letter or '',
+--       4 ms the mail holds, 5 letters kept at most
+-- Says  {'gone'} | {'deaf'} | {'ok', state}
+local lease = redis.call('HMGET', KEYS[1], 'n', 'state')
+if not lease[1] then
+    return { 'gone' }
+end
+local n = string.format('%.0f', lease[1] + 1)
+local large = ARGV[3] ~= ''
+if large then
+    redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[4])
+end
+if redis.call(ARGV[1], KEYS[3], n .. '\n' .. ARGV[2]) == 0 then
+    if large then
+        redis.call('DEL', KEYS[4])
+    end
+    return { 'deaf' }
+end
+redis.call('HSET', KEYS[1], 'n', n)
+local kept = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], n .. '-0', 'm', ARGV[2])
+if type(kept) == 'table' and kept.err then
+    -- The mailbox of an earlier count, or a key of somebody else's: this letter is on the bell all the same.
+    return { 'ok', lease[2] or '', KEYS[2] }
+end
+return { 'ok', lease[2] or '' }

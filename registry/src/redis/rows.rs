@@ -1,0 +1,118 @@
+//! A row: what Redis holds of a socket, as fields that a person can read. Short names and values keep it
+//! in the compact form of a hash, which is less than half the size of the other.
+
+use crate::{
+    names::{Incarnation, RoomName, Session, SocketId, StoreName, UserName},
+    record::{Attempt, SocketRecord},
+    rules::State,
+    verdict::{Cause, Ending, Gone},
+};
+use redis::Value;
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+/// The fields of a live row, name and value in turn.
+pub fn fields(record: &SocketRecord, owner: &Incarnation) -> Vec<String> {
+    let mut fields = Vec::with_capacity(22);
+    let mut put = |name: &str, value: String| fields.extend([name.to_owned(), value]);
+    put("owner", owner.to_string());
+    put("session", record.session.to_string());
+    put("attempt", record.attempt.n.to_string());
+    put("accepted", record.attempt.accepted_at.to_string());
+    put("state", State::Live.as_str().to_owned());
+    put("connectedAt", record.connected_at.to_string());
+    put("address", record.address.to_string());
+    if let Some(user) = &record.user {
+        put("user", user.to_string());
+    }
+    if let Some(store) = &record.store {
+        put("store", store.to_string());
+    }
+    if !record.rooms.is_empty() {
+        put("rooms", serde_json::to_string(&record.rooms).unwrap_or_default());
+    }
+    if let Some(client) = &record.client {
+        put("client", client.to_string());
+    }
+    fields
+}
+
+/// How a socket ended, name and value in turn.
+pub fn ending(ending: &Ending) -> Vec<String> {
+    let mut fields = vec!["cause".to_owned(), ending.cause.as_str().to_owned()];
+    fields.extend(["reason".to_owned(), ending.reason.to_string()]);
+    if let Some(code) = ending.code {
+        fields.extend(["code".to_owned(), code.to_string()]);
+    }
+    fields
+}
+
+/// What a row says.
+#[derive(Debug)]
+pub enum Row {
+    Live(Arc<SocketRecord>),
+    /// And by Redis' clock, when.
+    Gone {
+        gone: Gone,
+        ended_at: u64,
+    },
+}
+
+/// Reads HGETALL; `None` if there is no row, or one that nobody of us wrote.
+pub fn read(id: SocketId, value: &Value) -> Option<Row> {
+    let fields = pairs(value);
+    let text = |name: &str| fields.get(name).map(String::as_str);
+    let number = |name: &str| text(name).and_then(|text| text.parse().ok());
+    let owner = Incarnation::parse(text("owner")?)?;
+    let store = text("store").and_then(|store| StoreName::parse(store).ok());
+    let connected_at = number("connectedAt").unwrap_or_default();
+    match State::parse(text("state")?)? {
+        State::Live => Some(Row::Live(Arc::new(SocketRecord {
+            id,
+            session: Session::parse(text("session")?)?,
+            owner,
+            attempt: Attempt {
+                n: u32::try_from(number("attempt")?).ok()?,
+                accepted_at: number("accepted").unwrap_or_default(),
+            },
+            user: text("user").and_then(|user| UserName::parse(user).ok()),
+            store,
+            rooms: rooms(text("rooms").unwrap_or_default()).into(),
+            client: text("client").map(Arc::from),
+            address: text("address").and_then(|address| address.parse().ok()).unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            connected_at,
+        }))),
+        State::Away | State::Closed | State::Lost => {
+            let ended_at = number("endedAt").unwrap_or_default();
+            let ending = Ending {
+                cause: Cause::parse(text("cause").unwrap_or_default())?,
+                code: number("code").and_then(|code| u16::try_from(code).ok()),
+                reason: text("reason").unwrap_or_default().into(),
+            };
+            let instance = owner.instance().into();
+            Some(Row::Gone {
+                gone: Gone::Closed { instance, connected_at, closed_at: ended_at, store, ending },
+                ended_at,
+            })
+        }
+    }
+}
+
+/// The rooms of a row.
+pub fn rooms(text: &str) -> Vec<RoomName> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// A hash as RESP2 and RESP3 write it.
+pub fn pairs(value: &Value) -> HashMap<String, String> {
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        Value::Int(number) => number.to_string(),
+        _ => String::new(),
+    };
+    match value {
+        Value::Map(pairs) => pairs.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        Value::Array(flat) => flat.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect(),
+        _ => HashMap::new(),
+    }
+}

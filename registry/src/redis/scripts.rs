@@ -1,0 +1,104 @@
+//! The scripts, each with its name and its hash. A script is sent by its hash, and as a whole to a server
+//! that does not know it; from then on the server does.
+
+use super::link::{Fault, Link};
+use redis::{Cmd, Script, ToRedisArgs, Value, cmd};
+use std::sync::LazyLock;
+
+/// One script of `lua/`.
+pub struct Lua {
+    pub name: &'static str,
+    source: &'static str,
+    hash: LazyLock<String>,
+}
+
+macro_rules! scripts {
+    ($($name:ident $file:literal;)*) => {
+        $(pub static $name: Lua = Lua {
+            name: $file,
+            source: include_str!(concat!("lua/", $file, ".lua")),
+            hash: LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))).get_hash().to_owned()),
+        };)*
+    };
+}
+
+scripts! {
+    REGISTER "register";
+    UNREGISTER "unregister";
+    BEAT "beat";
+    ROUTE "route";
+    HEARD "heard";
+    TOMB "tomb";
+    REAP "reap";
+    ADMIT "admit";
+}
+
+impl Lua {
+    /// Starts a call with its keys; arguments are added with [`Call::arg`].
+    pub fn on(&'static self, keys: impl Into<Vec<String>>) -> Call {
+        let keys: Vec<String> = keys.into();
+        let mut command = cmd("EVALSHA");
+        command.arg(self.hash.as_str()).arg(keys.len()).arg(&keys);
+        Call { lua: self, on: keys.into_iter().next().unwrap_or_default(), command }
+    }
+}
+
+/// One call of a script.
+pub struct Call {
+    lua: &'static Lua,
+    /// The first key, for whoever has to be told what was refused.
+    on: String,
+    command: Cmd,
+}
+
+impl Call {
+    pub fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Runs it. A fault leaves open whether it ran; all but `route` may be run again.
+    pub async fn run(self, link: &Link) -> Result<Vec<Value>, Fault> {
+        let said = match link.ask(&self.command).await {
+            Err(Fault::NoScript) => link.ask(&self.whole()).await,
+            said => said,
+        };
+        match said {
+            Ok(Value::Array(values)) => Ok(values),
+            Ok(value) => Ok(vec![value]),
+            Err(fault) => {
+                if let Fault::Refused(why) = &fault {
+                    link.refused(&format!("{} on {}: {why}", self.lua.name, self.on));
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    fn whole(&self) -> Cmd {
+        let mut whole = cmd("EVAL");
+        whole.arg(self.lua.source);
+        for arg in self.command.args_iter().skip(2) {
+            if let redis::Arg::Simple(bytes) = arg {
+                whole.arg(bytes);
+            }
+        }
+        whole
+    }
+}
+
+/// A word, number or nothing in an answer.
+pub fn text(value: Option<&Value>) -> &str {
+    match value {
+        Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
+        Some(Value::SimpleString(text)) => text,
+        _ => "",
+    }
+}
+
+pub fn number(value: Option<&Value>) -> u64 {
+    match value {
+        Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
+        other => text(other).parse().unwrap_or(0),
+    }
+}

@@ -1,0 +1,253 @@
+//! Bringing Redis in line with the truth. A tenth of the partitions is compared at every third beat, by two
+//! numbers each, whatever they hold; one that differs is read and mended, at a pace that Redis does not feel.
+
+use super::{
+    Redis,
+    scripts::{number, text},
+};
+use crate::{
+    all::{Post, Registered},
+    lease::BEAT,
+    names::{Session, SocketId},
+    owner::{Compared, Mend, PARTITIONS},
+    rules::Digest,
+};
+use futures_util::future::join_all;
+use redis::{Value, cmd};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tracing::{debug, info};
+
+/// Comparisons happen at every third beat, a tenth of the partitions at a time.
+const COMPARED_EVERY: Duration = Duration::from_secs(3);
+const COMPARED_AT_ONCE: usize = PARTITIONS.div_ceil(10);
+/// Mends a second over the whole fleet, shared by its instances.
+const MENDS_PER_SECOND: usize = 3000;
+/// Mends on their way at once.
+const MENDS_AT_ONCE: usize = 32;
+/// Group numbers told a second at most.
+const NUMBERS_AT_ONCE: usize = 500;
+/// Numbers of groups are told again so often at most.
+const NUMBERS_EVERY: Duration = Duration::from_secs(10);
+/// An instance that boots with no sockets says after this time that nothing was lost, unless those who
+/// know better have spoken: they notice at their next beat.
+const WHOLE_AFTER: Duration = Duration::from_secs(3);
+/// Entries read at once.
+const READ_AT_ONCE: usize = 200;
+/// Over how long a fleet spreads the begin of its rebuilding.
+const SPREAD: Duration = Duration::from_millis(500);
+
+impl Redis {
+    /// Compares and mends. Never returns.
+    pub(super) async fn keep_verified(&self) {
+        let mut looks = interval(COMPARED_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = fastrand::usize(..PARTITIONS);
+        let mut numbers = Instant::now();
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = self.mend_now.notified() => sleep(SPREAD.mul_f64(fastrand::f64())).await,
+            }
+            if !self.link.is_up() {
+                continue;
+            }
+            self.tell_untold().await;
+            let compared = (0..COMPARED_AT_ONCE).map(|nth| self.compare((next + nth) % PARTITIONS));
+            join_all(compared).await;
+            next = (next + COMPARED_AT_ONCE) % PARTITIONS;
+            self.mend_suspects().await;
+            if numbers.elapsed() >= NUMBERS_EVERY {
+                numbers = Instant::now();
+                self.tell_numbers().await;
+            }
+        }
+    }
+
+    /// Endings that Redis did not hear. Registered first: it may never have heard of the socket at all, and
+    /// its client knows the id.
+    async fn tell_untold(&self) {
+        loop {
+            let untold = self.owner().untold(MENDS_AT_ONCE);
+            if untold.is_empty() {
+                return;
+            }
+            let pace = Instant::now() + self.pace(untold.len());
+            let told = join_all(untold.iter().map(async |parting| {
+                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
+                if let Registered::Later = self.claim(&parting.record, ticket).await {
+                    return false;
+                }
+                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
+                self.part(parting, ticket).await
+            }));
+            for (parting, told) in untold.iter().zip(told.await) {
+                if !told {
+                    return;
+                }
+                self.owner().told(parting.record.id);
+            }
+            sleep_until(pace).await;
+        }
+    }
+
+    async fn compare(&self, k: usize) {
+        let Some(quiet) = self.owner().quiet(k) else { return };
+        let mut command = cmd("HMGET");
+        command.arg(self.keys.owned(k, self.own().mark())).arg("#n").arg("#d");
+        let Ok(Value::Array(said)) = self.link.ask(&command).await else { return };
+        let signed = text(said.get(1)).parse::<i64>().unwrap_or(0);
+        // The script counts in 32 bits with a sign.
+        let theirs = Digest { count: u32::try_from(number(said.first())).unwrap_or(u32::MAX), xor: signed as u32 };
+        let compared = self.owner().compare(k, quiet, theirs);
+        let drift = match compared {
+            Compared::Overtaken => return,
+            Compared::Same => 0,
+            Compared::Differs(by) => {
+                info!("partition {k} differs from what is here by {by} sockets at least; mending it");
+                self.is_reborn(k).await;
+                by
+            }
+        };
+        self.drift[k].store(drift, Ordering::Relaxed);
+    }
+
+    /// Redis lost something of this partition, so that nobody may say of an id that it never was.
+    async fn is_reborn(&self, k: usize) {
+        let _ = self.link.ask(cmd("SET").arg(self.keys.born(k)).arg(self.now_ms())).await;
+    }
+
+    async fn mend_suspects(&self) {
+        loop {
+            let Some(k) = self.owner().take_suspect() else { return };
+            if !self.mend(k).await {
+                self.owner().suspect(k);
+                return;
+            }
+        }
+    }
+
+    /// Reads what Redis has of ours in a partition and mends what differs; false if Redis did not answer.
+    async fn mend(&self, k: usize) -> bool {
+        let Some(theirs) = self.entries(k).await else { return false };
+        let mends = self.owner().verify(k, &theirs);
+        if !mends.is_empty() {
+            debug!("partition {k}: {} mends", mends.len());
+        }
+        for some in mends.chunks(MENDS_AT_ONCE) {
+            let pace = Instant::now() + self.pace(some.len());
+            if !join_all(some.iter().map(|mend| self.carry_out(mend))).await.into_iter().all(|done| done) {
+                return false;
+            }
+            sleep_until(pace).await;
+        }
+        self.drift[k].store(0, Ordering::Relaxed);
+        true
+    }
+
+    async fn carry_out(&self, mend: &Mend) -> bool {
+        match mend {
+            Mend::Register(record) => {
+                let ticket = {
+                    let mut owner = self.owner();
+                    // It may have left since, and must not come back.
+                    if !owner.holds(record.id, record.session) {
+                        return true;
+                    }
+                    owner.start(crate::owner::partition(record.id))
+                };
+                let (registered, (), ()) =
+                    tokio::join!(self.claim(record, ticket), self.add_member(record), self.tell_groups_of(record));
+                match registered {
+                    Registered::Superseded(why) => {
+                        let (id, session) = (record.id, record.session);
+                        self.hand_over(Post::Superseded { id, session, why }).await;
+                        true
+                    }
+                    Registered::Later => false,
+                    Registered::Fresh | Registered::TakenFrom { .. } => true,
+                }
+            }
+            Mend::Remove { parting: Some(parting), .. } => {
+                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
+                self.part(parting, ticket).await
+            }
+            Mend::Remove { id, session, parting: None } => {
+                let own = self.own();
+                self.remove(*id, *session, &own).await
+            }
+        }
+    }
+
+    async fn tell_groups_of(&self, record: &crate::record::SocketRecord) {
+        self.tell(record.groups().map(|group| group.key()).collect::<Vec<_>>()).await;
+    }
+
+    /// The entries that Redis has of ours.
+    async fn entries(&self, k: usize) -> Option<BTreeMap<SocketId, (Session, u32)>> {
+        let key = self.keys.owned(k, self.own().mark());
+        let mut entries = BTreeMap::new();
+        let mut at = "0".to_owned();
+        loop {
+            let mut command = cmd("HSCAN");
+            command.arg(&key).arg(&at).arg("COUNT").arg(READ_AT_ONCE);
+            let Ok(Value::Array(said)) = self.link.ask(&command).await else { return None };
+            for (id, entry) in super::rows::pairs(said.get(1).unwrap_or(&Value::Nil)) {
+                let entry = entry
+                    .split_once('|')
+                    .and_then(|(session, h32)| Some((Session::parse(session)?, h32.parse().ok()?)));
+                if let Some((id, entry)) = SocketId::from_short(&id).zip(entry) {
+                    entries.insert(id, entry);
+                }
+            }
+            text(said.first()).clone_into(&mut at);
+            if at == "0" {
+                return Some(entries);
+            }
+        }
+    }
+
+    /// Numbers of groups that changed since they were told.
+    async fn tell_numbers(&self) {
+        let stale = self.owner().groups.stale(NUMBERS_AT_ONCE * 10);
+        for some in stale.chunks(NUMBERS_AT_ONCE) {
+            let pace = Instant::now() + BEAT;
+            join_all(some.iter().map(|key| self.tell_one(*key, true))).await;
+            if some.len() == NUMBERS_AT_ONCE {
+                sleep_until(pace).await;
+            }
+        }
+    }
+
+    fn pace(&self, mends: usize) -> Duration {
+        let share = MENDS_PER_SECOND / self.fleet_size().max(1);
+        Duration::from_secs(1).mul_f64(mends as f64 / share.max(1) as f64)
+    }
+
+    /// Everything may be gone from Redis.
+    pub(super) fn everything_is_suspect(&self) {
+        self.owner().suspect_all();
+        self.reborn_now.notify_one();
+        self.mend_now.notify_one();
+    }
+
+    /// Says since when each partition's memory is whole. Never returns.
+    pub(super) async fn keep_born(&self) {
+        self.bell.subscribed().await;
+        // Whoever knows that something was lost says so first.
+        let lost = timeout(WHOLE_AFTER, self.reborn_now.notified()).await.is_ok();
+        if lost {
+            join_all((0..PARTITIONS).map(|k| self.is_reborn(k))).await;
+        } else {
+            join_all((0..PARTITIONS).map(async |k| {
+                let _ = self.link.ask(cmd("SET").arg(self.keys.born(k)).arg(0).arg("NX")).await;
+            }))
+            .await;
+        }
+        loop {
+            self.reborn_now.notified().await;
+            self.link.is_back().await;
+            join_all((0..PARTITIONS).map(|k| self.is_reborn(k))).await;
+        }
+    }
+}

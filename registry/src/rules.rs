@@ -1,0 +1,263 @@
+//! The protocol as pure functions: what the scripts in `redis/lua` decide, and what an instance makes of
+//! their answers. The memory registry lives by them, the simulator drives them through failures that no
+//! test could stage, and a property test holds the scripts against them.
+
+use crate::{
+    all::Superseded,
+    names::{Session, SocketId},
+    record::Attempt,
+};
+use std::time::Duration;
+
+/// What a row says of its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Live,
+    /// Its connection is gone; it may be resumed.
+    Away,
+    Closed,
+    /// Its instance died.
+    Lost,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Away => "away",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Reads what [`State::as_str`] writes.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Live, Self::Away, Self::Closed, Self::Lost].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// What stands in a row, as far as claims are decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub session: Session,
+    pub attempt: Attempt,
+    /// The attempt whose connection was heard; its token is used up.
+    pub confirmed: u32,
+    pub state: State,
+}
+
+/// What becomes of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody had it, or this very connection.
+    Granted,
+    /// Another connection had it.
+    Taken,
+    Refused(Superseded),
+}
+
+/// A connection claims a socket. Commutes: whatever order two claims come in, the same one holds it after both.
+pub fn claim(held: Option<&Held>, session: Session, attempt: Attempt) -> Claim {
+    match held {
+        None => Claim::Granted,
+        Some(held) if matches!(held.state, State::Closed | State::Lost) => Claim::Refused(Superseded::Ended),
+        Some(held) if held.session == session => Claim::Granted,
+        Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Claim::Refused(Superseded::ByLater),
+        Some(_) => Claim::Taken,
+    }
+}
+
+/// Whether a connection's end ends the socket: only its own, and only once.
+pub fn ends(held: Option<&Held>, session: Session, to: State) -> bool {
+    held.is_some_and(|held| {
+        held.session == session && (held.state == State::Live || (held.state == State::Away && to != State::Away))
+    })
+}
+
+/// What an owner and Redis compare: how many entries, and the XOR of their hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digest {
+    pub count: u32,
+    pub xor: u32,
+}
+
+impl Digest {
+    pub fn enter(&mut self, h32: u32) {
+        self.count += 1;
+        self.xor ^= h32;
+    }
+
+    pub fn leave(&mut self, h32: u32) {
+        self.count = self.count.saturating_sub(1);
+        self.xor ^= h32;
+    }
+
+    /// At least so many sockets differ.
+    pub fn differs(self, other: Self) -> u32 {
+        self.count.abs_diff(other.count).max(u32::from(self.xor != other.xor))
+    }
+}
+
+/// What may be said of an id that has no row. Redis may have lost it: `born` is since when the memory of
+/// its partition is whole, by Redis' clock, as is `now`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    NeverSeen,
+    Forgotten,
+    /// Its owner may be telling it again at this moment.
+    Rebuilding,
+}
+
+/// By when every instance has told a rebuilt registry what it holds.
+pub const REBUILT_AFTER: Duration = Duration::from_secs(60);
+
+pub fn absence(id: SocketId, born: Option<u64>, now: u64, why_ttl: Duration) -> Absence {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    match born {
+        None => Absence::Rebuilding,
+        Some(born) if born > 0 && now < born.saturating_add(ms(REBUILT_AFTER)) => Absence::Rebuilding,
+        Some(born) if id.made_at() <= born.max(now.saturating_sub(ms(why_ttl))) => Absence::Forgotten,
+        Some(_) => Absence::NeverSeen,
+    }
+}
+
+/// How far an inbox was read. Messages on the bell are numbered without holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+/// What a number on the bell means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The one that was due, or nothing new.
+    Due,
+    /// Those in between were missed; the mailbox has them.
+    Gap { from: u64, to: u64 },
+    /// The numbers went back: Redis lost some of them in a failover. Nothing is dropped for its number.
+    Rewound,
+    /// A letter that was read before.
+    Old,
+}
+
+impl Cursor {
+    /// A letter with this number. Whether it was read before is known by its id alone: numbers rewind.
+    pub fn letter(&mut self, n: u64, read_before: bool) -> Heard {
+        let due = self.0 + 1;
+        let heard = match n {
+            n if n == due => Heard::Due,
+            n if n > due => Heard::Gap { from: due, to: n - 1 },
+            _ if read_before => return Heard::Old,
+            _ => Heard::Rewound,
+        };
+        self.0 = n;
+        heard
+    }
+
+    /// The ring of our own beat, which says what the last number was.
+    pub fn ring(&mut self, n: u64) -> Heard {
+        let heard = match n {
+            n if n == self.0 => Heard::Due,
+            n if n > self.0 => Heard::Gap { from: self.0 + 1, to: n },
+            _ => Heard::Rewound,
+        };
+        self.0 = n;
+        heard
+    }
+}
+
+/// Looks at an incarnation that holds no lease, until it may be called dead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missing {
+    looks: u32,
+    /// On the looker's own clock.
+    since: Duration,
+}
+
+/// How often, and for how long, a lease has to be missing. A view that was interrupted does not count.
+const LOOKS_MIN: u32 = 3;
+
+impl Missing {
+    /// One more look at which the lease was not there. `now` is the looker's own clock.
+    pub fn look(&mut self, now: Duration, reaped_after: Duration) -> bool {
+        if self.looks == 0 {
+            self.since = now;
+        }
+        self.looks += 1;
+        self.looks >= LOOKS_MIN && now.saturating_sub(self.since) >= reaped_after
+    }
+}
+
+/// Who cleans up first after a dead incarnation, so that not all do at once: the rank of a looker.
+pub fn rank<'a>(dead: &str, looker: &str, all: impl Iterator<Item = &'a str>) -> usize {
+    let weight = |one: &str| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(dead.as_bytes()).update(&[0]).update(one.as_bytes());
+        *hasher.finalize().as_bytes()
+    };
+    let own = weight(looker);
+    all.filter(|other| *other != dead && weight(other) > own).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_claims_end_the_same_in_either_order() {
+        let (a, b) = (Session::fresh(), Session::fresh());
+        for (first, second) in [((1, 5), (2, 4)), ((1, 5), (1, 6)), ((2, 1), (2, 1))] {
+            let [first, second] =
+                [(a, first), (b, second)].map(|(session, (n, accepted_at))| (session, Attempt { n, accepted_at }));
+            let after = |one: (Session, Attempt), other: (Session, Attempt)| {
+                let held = Held { session: one.0, attempt: one.1, confirmed: 0, state: State::Live };
+                match claim(Some(&held), other.0, other.1) {
+                    Claim::Taken => other.0,
+                    _ => one.0,
+                }
+            };
+            if first.1 != second.1 {
+                assert_eq!(after(first, second), after(second, first));
+            }
+        }
+    }
+
+    #[test]
+    fn a_used_token_wins_over_nobody() {
+        let attempt = Attempt { n: 1, accepted_at: 1 };
+        let held = Held { session: Session::fresh(), attempt, confirmed: 2, state: State::Live };
+        let again = Attempt { n: 2, accepted_at: 9 };
+        assert_eq!(claim(Some(&held), Session::fresh(), again), Claim::Refused(Superseded::ByLater));
+    }
+
+    #[test]
+    fn numbers_on_the_bell() {
+        let mut cursor = Cursor(10);
+        assert_eq!(cursor.letter(11, false), Heard::Due);
+        assert_eq!(cursor.letter(14, false), Heard::Gap { from: 12, to: 13 });
+        assert_eq!(cursor.letter(13, true), Heard::Old);
+        assert_eq!(cursor.ring(14), Heard::Due);
+        assert_eq!(cursor.ring(16), Heard::Gap { from: 15, to: 16 });
+        assert_eq!(cursor.letter(12, false), Heard::Rewound);
+        assert_eq!(cursor.letter(13, false), Heard::Due);
+        assert_eq!(cursor.ring(2), Heard::Rewound);
+    }
+
+    #[test]
+    fn an_id_without_a_row_is_never_seen_only_where_memory_is_whole() {
+        let id = SocketId::fresh();
+        let (made, ttl) = (id.made_at(), Duration::from_secs(600));
+        assert_eq!(absence(id, None, made, ttl), Absence::Rebuilding);
+        assert_eq!(absence(id, Some(0), made, ttl), Absence::NeverSeen);
+        assert_eq!(absence(id, Some(made - 1), made, ttl), Absence::Rebuilding);
+        assert_eq!(absence(id, Some(made + 1), made + 60_001, ttl), Absence::Forgotten);
+        assert_eq!(absence(id, Some(made - 70_000), made, ttl), Absence::NeverSeen);
+        assert_eq!(absence(id, Some(0), made + 600_001, ttl), Absence::Forgotten);
+    }
+
+    #[test]
+    fn ranks_are_a_permutation() {
+        let all = ["a", "b", "c", "d"];
+        let mut ranks: Vec<_> = all.iter().map(|looker| rank("x", looker, all.into_iter())).collect();
+        ranks.sort_unstable();
+        assert_eq!(ranks, [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Several instances on one registry, in either form.
+
+use registry::{About, Inbox, Memory, RedisUrl, Registry, Retention, Settings};
+use servers::Server;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+/// Generous, since two busy cores may run everything at once.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+enum Form {
+    Memory(Arc<Memory>),
+    Redis(Box<Server>),
+}
+
+pub struct Fleet {
+    form: Form,
+    why_ttl: Duration,
+    keeping: JoinSet<()>,
+}
+
+impl Fleet {
+    pub fn in_memory() -> Self {
+        let why_ttl = Duration::from_secs(600);
+        let memory = Memory::new(Retention { why_ttl, verdicts_max: 100 });
+        Self { form: Form::Memory(memory), why_ttl, keeping: JoinSet::new() }
+    }
+
+    /// On a server of its own, where a verdict is kept for a time that a test can wait for.
+    pub fn on_redis() -> Self {
+        Self { form: Form::Redis(Box::new(Server::start())), why_ttl: Duration::from_secs(4), keeping: JoinSet::new() }
+    }
+
+    pub fn why_ttl(&self) -> Duration {
+        self.why_ttl
+    }
+
+    pub async fn instance(&mut self, name: &str) -> Registry {
+        let (registry, mut inbox) = self.with_inbox(name).await;
+        // Nobody reads its letters; they must not hold up its bell.
+        self.keeping.spawn(async move { while inbox.recv().await.is_some() {} });
+        registry
+    }
+
+    pub async fn with_inbox(&mut self, name: &str) -> (Registry, Inbox) {
+        let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
+        let (registry, inbox) = match &self.form {
+            Form::Memory(memory) => Registry::in_memory(memory, about),
+            Form::Redis(server) => {
+                let url = RedisUrl::parse(&server.url()).unwrap();
+                Registry::on_redis(Settings { url, namespace: "test".into(), why_ttl: self.why_ttl }, about)
+            }
+        };
+        registry.open().await.unwrap();
+        let kept = registry.clone();
+        self.keeping.spawn(async move { kept.keep().await });
+        timeout(DEADLINE, registry.heard()).await.unwrap();
+        (registry, inbox)
+    }
+}
+
+/// Looks again and again until there is something.
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
