@@ -10,6 +10,9 @@ use tracing::{error, info};
 /// After the start, sockets need a while to come back before their number means anything.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Between two looks this long, the process was stopped, or its machine was.
+const STOOD_STILL: Duration = Duration::from_secs(3);
+
 /// How often the fleet is counted where that is a question to another machine.
 const COUNT: Duration = Duration::from_secs(10);
 
@@ -22,11 +25,17 @@ pub async fn run(gateway: Arc<Gateway>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut alarm = Alarm::default();
     let (mut last, mut before) = (clock::now_ms(), 0);
+    let mut awake_since: Option<u32> = None;
     let (mut beaten, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         looks.tick().await;
         let now = clock::now_ms();
-        sweep(&gateway, last, now).await;
+        if clock::since(now, last) > millis(STOOD_STILL) {
+            // Whoever stood still did not listen: what came meanwhile has to be read first.
+            awake_since = Some(now);
+        }
+        awake_since = awake_since.filter(|since| clock::since(now, *since) <= millis(gateway.config.ping_timeout));
+        sweep(&gateway, last, now, awake_since.is_some()).await;
         let here = gateway.courier.sockets.len();
         gateway.metrics.active.set(here as i64);
         // Announced just before, so that both figures are of the same moment.
@@ -69,7 +78,7 @@ async fn count(gateway: &Gateway, alarm: &mut Alarm) {
 }
 
 /// Pings whose turn it is, and ends what is dead.
-async fn sweep(gateway: &Gateway, last: u32, now: u32) {
+async fn sweep(gateway: &Gateway, last: u32, now: u32, just_awake: bool) {
     let interval = millis(gateway.config.ping_interval);
     let timeout = millis(gateway.config.ping_timeout);
     let (mut healthy, mut queued, mut after) = (0_i64, 0_usize, SocketId::FIRST);
@@ -85,13 +94,16 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32) {
             }
             // Bytes that move are life, too: behind a long queue a ping may not have gone out yet.
             let moving = line.unsent() > 0 && line.stalled_ms(now) <= timeout;
-            if line.stalled_ms(now) > timeout {
+            let stalled = line.stalled_ms(now) > timeout;
+            let silent = !moving && line.silent_ms(now) > interval.saturating_add(timeout);
+            // Whoever stood still has not listened, and blames nobody.
+            if stalled && !just_awake {
                 // Its own task writes the verdict: a registry that is slow must not keep pings waiting.
                 line.close(Close::TooSlow);
-            } else if !moving && line.silent_ms(now) > interval.saturating_add(timeout) {
+            } else if silent && !just_awake {
                 line.close(Close::PingTimeout);
             } else {
-                healthy += 1;
+                healthy += i64::from(!stalled && !silent);
                 if its_turn(socket.id.spread(), interval, last, now) {
                     line.ping(now);
                 }

@@ -196,10 +196,10 @@ impl Owner {
         part.suspect |= !answered;
     }
 
-    /// Begins a comparison, unless something is on its way.
+    /// Begins a comparison, unless something is on its way, or it is known to differ.
     pub fn quiet(&self, partition: usize) -> Option<Quiet> {
         let part = &self.parts[partition];
-        (part.in_flight == 0).then_some(Quiet { digest: part.digest, steps: part.steps })
+        (part.in_flight == 0 && !part.suspect).then_some(Quiet { digest: part.digest, steps: part.steps })
     }
 
     /// Ends it, with what Redis said. A partition that differs is suspect from then on.
@@ -221,6 +221,16 @@ impl Owner {
     pub fn suspect_all(&mut self) {
         self.parts.iter_mut().for_each(|part| part.suspect = true);
         self.groups.forget_told();
+    }
+
+    /// Redis may have lost what it was told of groups; nothing compares them.
+    pub fn suspect_groups(&mut self) {
+        self.groups.forget_told();
+    }
+
+    /// What is held in a partition.
+    pub fn records(&self, partition: usize) -> Vec<Arc<SocketRecord>> {
+        self.parts[partition].held.values().map(|(record, _)| record.clone()).collect()
     }
 
     pub fn suspect(&mut self, partition: usize) {

@@ -44,6 +44,7 @@ use keys::Keys;
 use link::Link;
 use redis::cmd;
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -127,8 +128,13 @@ pub struct Redis {
     beaten_at: AtomicU64,
     fleet: AtomicUsize,
     drift: [AtomicU32; PARTITIONS],
+    /// Partitions of whose sockets the groups and users have to be told again.
+    indexes_suspect: [AtomicBool; PARTITIONS],
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
+    /// Up to which trouble of the link it is known what the servers lost.
+    troubles_seen: AtomicU64,
+    first_servers: Mutex<BTreeSet<String>>,
     counters: Counters,
     beat_now: Notify,
     mend_now: Notify,
@@ -159,7 +165,10 @@ impl Redis {
             beaten_at: AtomicU64::new(0),
             fleet: AtomicUsize::new(1),
             drift: std::array::from_fn(|_| AtomicU32::new(0)),
+            indexes_suspect: std::array::from_fn(|_| AtomicBool::new(false)),
             unsure_until: AtomicU64::new(0),
+            troubles_seen: AtomicU64::new(0),
+            first_servers: Mutex::default(),
             counters: Counters::default(),
             beat_now: Notify::new(),
             mend_now: Notify::new(),
@@ -172,7 +181,10 @@ impl Redis {
     pub(crate) async fn open(&self) -> Result<(), Unusable> {
         self.link.open().await?;
         match self.link.is_up() {
-            true => self.rehearse().await,
+            true => {
+                self.meet_servers().await;
+                self.rehearse().await
+            }
             false => Ok(()),
         }
     }

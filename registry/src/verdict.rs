@@ -139,6 +139,11 @@ impl Verdict {
                 None => format!("{asked} is not the id of any socket of this gateway"),
             },
             Gone::Forgotten => format!("{asked} is older than what the registry remembers; it is not connected now"),
+            // When it ended nobody saw; only when that was noticed is known.
+            Gone::Closed { instance, .. } if self.state() == "lost" => {
+                let ago = in_words(self.since);
+                format!("{asked} was on {instance} and is lost: its instance crashed, which was noticed {ago} ago")
+            }
             Gone::Closed { instance, ending, .. } => {
                 let ago = in_words(self.since);
                 let code = ending.code.map_or("without a close code".to_owned(), |code| format!("with {code}"));
@@ -169,6 +174,15 @@ fn in_words(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_socket_is_said_to_have_been_noticed_missing() {
+        let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
+        let gone = Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, ending };
+        let verdict = Verdict::new("ws_1", gone, Duration::from_secs(3));
+        assert_eq!(verdict.state(), "lost");
+        assert_eq!(verdict.sentence(), "ws_1 was on web1 and is lost: its instance crashed, which was noticed 3 s ago");
+    }
 
     #[test]
     fn the_sentence_names_instance_time_code_and_cause() {

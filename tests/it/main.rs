@@ -48,6 +48,7 @@ mod many;
 mod moves;
 mod names;
 mod openapi;
+mod outages;
 mod pages;
 mod planes;
 mod pushes;

@@ -68,7 +68,7 @@ impl Courier {
                     receipt.full += full;
                 }
                 // Its sockets ended with it, or it was an earlier life of ours.
-                Err(Unheard::NotDelivered(Undelivered::Gone | Undelivered::Refused(Refusal::NotMine))) => {}
+                Err(Unheard::NotDelivered(Undelivered::Refused(Refusal::NotMine))) => {}
                 Err(Unheard::NotDelivered(Undelivered::Unsent)) => receipt.blind = Some(Unknown::Unavailable),
                 Err(Unheard::NotDelivered(_)) => receipt.matched += holding.members,
                 Ok(_) | Err(Unheard::Silent) => {
@@ -127,7 +127,6 @@ impl Courier {
                 for (holding, answer) in answers {
                     match answer {
                         Ok((Answer::Members, list)) => roll.said.push(list),
-                        Err(Unheard::NotDelivered(Undelivered::Gone)) => {}
                         Err(Unheard::NotDelivered(Undelivered::Unsent)) => roll.blind = Some(Unknown::Unavailable),
                         Ok(_) | Err(_) => roll.missing.push(holding.owner),
                     }

@@ -29,7 +29,7 @@ fn boottime_ms() -> u64 {
 impl Redis {
     /// Beats. Never returns.
     pub(super) async fn keep_beating(&self) {
-        let mut held = false;
+        let mut since = None;
         let mut unheard = 0;
         loop {
             self.link.is_back().await;
@@ -38,7 +38,7 @@ impl Redis {
                 let _ = timeout(lease::BEAT, self.bell.subscribed()).await;
             }
             let rings = self.bell.rings();
-            self.beat(&mut held).await;
+            self.beat(&mut since).await;
             let pause = lease::BEAT.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64());
             tokio::select! {
                 () = sleep(pause) => {}
@@ -55,7 +55,8 @@ impl Redis {
         }
     }
 
-    async fn beat(&self, held: &mut bool) {
+    /// `since` is from when on we held the lease, as far as we know.
+    async fn beat(&self, since: &mut Option<u64>) {
         if self.retired.load(Ordering::Relaxed) {
             return;
         }
@@ -87,10 +88,14 @@ impl Redis {
         };
         self.clock.set(number(said.get(1)), sent_at.elapsed());
         match text(said.first()) {
-            "fenced" => self.begin_anew(&own),
+            "fenced" => {
+                *since = None;
+                self.begin_anew(&own);
+            }
             word => {
                 self.beaten_at.store(sent, Ordering::Relaxed);
-                if word == "new" && *held {
+                let now_since = number(said.get(4));
+                if since.is_some_and(|since| since != now_since) {
                     warn!("our lease was gone from Redis; telling it again what is here");
                     self.everything_is_suspect();
                 }
@@ -98,7 +103,7 @@ impl Redis {
                     info!("registered as {own}");
                     self.enlist(&own).await;
                 }
-                *held = true;
+                *since = Some(now_since);
                 if number(said.get(3)) == 0 && self.bell.is_subscribed() {
                     warn!("nobody hears our bell; subscribing anew");
                     self.bell.anew.notify_one();
@@ -114,9 +119,8 @@ impl Redis {
         self.counters.fenced.fetch_add(1, Ordering::Relaxed);
         self.former.rcu(|former| former.iter().chain([dead]).cloned().collect::<Vec<_>>());
         self.own.store(fresh.into());
-        self.owner().suspect_all();
+        self.all_is_suspect();
         self.bell.anew.notify_one();
-        self.mend_now.notify_one();
         self.beat_now.notify_one();
     }
 

@@ -96,7 +96,12 @@ impl Redis {
     pub(super) async fn withdraw(&self, record: &Arc<SocketRecord>) {
         if self.owner().lose(record.id, record.session) {
             let own = self.own();
-            tokio::join!(self.remove(record.id, record.session, &own), self.tell(keys_of(record)));
+            // Its place too: an answer that was lost may have given it one.
+            tokio::join!(
+                self.remove(record.id, record.session, &own),
+                self.tell(keys_of(record)),
+                self.drop_member(record)
+            );
         }
     }
 
@@ -231,17 +236,26 @@ impl Redis {
     }
 
     pub(super) async fn add_member(&self, record: &SocketRecord) {
-        if let Some(user) = self.counted(record) {
+        let Some(user) = self.counted(record) else { return };
+        let holds = || self.owner().holds(record.id, record.session);
+        if holds() {
             let mut command = cmd("ZADD");
-            command.arg(self.keys.user_sockets(user)).arg(record.connected_at).arg(Self::member(record, &self.own()));
+            command
+                .arg(self.keys.user_sockets(user))
+                .arg(record.attempt.accepted_at)
+                .arg(Self::member(record, &self.own()));
             let _ = self.link.ask(&command).await;
+            if !holds() {
+                // It left meanwhile, and its leaving may have overtaken this.
+                self.drop_member(record).await;
+            }
             for former in self.former.load().iter() {
                 self.leave_user(record, former).await;
             }
         }
     }
 
-    async fn drop_member(&self, record: &SocketRecord) {
+    pub(super) async fn drop_member(&self, record: &SocketRecord) {
         if self.counted(record).is_some() {
             // One that stays behind is found stale by the next who is counted.
             self.leave_user(record, &self.own()).await;

@@ -70,6 +70,7 @@ impl Redis {
     /// Registers a newcomer. One that does not count is told as every other.
     async fn enter(&self, newcomer: &Arc<SocketRecord>) {
         if let Registered::Superseded(why) = self.register(newcomer).await {
+            self.drop_member(newcomer).await;
             self.hand_over(Post::Superseded { id: newcomer.id, session: newcomer.session, why }).await;
         }
     }
@@ -103,7 +104,7 @@ impl Redis {
         let said = ADMIT
             .on([self.keys.user_sockets(user), self.keys.user_cooling(user)])
             .arg(Self::member(newcomer, &self.own()))
-            .arg(newcomer.connected_at)
+            .arg(newcomer.attempt.accepted_at)
             .arg(cap.sockets_max)
             .arg(policy)
             .arg(stale)

@@ -87,6 +87,8 @@ pub struct Link {
     up: AtomicBool,
     /// Counts the times that it came back.
     lives: AtomicU64,
+    /// Counts the commands that were not answered.
+    troubles: AtomicU64,
     trouble: Notify,
     came_back: Notify,
     refused: Mutex<Option<(String, Instant)>>,
@@ -103,6 +105,7 @@ impl Link {
             wire: ArcSwapOption::empty(),
             up: AtomicBool::new(false),
             lives: AtomicU64::new(0),
+            troubles: AtomicU64::new(0),
             trouble: Notify::new(),
             came_back: Notify::new(),
             refused: Mutex::default(),
@@ -132,6 +135,11 @@ impl Link {
     /// Grows with every connection: whoever sees another number than before has missed something.
     pub fn lives(&self) -> u64 {
         self.lives.load(Ordering::Relaxed)
+    }
+
+    /// Grows with every command that was not answered: a server may be another by now.
+    pub fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::Relaxed)
     }
 
     /// Waits until the link is up again.
@@ -204,6 +212,7 @@ impl Link {
     }
 
     fn lost(&self, why: &str) -> Result<Value, Fault> {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
         // One node of a cluster may be away while the others serve; a ping tells whether any does.
         if !self.is_cluster() && self.up.swap(false, Ordering::Relaxed) {
             warn!("Redis at {} does not answer: {why}; sockets here go on, the registry is degraded", self.url.shown());

@@ -68,7 +68,7 @@ impl Servers {
             let info: InfoDict = from_redis_value(self.ask(&node, &cmd("INFO")).await?)?;
             let text = |name: &str| info.get::<String>(name).unwrap_or_default();
             servers.push(Server {
-                identity: format!("{} {}", text("run_id"), text("master_replid")),
+                identity: identity(&info),
                 version: text("redis_version"),
                 eviction: text("maxmemory_policy"),
                 node,
@@ -130,6 +130,12 @@ impl Servers {
         pools.insert(node.clone(), pool.clone());
         Ok(pool)
     }
+}
+
+/// Of INFO: what changes when the server is started anew, and when a replica takes over.
+pub fn identity(info: &InfoDict) -> String {
+    let text = |name: &str| info.get::<String>(name).unwrap_or_default();
+    format!("{} {}", text("run_id"), text("master_replid"))
 }
 
 fn unreachable(why: impl Into<String>) -> RedisError {

@@ -44,10 +44,14 @@ impl Redis {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = fastrand::usize(..PARTITIONS);
         let mut numbers = Instant::now();
+        let mut rebuilding = false;
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
-                () = self.mend_now.notified() => sleep(SPREAD.mul_f64(fastrand::f64())).await,
+                () = self.mend_now.notified() => {
+                    sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                    rebuilding = true;
+                }
             }
             if !self.link.is_up() {
                 continue;
@@ -57,7 +61,7 @@ impl Redis {
             join_all(compared).await;
             next = (next + COMPARED_AT_ONCE) % PARTITIONS;
             self.mend_suspects().await;
-            if numbers.elapsed() >= NUMBERS_EVERY {
+            if std::mem::take(&mut rebuilding) || numbers.elapsed() >= NUMBERS_EVERY {
                 numbers = Instant::now();
                 self.tell_numbers().await;
             }
@@ -79,7 +83,8 @@ impl Redis {
                     return false;
                 }
                 let ticket = self.owner().start(crate::owner::partition(parting.record.id));
-                self.part(parting, ticket).await
+                let (told, ()) = tokio::join!(self.part(parting, ticket), self.drop_member(&parting.record));
+                told
             }));
             for (parting, told) in untold.iter().zip(told.await) {
                 if !told {
@@ -106,6 +111,8 @@ impl Redis {
             Compared::Differs(by) => {
                 info!("partition {k} differs from what is here by {by} sockets at least; mending it");
                 self.is_reborn(k).await;
+                // What a server lost here it lost elsewhere, too, and indexes have no digest.
+                self.all_is_suspect();
                 by
             }
         };
@@ -129,6 +136,31 @@ impl Redis {
 
     /// Reads what Redis has of ours in a partition and mends what differs; false if Redis did not answer.
     async fn mend(&self, k: usize) -> bool {
+        let indexes = self.indexes_suspect[k].swap(false, Ordering::Relaxed);
+        let done = self.mend_rows(k).await && (!indexes || self.tell_indexes(k).await);
+        self.indexes_suspect[k].fetch_or(indexes && !done, Ordering::Relaxed);
+        done
+    }
+
+    /// The rows may be whole and what stands in other slots lost.
+    async fn tell_indexes(&self, k: usize) -> bool {
+        let records = self.owner().records(k);
+        for some in records.chunks(MENDS_AT_ONCE) {
+            // Only those of users and groups that are still untold cost anything.
+            let pace = Instant::now() + self.pace(some.len()) / 4;
+            let tell = some.iter().map(async |record| {
+                tokio::join!(self.add_member(record), self.tell_groups_of(record));
+            });
+            join_all(tell).await;
+            if !self.link.is_up() {
+                return false;
+            }
+            sleep_until(pace).await;
+        }
+        true
+    }
+
+    async fn mend_rows(&self, k: usize) -> bool {
         let Some(theirs) = self.entries(k).await else { return false };
         let mends = self.owner().verify(k, &theirs);
         if !mends.is_empty() {
@@ -160,6 +192,8 @@ impl Redis {
                     tokio::join!(self.claim(record, ticket), self.add_member(record), self.tell_groups_of(record));
                 match registered {
                     Registered::Superseded(why) => {
+                        // Its place among its user's sockets was taken beside the claim.
+                        self.drop_member(record).await;
                         let (id, session) = (record.id, record.session);
                         self.hand_over(Post::Superseded { id, session, why }).await;
                         true
@@ -226,8 +260,14 @@ impl Redis {
 
     /// Everything may be gone from Redis.
     pub(super) fn everything_is_suspect(&self) {
-        self.owner().suspect_all();
+        self.all_is_suspect();
         self.reborn_now.notify_one();
+    }
+
+    /// Everything has to be told again: rows where they differ, and the indexes, which nobody can compare.
+    pub(super) fn all_is_suspect(&self) {
+        self.owner().suspect_all();
+        self.indexes_suspect.iter().for_each(|suspect| suspect.store(true, Ordering::Relaxed));
         self.mend_now.notify_one();
     }
 

@@ -1,0 +1,158 @@
+//! Three instances on one Redis, and what must be true of each of them after every fact.
+
+use super::note;
+use crate::{gateway::Gateway, http::Answer};
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+/// By then everything is mended that a fault left behind.
+pub const MENDED: Duration = Duration::from_secs(60);
+/// What takes longer is worth a line for whoever reads the output.
+const SLOW: Duration = Duration::from_secs(3);
+/// Between two looks at what takes seconds anyway.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Looks again and again until it holds, and says at the deadline what was wrong last.
+pub async fn within(deadline: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<(), String>) -> Duration {
+    let (began, mut last) = (Instant::now(), String::new());
+    while let Err(why) = look().await {
+        assert!(began.elapsed() < deadline, "waited {deadline:?} in vain: {what}: {why}");
+        last = why;
+        sleep(LOOK_AGAIN).await;
+    }
+    if began.elapsed() > SLOW {
+        note(&format!("{what} after {:?}; last not, since {last}", began.elapsed()));
+    }
+    began.elapsed()
+}
+
+pub struct Fleet {
+    gateways: Vec<Gateway>,
+    /// Those that were killed hold nothing any more.
+    killed: Vec<bool>,
+}
+
+impl Fleet {
+    /// web1, web2 and web3.
+    pub async fn on(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::at([url, url, url], settings).await
+    }
+
+    /// Each with its own way to Redis.
+    pub async fn at(urls: [&str; 3], settings: &[(&str, &str)]) -> Self {
+        let starting = urls.iter().zip(["web1", "web2", "web3"]).map(|(url, name)| {
+            let own = [("REDIS_URL", *url), ("INSTANCE", name), ("LOG_LEVEL", "info")];
+            Gateway::with(own.into_iter().chain(settings.iter().copied()))
+        });
+        let fleet = Self { gateways: join_all(starting).await, killed: vec![false; 3] };
+        fleet.hears().await;
+        fleet
+    }
+
+    /// How it is called.
+    pub fn name(at: usize) -> String {
+        format!("web{}", at + 1)
+    }
+
+    pub fn gateway(&self, at: usize) -> &Gateway {
+        &self.gateways[at]
+    }
+
+    pub fn gateway_mut(&mut self, at: usize) -> &mut Gateway {
+        &mut self.gateways[at]
+    }
+
+    /// Those that were not killed, with their places.
+    pub fn living(&self) -> impl Iterator<Item = (usize, &Gateway)> {
+        self.gateways.iter().enumerate().filter(|(at, _)| !self.killed[*at])
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        self.gateways[at].signal(Signal::KILL);
+        self.killed[at] = true;
+    }
+
+    /// Sends to a target, from there.
+    pub async fn sends(&self, from: usize, to: Value, data: impl Into<Value>) -> Answer {
+        self.gateways[from].post("/api/send", &json!({ "to": to, "data": data.into() })).await
+    }
+
+    pub async fn lookup(&self, from: usize, id: &str) -> Answer {
+        self.gateways[from].get(&format!("/api/sockets/{id}")).await
+    }
+
+    /// The incarnations that hold a lease, by the names of their instances, as one of them sees it.
+    pub async fn incarnations(&self, from: usize) -> BTreeMap<String, String> {
+        let answer = self.gateways[from].get("/api/instances").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let instances = answer.json()["instances"].as_array().unwrap().clone();
+        instances.iter().map(|one| (text(&one["instance"]), text(&one["incarnation"]))).collect()
+    }
+
+    /// The mark by which an instance is known in Redis.
+    pub async fn mark(&self, from: usize, of: usize) -> String {
+        let incarnations = self.incarnations(from).await;
+        let incarnation =
+            incarnations.get(&Self::name(of)).unwrap_or_else(|| panic!("{of} is not in {incarnations:?}"));
+        incarnation.rsplit('.').next().unwrap().to_owned()
+    }
+
+    /// All are ready: letters to any of them are read. Returns how long that took.
+    pub async fn hears(&self) -> Duration {
+        within(MENDED, "all instances are ready", async || {
+            for (at, gateway) in self.living() {
+                let ready = gateway.get("/health/ready").await;
+                if ready.status != 200 {
+                    return Err(format!("{}: {}", Self::name(at), ready.text()));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// All have run for some seconds, and know whom they deal with.
+    pub async fn has_settled_in(&self) {
+        within(MENDED, "all run for some seconds", async || {
+            for (at, gateway) in self.living() {
+                if gateway.get("/health").await.json()["uptime"].as_u64() < Some(2) {
+                    return Err(Self::name(at));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// What must hold of every living instance at the end of every fact.
+    pub async fn is_sound(&self) {
+        self.is_sound_but(&[]).await;
+    }
+
+    /// The same; where Redis itself lost letters, their holes are counted, and that is no fault of ours.
+    pub async fn is_sound_but(&self, excused: &[&str]) {
+        for (at, gateway) in self.living() {
+            let name = Self::name(at);
+            within(MENDED, &format!("{name} sees no drift"), async || {
+                let drift = gateway.metric("holdfast_registry_drift").await;
+                if drift == 0.0 { Ok(()) } else { Err(drift.to_string()) }
+            })
+            .await;
+            for figure in ["wrong_owner_delivery", "duplicate_write", "inbox_gap_unfilled", "panics"] {
+                let value = gateway.metric(&format!("holdfast_{figure}_total")).await;
+                if excused.contains(&figure) {
+                    note(&format!("{name}: {figure} is {value}"));
+                    continue;
+                }
+                assert_eq!(value, 0.0, "{figure} of {name}:\n{}", gateway.output());
+            }
+        }
+    }
+}
