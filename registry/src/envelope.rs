@@ -57,7 +57,14 @@ pub enum Message {
     /// Part with these, for this reason.
     Close { to: To, ending: Ending },
     /// Put a socket into a room, or take it out.
-    Room { id: SocketId, session: Session, room: RoomName, join: bool },
+    Room {
+        // The head has an `id` of its own.
+        #[serde(rename = "socket")]
+        id: SocketId,
+        session: Session,
+        room: RoomName,
+        join: bool,
+    },
     /// Which of these have shown a sign of life since the letter came? The others are parted with.
     Probe { sockets: Vec<(SocketId, Session)> },
     /// Who of this group is here? At most `limit` of them, with ids after `after`, in order.
@@ -136,6 +143,35 @@ mod tests {
         for body in [&b""[..], b"\n\n", b"\x81\x00\xff\n{}"] {
             let letter = letter(body);
             assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_letter_reads_back() {
+        let (id, session, room) = (SocketId::fresh(), Session::fresh(), RoomName::parse("r").unwrap());
+        let ending = Ending { cause: crate::verdict::Cause::Kicked, code: Some(4403), reason: "kicked".into() };
+        let group = Group::Room(room.clone());
+        let answers = [
+            Answer::Sent { matched: 3, delivered: 2, full: 1 },
+            Answer::Closed { count: 1 },
+            Answer::Moved,
+            Answer::TooManyRooms { max: 2 },
+            Answer::Silent { sockets: vec![id] },
+            Answer::Members,
+            Answer::Refused(Refusal::NotMine),
+        ];
+        let messages = [
+            Message::Send { to: To::AnyOf(vec![group.clone()]), except: Some(id), ack: false },
+            Message::Send { to: To::All, except: None, ack: true },
+            Message::Close { to: To::Socket { id, session }, ending },
+            Message::Room { id, session, room, join: true },
+            Message::Probe { sockets: vec![(id, session)] },
+            Message::Who { group, after: Some(id), limit: 5 },
+        ];
+        let answers = answers.map(|answer| Message::Answer { re: 9, answer });
+        for message in messages.into_iter().chain(answers) {
+            let letter = Envelope::new(7, Incarnation::fresh("web1"), 12, message, Bytes::from_static(b"x"));
+            assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter.clone()), "{letter:?}");
         }
     }
 

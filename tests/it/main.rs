@@ -8,6 +8,7 @@
 //! | `patience.rs` | waiting for a condition, with a deadline |
 //! | `holdfast.rs` | the binary: run to its end, or until it is ready |
 //! | `gateway.rs` | a running gateway: its log, its signals, what can be asked of it |
+//! | `fleet.rs` | three of them on one Redis, and what must be true of each after every fact |
 //! | `http.rs` | requests and answers |
 //! | `client.rs` | a WebSocket client that behaves |
 //! | `raw.rs` | a TCP client that need not behave |
@@ -23,6 +24,7 @@
 
 mod asking;
 mod client;
+mod fleet;
 mod gateway;
 mod holdfast;
 mod http;
@@ -31,8 +33,10 @@ mod raw;
 
 mod absences;
 mod alarms;
+mod anywhere;
 mod bodies;
 mod commands;
+mod crowds;
 mod debug;
 mod doors;
 mod ending;
@@ -52,6 +56,7 @@ mod outages;
 mod pages;
 mod planes;
 mod pushes;
+mod redises;
 mod refusals;
 mod rooms;
 mod sends;

@@ -4,7 +4,6 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `fleet.rs` | three instances, and what must be true of each of them after every fact |
 //! | `guest.rs`, `crowd.rs` | clients, and the oracle that knows them all |
 //! | `truth.rs` | the registry compared with the oracle: over HTTP, and key by key |
 //! | `witness.rs` | asks for living sockets without a pause, and notes every answer |
@@ -12,9 +11,10 @@
 //!
 //! All others are files of facts.
 
+use crate::{fleet, patience::note};
+
 mod chatter;
 mod crowd;
-mod fleet;
 mod guest;
 mod truth;
 mod witness;
@@ -28,9 +28,3 @@ mod hopping;
 mod resharded;
 mod sentinels;
 mod sleep;
-
-/// What was measured, for whoever runs this with `--nocapture` or reads a failure.
-#[expect(clippy::print_stderr, reason = "the test harness keeps it until somebody wants it")]
-fn note(text: &str) {
-    eprintln!("{text}");
-}

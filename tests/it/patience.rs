@@ -28,3 +28,9 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         sleep(LOOK_AGAIN).await;
     }
 }
+
+/// What was measured, for whoever runs this with `--nocapture` or reads a failure.
+#[expect(clippy::print_stderr, reason = "the test harness keeps it until somebody wants it")]
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}

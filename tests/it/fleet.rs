@@ -1,7 +1,6 @@
 //! Three instances on one Redis, and what must be true of each of them after every fact.
 
-use super::note;
-use crate::{gateway::Gateway, http::Answer};
+use crate::{gateway::Gateway, http::Answer, patience::note};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
