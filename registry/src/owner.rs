@@ -55,6 +55,8 @@ pub struct Owner {
     partings: HashMap<SocketId, Parting>,
     untold: VecDeque<SocketId>,
     told: VecDeque<SocketId>,
+    /// Where the search for a suspect goes on.
+    turn: usize,
 }
 
 #[derive(Default)]
@@ -112,6 +114,7 @@ impl Default for Owner {
             partings: HashMap::new(),
             untold: VecDeque::new(),
             told: VecDeque::new(),
+            turn: 0,
         }
     }
 }
@@ -239,7 +242,9 @@ impl Owner {
 
     /// The partitions that have to be looked at. Taking one makes it innocent until it is accused again.
     pub fn take_suspect(&mut self) -> Option<usize> {
-        let found = self.parts.iter().position(|part| part.suspect)?;
+        // In turn, or one that cannot be mended would keep the rest from being.
+        let found = (0..PARTITIONS).map(|nth| (self.turn + nth) % PARTITIONS).find(|k| self.parts[*k].suspect)?;
+        self.turn = found + 1;
         self.parts[found].suspect = false;
         Some(found)
     }

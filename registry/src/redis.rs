@@ -10,11 +10,13 @@
 //! | `lookups.rs` | asking it |
 //! | `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
+//! | `clock.rs` | Redis' clock, by which instances understand each other |
 //! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
 
 mod beat;
 mod bell;
 mod claims;
+mod clock;
 mod door;
 mod keys;
 mod link;
@@ -40,6 +42,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use bell::Bell;
+use clock::Clock;
 use keys::Keys;
 use link::Link;
 use redis::cmd;
@@ -51,10 +54,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 
 /// Letters that wait for the gateway. Beyond it the reader waits, and the mailbox keeps the rest.
 const INBOX_MAX: usize = 1024;
@@ -76,33 +76,6 @@ struct Counters {
     beats_failed: AtomicU64,
     fenced: AtomicU64,
     reaped: AtomicU64,
-}
-
-/// Redis' clock, as far as we know it.
-struct Clock {
-    began: Instant,
-    /// What to add to the milliseconds since then.
-    offset: AtomicU64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { began: Instant::now(), offset: AtomicU64::new(crate::all::epoch_ms()) }
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        beat::ms(self.began.elapsed())
-    }
-
-    /// An answer that said `now` came after a round trip; half of it was the way back.
-    fn set(&self, now: u64, round_trip: Duration) {
-        let now = now + beat::ms(round_trip / 2);
-        self.offset.store(now.saturating_sub(self.elapsed_ms()), Ordering::Relaxed);
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.offset.load(Ordering::Relaxed) + self.elapsed_ms()
-    }
 }
 
 /// One instance's part in the registry.
@@ -182,6 +155,7 @@ impl Redis {
         self.link.open().await?;
         match self.link.is_up() {
             true => {
+                self.read_clock().await;
                 self.meet_servers().await;
                 self.rehearse().await
             }

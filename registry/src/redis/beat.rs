@@ -86,7 +86,7 @@ impl Redis {
             self.counters.beats_failed.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        self.clock.set(number(said.get(1)), sent_at.elapsed());
+        self.clock.sample(number(said.get(1)), sent_at.elapsed());
         match text(said.first()) {
             "fenced" => {
                 *since = None;

@@ -9,7 +9,7 @@ use super::{
 use crate::all::Health;
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
+    Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -43,6 +43,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often an outage is told again while it lasts.
 const TOLD_AGAIN: Duration = Duration::from_secs(30);
+/// And another refusal so soon after the last.
+const TOLD_ANOTHER: Duration = Duration::from_secs(1);
 /// For how long a denial counts as an outage.
 const DENIED_FOR: Duration = Duration::from_secs(10);
 /// What a server says that works and will not.
@@ -170,11 +172,11 @@ impl Link {
         };
         match said.and_then(Value::extract_error) {
             Ok(value) => Ok(value),
-            Err(error) => self.fault(&error),
+            Err(error) => self.fault(command, &error),
         }
     }
 
-    fn fault(&self, error: &RedisError) -> Result<Value, Fault> {
+    fn fault(&self, command: &Cmd, error: &RedisError) -> Result<Value, Fault> {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Err(Fault::NoScript),
             // Not the master any more, or not yet: whoever is has to be found.
@@ -196,6 +198,7 @@ impl Link {
                 if DENIALS.iter().any(|denial| why.contains(denial)) {
                     self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
                 }
+                self.refused(&format!("{}: {why}", named(command)));
                 Err(Fault::Refused(why))
             }
             _ => self.lost(&error.to_string()),
@@ -203,9 +206,10 @@ impl Link {
     }
 
     /// A server that refuses is told about at once, and again while it does.
-    pub fn refused(&self, why: &str) {
+    fn refused(&self, why: &str) {
         let mut last = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(told, at)| told != why || at.elapsed() >= TOLD_AGAIN) {
+        let again = |told: &str| if told == why { TOLD_AGAIN } else { TOLD_ANOTHER };
+        if last.as_ref().is_none_or(|(told, at)| at.elapsed() >= again(told)) {
             warn!("Redis refused what the registry needs: {why}");
             *last = Some((why.to_owned(), Instant::now()));
         }
@@ -370,6 +374,18 @@ impl Link {
             true => Ok(wire),
             false => Err(std::io::Error::other(format!("{node} is no master")).into()),
         }
+    }
+}
+
+/// A command and its first key, for people.
+fn named(command: &Cmd) -> String {
+    let word = |nth: usize| match command.args_iter().nth(nth) {
+        Some(Arg::Simple(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    };
+    match word(0).as_str() {
+        "EVALSHA" | "EVAL" => format!("a script on {}", word(3)),
+        name => format!("{name} {}", word(1)),
     }
 }
 

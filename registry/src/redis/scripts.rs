@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 
 /// One script of `lua/`.
 pub struct Lua {
-    pub name: &'static str,
     source: &'static str,
     hash: LazyLock<String>,
 }
@@ -15,7 +14,6 @@ pub struct Lua {
 macro_rules! scripts {
     ($($name:ident $file:literal;)*) => {
         $(pub static $name: Lua = Lua {
-            name: $file,
             source: include_str!(concat!("lua/", $file, ".lua")),
             hash: LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))).get_hash().to_owned()),
         };)*
@@ -38,16 +36,14 @@ impl Lua {
     pub fn on(&'static self, keys: impl Into<Vec<String>>) -> Call {
         let keys: Vec<String> = keys.into();
         let mut command = cmd("EVALSHA");
-        command.arg(self.hash.as_str()).arg(keys.len()).arg(&keys);
-        Call { lua: self, on: keys.into_iter().next().unwrap_or_default(), command }
+        command.arg(self.hash.as_str()).arg(keys.len()).arg(keys);
+        Call { lua: self, command }
     }
 }
 
 /// One call of a script.
 pub struct Call {
     lua: &'static Lua,
-    /// The first key, for whoever has to be told what was refused.
-    on: String,
     command: Cmd,
 }
 
@@ -63,16 +59,10 @@ impl Call {
             Err(Fault::NoScript) => link.ask(&self.whole()).await,
             said => said,
         };
-        match said {
-            Ok(Value::Array(values)) => Ok(values),
-            Ok(value) => Ok(vec![value]),
-            Err(fault) => {
-                if let Fault::Refused(why) = &fault {
-                    link.refused(&format!("{} on {}: {why}", self.lua.name, self.on));
-                }
-                Err(fault)
-            }
-        }
+        Ok(match said? {
+            Value::Array(values) => values,
+            value => vec![value],
+        })
     }
 
     fn whole(&self) -> Cmd {
