@@ -328,6 +328,15 @@ impl Registry {
         }
     }
 
+    /// Takes an instance that was not reached out of a group, if it is dead. Whoever meets the dead in an
+    /// index removes exactly them.
+    pub async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(redis) => redis.leave_if_dead(group, owner).await,
+        }
+    }
+
     /// Up to `limit` live sockets with ids after `after`, in order of connection.
     pub async fn page(&self, after: SocketId, limit: usize) -> Result<Vec<Arc<SocketRecord>>, Unknown> {
         match self {

@@ -103,6 +103,10 @@ pub struct Redis {
     drift: [AtomicU32; PARTITIONS],
     /// Partitions of whose sockets the groups and users have to be told again.
     indexes_suspect: [AtomicBool; PARTITIONS],
+    /// When everything was last told anew, by Redis' clock.
+    told_at: AtomicU64,
+    /// Whether it was said since when the partitions' memory is whole.
+    settled: AtomicBool,
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
     /// Up to which trouble of the link it is known what the servers lost.
@@ -139,6 +143,8 @@ impl Redis {
             fleet: AtomicUsize::new(1),
             drift: std::array::from_fn(|_| AtomicU32::new(0)),
             indexes_suspect: std::array::from_fn(|_| AtomicBool::new(false)),
+            told_at: AtomicU64::new(0),
+            settled: AtomicBool::new(false),
             unsure_until: AtomicU64::new(0),
             troubles_seen: AtomicU64::new(0),
             first_servers: Mutex::default(),
@@ -252,10 +258,12 @@ impl Redis {
     pub(crate) async fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         let own = self.own();
-        let (mut lease, mut listed) = (cmd("DEL"), cmd("ZREM"));
+        let (mut lease, mut listed, mut tomb) = (cmd("DEL"), cmd("ZREM"), cmd("SET"));
         lease.arg(self.keys.lease(own.mark())).arg(self.keys.mail(own.mark()));
         listed.arg(self.keys.instances()).arg(own.to_string());
-        let _ = tokio::join!(self.link.ask(&lease), self.link.ask(&listed));
+        // Whoever remembers us need not wonder where we are.
+        tomb.arg(self.keys.tomb(own.mark())).arg(own.to_string()).arg("PX").arg(beat::ms(reaper::TOMB_STANDS));
+        let _ = tokio::join!(self.link.ask(&lease), self.link.ask(&listed), self.link.ask(&tomb));
     }
 
     /// Gives something to the gateway; waits while it has too much to do.

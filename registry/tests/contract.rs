@@ -134,9 +134,11 @@ async fn an_id_that_was_never_given_out_was_never_seen(mut fleet: Fleet) {
     for asked in ["ws_123", "", "nonsense"] {
         assert_eq!(verdict(&web1, asked).await.state(), "never_seen", "{asked}");
     }
-    // An id made in the very millisecond in which the registry began may be either.
+    // An id made in the very millisecond in which the registry began may be either, and for some seconds
+    // nobody knows whether it was given out: a fresh one each time.
     std::thread::sleep(Duration::from_millis(2));
-    assert_eq!(state(&web1, &SocketId::fresh().to_string()).await, "never_seen");
+    fleet::eventually(async || (state(&web1, &SocketId::fresh().to_string()).await == "never_seen").then_some(()))
+        .await;
 }
 
 async fn an_id_from_before_the_registry_is_forgotten(mut fleet: Fleet) {

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::Server;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 async fn fleet(server: &Server) -> Fleet {
     Fleet::on(&server.url(), &[]).await
@@ -53,6 +53,8 @@ async fn the_whole_fleet_is_shown_in_order_of_connection() {
     let mut clients = Vec::new();
     for turn in 0..9 {
         clients.push(fleet.gateway(turn % 3).greeted("/ws?store_id=s").await);
+        // Within one millisecond, ids of two processes have no order.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let order: Vec<_> = clients.iter().map(|client| client.id.clone()).collect();
     for at in 0..3 {

@@ -109,7 +109,7 @@ async fn with_reject_a_living_holder_elsewhere_keeps_its_place_and_a_silent_one_
         let mut newcomer = fleet.gateway(1).connect("/ws?user_id=ann").await;
         newcomer.closed().await
     };
-    let refused = soon("the newcomer is told", living.stays_while(refused)).await;
+    let refused = soon("the newcomer is told", Box::pin(living.stays_while(refused))).await;
     assert_eq!(refused, (1008, "User already connected".to_owned()));
     living.heard_all().await;
     // One that answers no ping is gone as far as anybody can tell.

@@ -148,6 +148,9 @@ impl Courier {
         let message = &message;
         let ask = |holding: Holding| async move {
             let answer = self.letters.ask(&holding.owner, message.clone(), body.clone(), by).await;
+            if let (Target::Group(group), Err(Unheard::NotDelivered(Undelivered::Gone))) = (target, &answer) {
+                self.registry.leave_if_dead(group.key(), &holding.owner).await;
+            }
             (holding, answer)
         };
         Ok(join_all(others.into_iter().map(ask)).await)

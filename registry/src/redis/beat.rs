@@ -17,6 +17,8 @@ use tracing::{error, info, warn};
 
 /// How much earlier or later than the second a beat may come, so that a fleet does not beat as one.
 const JITTER: f64 = 0.1;
+/// Between two good beats so far apart, others may have failed to tell what they accepted.
+const GAP: Duration = Duration::from_secs(4);
 /// Beats whose ring was not heard until the subscription is renewed: one may still be on its way.
 const UNHEARD_MAX: u32 = 2;
 
@@ -93,7 +95,13 @@ impl Redis {
                 self.begin_anew(&own);
             }
             word => {
-                self.beaten_at.store(sent, Ordering::Relaxed);
+                let last = self.beaten_at.swap(sent, Ordering::Relaxed);
+                // At the first beat, too, if Redis was away before.
+                let was_away = last == 0 && self.link.lives() > 1;
+                if was_away || (last > 0 && sent.saturating_sub(last) > ms(GAP)) {
+                    // What was accepted meanwhile, here or elsewhere, may not have a row yet.
+                    self.is_unsure();
+                }
                 let now_since = number(said.get(4));
                 if since.is_some_and(|since| since != now_since) {
                     warn!("our lease was gone from Redis; telling it again what is here");
@@ -129,6 +137,11 @@ impl Redis {
         let mut command = cmd("ZADD");
         command.arg(self.keys.instances()).arg(self.now_ms()).arg(own.to_string());
         let _ = self.link.ask(&command).await;
+    }
+
+    /// Whether the last good beat is recent enough to speak for what others told.
+    pub(super) fn beats_well(&self) -> bool {
+        boottime_ms().saturating_sub(self.beaten_at.load(Ordering::Relaxed)) <= ms(GAP)
     }
 
     /// No good beat for as long as a lease holds: by now others may have taken us for dead.

@@ -38,6 +38,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 const PIPELINE: usize = 1024;
 /// Pings without an answer until the connection is given up.
 const PINGS: u32 = 3;
+/// How often a command follows a slot, or waits for a new master.
+const RETRIES: u32 = 4;
 /// Between two attempts to connect, growing.
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -78,7 +80,12 @@ impl fmt::Display for Unusable {
 #[derive(Clone)]
 enum Wire {
     Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    Cluster {
+        /// Follows slots and asks again by itself.
+        patient: ClusterConnection,
+        /// Asks once: for what must not be done twice.
+        once: ClusterConnection,
+    },
 }
 
 /// The link to Redis.
@@ -155,6 +162,21 @@ impl Link {
         }
     }
 
+    /// One command that must not run twice: whoever gets no answer must not be answered by the second try.
+    pub async fn ask_once(&self, command: &Cmd) -> Result<Value, Fault> {
+        let wire = self.wire.load_full().filter(|_| self.is_up());
+        let Some(Wire::Cluster { once, .. }) = wire.as_deref() else { return self.ask(command).await };
+        match timeout(RESPONSE, once.clone().req_packed_command(command)).await {
+            Err(_) => self.lost("a command was not answered in time"),
+            Ok(said) => match said.and_then(Value::extract_error) {
+                Ok(value) => Ok(value),
+                // It did not run there, so it may be tried where it belongs.
+                Err(error) if error.is_cluster_error() => self.ask(command).await,
+                Err(error) => self.fault(command, &error),
+            },
+        }
+    }
+
     /// One command. Fails at once while the link is down.
     pub async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
         if !self.up.load(Ordering::Relaxed) {
@@ -163,8 +185,8 @@ impl Link {
         let Some(wire) = self.wire.load_full() else { return Err(Fault::Down) };
         let said = match wire.as_ref() {
             Wire::Single(connection) => connection.clone().req_packed_command(command).await,
-            Wire::Cluster(connection) => {
-                match timeout(RESPONSE, connection.clone().req_packed_command(command)).await {
+            Wire::Cluster { patient, .. } => {
+                match timeout(RESPONSE, patient.clone().req_packed_command(command)).await {
                     Ok(said) => said,
                     Err(_) => return self.lost("a command was not answered in time"),
                 }
@@ -309,9 +331,9 @@ impl Link {
             let ping = cmd("PING");
             let said = match wire.as_ref() {
                 Wire::Single(connection) => connection.clone().req_packed_command(&ping).await,
-                Wire::Cluster(connection) => {
+                Wire::Cluster { patient, .. } => {
                     let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                    let mut connection = connection.clone();
+                    let mut connection = patient.clone();
                     match timeout(RESPONSE, connection.route_command(ping, anybody)).await {
                         Ok(said) => said,
                         Err(_) => continue,
@@ -351,17 +373,19 @@ impl Link {
     async fn connect(&self) -> Result<Wire, RedisError> {
         if self.is_cluster() {
             let nodes = self.url.nodes.iter().map(|node| self.url.server(node)).collect::<Result<Vec<_>, _>>()?;
-            let client = ClusterClientBuilder::new(nodes)
-                .use_protocol(ProtocolVersion::RESP3)
-                .tcp_settings(tcp())
-                .connection_timeout(CONNECT)
-                .response_timeout(RESPONSE)
-                .retries(4)
-                .min_retry_wait(20)
-                .max_retry_wait(300)
-                .build()?;
-            let connected = timeout(CONNECT * 2, client.get_async_connection()).await;
-            return connected.map_err(|_| timed_out())?.map(Wire::Cluster);
+            let connect = async |retries| {
+                let client = ClusterClientBuilder::new(nodes.clone())
+                    .use_protocol(ProtocolVersion::RESP3)
+                    .tcp_settings(tcp())
+                    .connection_timeout(CONNECT)
+                    .response_timeout(RESPONSE)
+                    .retries(retries)
+                    .min_retry_wait(20)
+                    .max_retry_wait(300)
+                    .build()?;
+                timeout(CONNECT * 2, client.get_async_connection()).await.map_err(|_| timed_out())?
+            };
+            return Ok(Wire::Cluster { patient: connect(RETRIES).await?, once: connect(0).await? });
         }
         let node = self.servers.masters().await?.pop().ok_or_else(timed_out)?;
         let config = AsyncConnectionConfig::new()

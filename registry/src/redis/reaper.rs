@@ -29,7 +29,7 @@ use tracing::{info, warn};
 /// Between two looks at the fleet.
 const LOOK: Duration = Duration::from_secs(4);
 /// How long the tomb of a dead incarnation keeps it from coming back.
-const TOMB_STANDS: Duration = Duration::from_secs(3600);
+pub const TOMB_STANDS: Duration = Duration::from_secs(3600);
 /// Who is not first in rank waits so much longer for each before it.
 const RANK_WAITS: Duration = Duration::from_secs(5);
 /// A registration of the dead may still have been on its way.
@@ -43,6 +43,8 @@ struct View {
     missing: BTreeMap<Incarnation, Missing>,
     once_more: Vec<(Instant, Incarnation)>,
     namesakes: BTreeSet<Incarnation>,
+    /// Whoever was ever on the list, and when it was last heard: Redis may lose the list.
+    remembered: BTreeMap<Incarnation, u64>,
     /// The life of the link in which all of it was seen.
     life: u64,
 }
@@ -61,10 +63,24 @@ impl Redis {
             self.enlist(&self.own()).await;
             let Ok(known) = self.known().await else { continue };
             self.fleet.store(known.len(), Ordering::Relaxed);
+            view.remembered.extend(known);
+            self.forget_the_buried(&mut view).await;
+            let known: Vec<_> = view.remembered.iter().map(|(other, last)| (other.clone(), *last)).collect();
             self.look(&mut view, &known, began).await;
             let due: Vec<_> = view.once_more.extract_if(.., |(at, _)| *at <= Instant::now()).collect();
             for (_, dead) in due {
                 self.reap(&dead).await;
+            }
+        }
+    }
+
+    /// Who has a tomb is looked after, or has retired.
+    async fn forget_the_buried(&self, view: &mut View) {
+        let quiet = view.remembered.iter().filter(|(_, last)| **last + ms(LEASE) < self.now_ms());
+        for other in quiet.map(|(other, _)| other.clone()).collect::<Vec<_>>() {
+            let tomb = self.link.ask(cmd("EXISTS").arg(self.keys.tomb(other.mark()))).await;
+            if tomb == Ok(Value::Int(1)) {
+                view.remembered.remove(&other);
             }
         }
     }
@@ -170,7 +186,8 @@ impl Redis {
             let ids: Vec<_> = fields.keys().filter(|id| !id.starts_with('#')).cloned().collect();
             if ids.is_empty() {
                 if !fields.is_empty() {
-                    self.link.ask(cmd("DEL").arg(&owned)).await.ok()?;
+                    // Not the key: a late registration may have come in since.
+                    self.link.ask(cmd("HDEL").arg(&owned).arg("#n").arg("#d")).await.ok()?;
                 }
                 return Some(lost);
             }
@@ -202,6 +219,13 @@ impl Redis {
         join_all(groups.iter().map(async |group| self.leave_group(*group, dead).await)).await;
         join_all(lost.iter().map(async |record| self.leave_user(record, dead).await)).await;
         Some(lost.len())
+    }
+
+    /// Takes an instance out of a group, if it is dead.
+    pub(crate) async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) {
+        if self.presence(owner).await == Ok(Presence::Dead) {
+            self.leave_group(group, owner).await;
+        }
     }
 
     /// Exactly that incarnation, whatever others hold of the group.

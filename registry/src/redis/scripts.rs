@@ -53,16 +53,22 @@ impl Call {
         self
     }
 
-    /// Runs it. A fault leaves open whether it ran; all but `route` may be run again.
+    /// Runs it. A fault leaves open whether it ran, so it has to be one that may run twice.
     pub async fn run(self, link: &Link) -> Result<Vec<Value>, Fault> {
         let said = match link.ask(&self.command).await {
             Err(Fault::NoScript) => link.ask(&self.whole()).await,
             said => said,
         };
-        Ok(match said? {
-            Value::Array(values) => values,
-            value => vec![value],
-        })
+        said.map(values)
+    }
+
+    /// Runs it once at most.
+    pub async fn run_once(self, link: &Link) -> Result<Vec<Value>, Fault> {
+        let said = match link.ask_once(&self.command).await {
+            Err(Fault::NoScript) => link.ask_once(&self.whole()).await,
+            said => said,
+        };
+        said.map(values)
     }
 
     fn whole(&self) -> Cmd {
@@ -74,6 +80,13 @@ impl Call {
             }
         }
         whole
+    }
+}
+
+fn values(said: Value) -> Vec<Value> {
+    match said {
+        Value::Array(values) => values,
+        value => vec![value],
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{
     Redis,
+    beat::ms,
     scripts::{number, text},
 };
 use crate::{
@@ -14,7 +15,11 @@ use crate::{
 };
 use futures_util::future::join_all;
 use redis::{Value, cmd};
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
@@ -31,7 +36,9 @@ const NUMBERS_AT_ONCE: usize = 500;
 const NUMBERS_EVERY: Duration = Duration::from_secs(10);
 /// An instance that boots with no sockets says after this time that nothing was lost, unless those who
 /// know better have spoken: they notice at their next beat.
-const WHOLE_AFTER: Duration = Duration::from_secs(3);
+const WHOLE_AFTER: Duration = Duration::from_secs(5);
+/// A loss that was told so shortly after our own telling is the same one.
+const TOLD_SLACK: Duration = Duration::from_secs(1);
 /// Entries read at once.
 const READ_AT_ONCE: usize = 200;
 /// Over how long a fleet spreads the begin of its rebuilding.
@@ -45,6 +52,7 @@ impl Redis {
         let mut next = fastrand::usize(..PARTITIONS);
         let mut numbers = Instant::now();
         let mut rebuilding = false;
+        let mut again = Vec::new();
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -57,8 +65,9 @@ impl Redis {
                 continue;
             }
             self.tell_untold().await;
-            let compared = (0..COMPARED_AT_ONCE).map(|nth| self.compare((next + nth) % PARTITIONS));
-            join_all(compared).await;
+            let due: BTreeSet<_> = (0..COMPARED_AT_ONCE).map(|nth| (next + nth) % PARTITIONS).chain(again).collect();
+            let moved = join_all(due.iter().map(|k| self.compare(*k))).await;
+            again = due.into_iter().zip(moved).filter(|(_, moved)| *moved).map(|(k, _)| k).collect::<Vec<_>>();
             next = (next + COMPARED_AT_ONCE) % PARTITIONS;
             self.mend_suspects().await;
             if std::mem::take(&mut rebuilding) || numbers.elapsed() >= NUMBERS_EVERY {
@@ -96,17 +105,21 @@ impl Redis {
         }
     }
 
-    async fn compare(&self, k: usize) {
-        let Some(quiet) = self.owner().quiet(k) else { return };
-        let mut command = cmd("HMGET");
+    /// True if something moved meanwhile, so that nothing is known.
+    async fn compare(&self, k: usize) -> bool {
+        let Some(quiet) = self.owner().quiet(k) else { return true };
+        let (mut command, mut born) = (cmd("HMGET"), cmd("GET"));
         command.arg(self.keys.owned(k, self.own().mark())).arg("#n").arg("#d");
-        let Ok(Value::Array(said)) = self.link.ask(&command).await else { return };
+        born.arg(self.keys.born(k));
+        let (said, born) = tokio::join!(self.link.ask(&command), self.link.ask(&born));
+        let (Ok(Value::Array(said)), Ok(born)) = (said, born) else { return true };
+        self.look_at_birth(k, &born).await;
         let signed = text(said.get(1)).parse::<i64>().unwrap_or(0);
         // The script counts in 32 bits with a sign.
         let theirs = Digest { count: u32::try_from(number(said.first())).unwrap_or(u32::MAX), xor: signed as u32 };
         let compared = self.owner().compare(k, quiet, theirs);
         let drift = match compared {
-            Compared::Overtaken => return,
+            Compared::Overtaken => return true,
             Compared::Same => 0,
             Compared::Differs(by) => {
                 info!("partition {k} differs from what is here by {by} sockets at least; mending it");
@@ -117,6 +130,20 @@ impl Redis {
             }
         };
         self.drift[k].store(drift, Ordering::Relaxed);
+        false
+    }
+
+    /// Where nothing of ours lies in a partition, its loss shows in this alone; what else its server held,
+    /// groups and users, has to be told again.
+    async fn look_at_birth(&self, k: usize, born: &Value) {
+        if *born == Value::Nil {
+            if self.settled.load(Ordering::Relaxed) {
+                let _ = self.link.ask(cmd("SET").arg(self.keys.born(k)).arg(self.now_ms()).arg("NX")).await;
+                self.all_is_suspect();
+            }
+        } else if number(Some(born)) > self.told_at.load(Ordering::Relaxed) + ms(TOLD_SLACK) {
+            self.all_is_suspect();
+        }
     }
 
     /// Redis lost something of this partition, so that nobody may say of an id that it never was.
@@ -253,6 +280,17 @@ impl Redis {
         }
     }
 
+    /// Whether another instance held a lease well before this one did.
+    async fn found_others(&self) -> bool {
+        let (own, known) = (self.own(), self.known().await.unwrap_or_default());
+        let before = self.now_ms().saturating_sub(2 * ms(WHOLE_AFTER));
+        let others = known.into_iter().filter(|(other, _)| *other != own).map(async |(other, _)| {
+            let since = self.link.ask(cmd("HGET").arg(self.keys.lease(other.mark())).arg("since")).await;
+            since.is_ok_and(|since| since != Value::Nil && number(Some(&since)) < before)
+        });
+        join_all(others).await.into_iter().any(|before_us| before_us)
+    }
+
     fn pace(&self, mends: usize) -> Duration {
         let share = MENDS_PER_SECOND / self.fleet_size().max(1);
         Duration::from_secs(1).mul_f64(mends as f64 / share.max(1) as f64)
@@ -266,6 +304,7 @@ impl Redis {
 
     /// Everything has to be told again: rows where they differ, and the indexes, which nobody can compare.
     pub(super) fn all_is_suspect(&self) {
+        self.told_at.store(self.now_ms(), Ordering::Relaxed);
         self.owner().suspect_all();
         self.indexes_suspect.iter().for_each(|suspect| suspect.store(true, Ordering::Relaxed));
         self.mend_now.notify_one();
@@ -279,11 +318,14 @@ impl Redis {
         if lost {
             join_all((0..PARTITIONS).map(|k| self.is_reborn(k))).await;
         } else {
+            // Somebody was here before, and where nothing is said of a partition now, it was lost.
+            let whole_since = if self.found_others().await { self.now_ms() } else { 0 };
             join_all((0..PARTITIONS).map(async |k| {
-                let _ = self.link.ask(cmd("SET").arg(self.keys.born(k)).arg(0).arg("NX")).await;
+                let _ = self.link.ask(cmd("SET").arg(self.keys.born(k)).arg(whole_since).arg("NX")).await;
             }))
             .await;
         }
+        self.settled.store(true, Ordering::Relaxed);
         loop {
             self.reborn_now.notified().await;
             self.link.is_back().await;

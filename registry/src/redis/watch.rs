@@ -36,7 +36,7 @@ impl Redis {
             let changed = !known.is_empty() && !now.is_subset(&known);
             if changed {
                 warn!("a Redis server was started anew or another took over; telling it again what is here");
-                self.unsure_until.store(self.now_ms() + ms(REBUILT_AFTER), Ordering::Relaxed);
+                self.is_unsure();
                 self.everything_is_suspect();
             }
             known = now;
@@ -62,9 +62,15 @@ impl Redis {
         Some(BTreeSet::from([topology::identity(&from_redis_value(said).ok()?)]))
     }
 
+    /// For as long as others may need to tell what they hold, what has no row is not called unknown.
+    pub(super) fn is_unsure(&self) {
+        self.unsure_until.store(self.now_ms() + ms(REBUILT_AFTER), Ordering::Relaxed);
+    }
+
     /// Whether what Redis does not know may be called unknown.
     pub(super) fn is_sure(&self) -> bool {
-        self.now_ms() >= self.unsure_until.load(Ordering::Relaxed)
+        self.beats_well()
+            && self.now_ms() >= self.unsure_until.load(Ordering::Relaxed)
             && self.troubles_seen.load(Ordering::Relaxed) == self.link.troubles()
     }
 }

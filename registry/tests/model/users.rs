@@ -1,0 +1,86 @@
+//! Whether a user may have one more socket.
+
+use super::{Flaw, Place, Said, Store};
+use registry::{GroupKey, Policy};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Welcome,
+    Full,
+    Cooling,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    pub answer: Answer,
+    /// Members that the same client left.
+    pub replaced: Vec<String>,
+    /// Everybody else, oldest first; nobody without a cap.
+    pub others: Vec<String>,
+}
+
+/// Who asks: a member as `admit.lua` writes it, and when it was accepted.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    pub member: String,
+    pub since: u64,
+}
+
+/// The parts of a member: the socket's id, and its client.
+pub fn parts(member: &str) -> (&str, &str) {
+    (&member[22..44], &member[55..])
+}
+
+impl Store {
+    /// `admit.lua`.
+    pub fn admit(
+        &mut self,
+        user: GroupKey,
+        newcomer: &Newcomer,
+        cap: usize,
+        policy: Policy,
+        stale: &[String],
+        now: u64,
+    ) -> Said<Admitted> {
+        self.ours(Place::User(user))?;
+        let (id, client) = parts(&newcomer.member);
+        let members = self.users.entry(user).or_default();
+        members.retain(|(_, held)| !stale.contains(held));
+        // Of one socket, and of one client, the connection counts that was accepted last.
+        let mut is_late = false;
+        members.retain(|(since, held)| {
+            let same_id = parts(held).0 == id && *held != newcomer.member;
+            let same_client = parts(held).0 != id && client.starts_with('c') && parts(held).1 == client;
+            let counts_late = self.flaw == Some(Flaw::LateAdmits);
+            is_late |= (same_id || same_client) && *since > newcomer.since && !counts_late;
+            is_late || !same_id
+        });
+        if is_late {
+            return Ok(Admitted { answer: Answer::Welcome, replaced: Vec::new(), others: Vec::new() });
+        }
+        let of_others = members.iter().map(|(_, held)| held.clone()).filter(|held| parts(held).0 != id);
+        let (same, others): (Vec<_>, Vec<_>) =
+            of_others.partition(|held| client.starts_with('c') && parts(held).1 == client);
+        let full = cap > 0 && others.len() + 1 > cap;
+        if full && policy == Policy::EvictOldest && self.is_foreign(&Place::Cooling(user)) {
+            return Err(Place::Cooling(user));
+        }
+        let cooling = self.cooling.get(&(user, client.to_owned())).is_some_and(|until| *until > now);
+        let answer = match policy {
+            _ if !full => Answer::Welcome,
+            Policy::Reject => Answer::Full,
+            Policy::EvictOldest if cooling => Answer::Cooling,
+            Policy::EvictOldest => Answer::Welcome,
+        };
+        let members = self.users.entry(user).or_default();
+        if answer == Answer::Welcome {
+            members.retain(|(_, held)| !same.contains(held) && *held != newcomer.member);
+            members.insert((newcomer.since, newcomer.member.clone()));
+        }
+        if members.is_empty() {
+            self.users.remove(&user);
+        }
+        let replaced = if answer == Answer::Welcome { same } else { Vec::new() };
+        Ok(Admitted { answer, replaced, others: if cap > 0 { others } else { Vec::new() } })
+    }
+}

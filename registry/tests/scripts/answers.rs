@@ -1,0 +1,269 @@
+//! What the model says, in words that a real answer can be brought into as well.
+
+use crate::{
+    model::{Admitted, Answer, Beaten, Newcomer, Place, Registered, Said, Sent, Store, To},
+    steps::{LISTENERS, PARTITIONS, Step, Universe},
+};
+use registry::{
+    Attempt, Cause, Ending, SocketRecord, Superseded,
+    owner::{h32, partition},
+    rules::State,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// For how long an ended row stays; longer than any test.
+pub const KEEP_MS: u64 = 600_000;
+/// In the place of a moment that lies within the test.
+pub const THEN: &str = "a moment ago";
+
+/// A key's content. What is foreign is a string.
+pub type Dump = BTreeMap<String, BTreeMap<String, String>>;
+
+fn words<T>(said: Said<T>, words: impl FnOnce(T) -> Vec<String>) -> Vec<String> {
+    said.map_or_else(|_| vec!["error".to_owned()], words)
+}
+
+fn text<T: ToString + Copy>(word: T) -> Vec<String> {
+    vec![word.to_string()]
+}
+
+pub fn ending(to: usize) -> To {
+    let ending = |cause, code| Ending { cause, code, reason: "so".into() };
+    match to {
+        0 | 1 => To::Closed(ending(Cause::ClientClosed, Some(1000))),
+        2 => To::Away(ending(Cause::ConnectionLost, None)),
+        3 => To::Away(ending(Cause::InstanceRestart, Some(1012))),
+        4 => To::Closed(ending(Cause::Kicked, Some(4403))),
+        _ => To::Forgotten,
+    }
+}
+
+/// A letter's text; large ones lie beside the bell, and the bell has their name.
+pub fn letter(to: usize, large: bool) -> Arc<str> {
+    if large { format!("@large {to}").into() } else { format!("letter to {to}").into() }
+}
+
+/// What the model says, and what it rings.
+pub fn of_model(
+    store: &mut Store,
+    universe: &Universe,
+    step: &Step,
+    now: u64,
+) -> (Vec<String>, Option<(usize, String)>) {
+    let life = |nth: usize| &universe.incarnations[nth];
+    let said = match step {
+        Step::Register { id, session, by, n, accepted, dress } => {
+            let attempt = Attempt { n: *n, accepted_at: *accepted };
+            let record = universe.record(*id, *session, *by, attempt, *dress);
+            words(store.register(&record, life(*by), h32(&record)), |(registered, bad)| {
+                let bad = bad.map(|place| key(&place)).unwrap_or_default();
+                match registered {
+                    Registered::Ok => vec!["ok".into(), bad],
+                    Registered::Taken { owner, session } => {
+                        vec!["taken".into(), bad, owner.to_string(), session.to_string()]
+                    }
+                    Registered::Superseded(Superseded::ByLater) => vec!["superseded".into(), "later".into()],
+                    Registered::Superseded(Superseded::Ended) => vec!["superseded".into(), "ended".into()],
+                }
+            })
+        }
+        Step::Unregister { id, session, by, to } => {
+            let (id, session) = (universe.ids[*id], universe.sessions[*session]);
+            words(store.unregister(id, session, life(*by), &ending(*to), KEEP_MS, now), |done| text(u8::from(done)))
+        }
+        Step::Beat { by, serving } => {
+            let said = store.beat(life(*by), *serving, 3, LISTENERS[*by], now);
+            if let Ok(Beaten::Held { new, n, since, .. }) = &said {
+                let mark = if *new { "!" } else { "" };
+                let words = vec![
+                    if *new { "new" } else { "renewed" }.into(),
+                    n.to_string(),
+                    LISTENERS[*by].to_string(),
+                    since.to_string(),
+                ];
+                return (words, Some((*by, format!("{n}\n{mark}"))));
+            }
+            words(said, |_| text("fenced"))
+        }
+        Step::Route { to, large } => {
+            let letter = letter(*to, *large);
+            let said = store.route(life(*to), &letter, LISTENERS[*to], now);
+            if let Ok(Sent::Ok { serving, n, kept }) = &said {
+                let mut words = vec!["ok".to_owned(), serving.as_str().to_owned()];
+                if !kept {
+                    words.push(key(&Place::Mail(life(*to).clone())));
+                }
+                return (words, Some((*to, format!("{n}\n{letter}"))));
+            }
+            words(said, |sent| text(if sent == Sent::Gone { "gone" } else { "deaf" }))
+        }
+        Step::Heard { of } => words(store.heard(life(*of), now), |(lease, dead)| {
+            let state = lease.map(|lease| lease.serving.as_str().to_owned()).unwrap_or_default();
+            let beat = lease.map(|lease| lease.beat.to_string()).unwrap_or_default();
+            vec![state, beat, LISTENERS[*of].to_string(), u8::from(dead).to_string()]
+        }),
+        Step::Tomb { of } => text(u8::from(store.tomb(life(*of), now))),
+        Step::Reap { of, partition: k } => {
+            let ids: Vec<_> = universe.ids.iter().copied().filter(|id| partition(*id) == PARTITIONS[*k]).collect();
+            let found = store.reap(life(*of), &ids, now);
+            found.iter().flat_map(|record| lost(record)).collect()
+        }
+        Step::Admit { user, who, cap, policy, stale } => {
+            let newcomer = Newcomer { member: universe.member(who), since: 1000 + who.session as u64 };
+            let stale: Vec<_> = stale.iter().map(|who| universe.member(who)).collect();
+            let said = store.admit(universe.user(*user), &newcomer, *cap, *policy, &stale, now);
+            words(said, |Admitted { answer, replaced, others }| {
+                let word = match answer {
+                    Answer::Welcome => "welcome",
+                    Answer::Full => "full",
+                    Answer::Cooling => "cooling",
+                };
+                let mut words = vec![word.to_owned(), replaced.len().to_string()];
+                words.extend(replaced);
+                words.extend(others);
+                words
+            })
+        }
+        Step::Confirm { id, n } => {
+            if let Some(row) = store.rows.get_mut(&universe.ids[*id]) {
+                row.confirmed = Some(*n);
+            }
+            Vec::new()
+        }
+        Step::Cool { user, client, still } => {
+            let key = universe.user(*user);
+            if !store.is_foreign(&Place::Cooling(key)) {
+                let until = if *still { u64::from(u32::MAX) * 1000 } else { 1 };
+                store.cooling.insert((key, universe.client(*client)), until);
+            }
+            Vec::new()
+        }
+        Step::Lapse { of } => {
+            store.leases.remove(life(*of));
+            store.foreign.remove(&Place::Lease(life(*of).clone()));
+            Vec::new()
+        }
+        Step::Spoil(spot) => {
+            let place = universe.place(spot);
+            if !dump(store, universe).contains_key(&key(&place)) {
+                store.foreign.insert(place);
+            }
+            Vec::new()
+        }
+    };
+    (said, None)
+}
+
+fn lost(record: &SocketRecord) -> Vec<String> {
+    let field = |name: &str| fields(record).remove(name).unwrap_or_default();
+    let mut said = vec![record.id.short(), record.session.to_string()];
+    said.extend(["user", "store", "rooms", "client", "address"].map(field));
+    said
+}
+
+/// A live row, field by field.
+pub fn fields(record: &SocketRecord) -> BTreeMap<String, String> {
+    let mut fields: BTreeMap<_, _> = [
+        ("owner", record.owner.to_string()),
+        ("session", record.session.to_string()),
+        ("attempt", record.attempt.n.to_string()),
+        ("accepted", record.attempt.accepted_at.to_string()),
+        ("state", "live".to_owned()),
+        ("connectedAt", record.connected_at.to_string()),
+        ("address", record.address.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let mut put = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), value);
+        }
+    };
+    put("user", record.user.as_ref().map(ToString::to_string));
+    put("store", record.store.as_ref().map(ToString::to_string));
+    put("rooms", (!record.rooms.is_empty()).then(|| serde_json::to_string(&record.rooms).unwrap()));
+    put("client", record.client.as_ref().map(ToString::to_string));
+    fields
+}
+
+/// How an ending stands in a row.
+pub fn ending_fields(ending: &Ending) -> Vec<(String, String)> {
+    let mut fields = vec![("cause".to_owned(), ending.cause.to_string())];
+    if ending.cause != Cause::InstanceCrash {
+        fields.push(("reason".to_owned(), ending.reason.to_string()));
+    }
+    fields.extend(ending.code.map(|code| ("code".to_owned(), code.to_string())));
+    fields
+}
+
+/// The same names as in `keys.rs`, whose tags are of no matter to a script.
+pub fn key(place: &Place) -> String {
+    match place {
+        Place::Row(id) => format!("t:{{p{}}}:socket:{}", partition(*id), id.short()),
+        Place::Owned(k, by) => format!("t:{{p{k}}}:owned:{}", by.mark()),
+        Place::Live(k) => format!("t:{{p{k}}}:live"),
+        Place::Ended(k) => format!("t:{{p{k}}}:ended"),
+        Place::Lease(of) => format!("t:{{i:{}}}:lease", of.mark()),
+        Place::Tomb(of) => format!("t:{{i:{}}}:tomb", of.mark()),
+        Place::Mail(of) => format!("t:{{i:{}}}:mail", of.mark()),
+        Place::User(user) => format!("t:{{u:{}}}:sockets", user.short()),
+        Place::Cooling(user) => format!("t:{{u:{}}}:cooling", user.short()),
+    }
+}
+
+/// All keys of the model, as Redis would have them.
+pub fn dump(store: &Store, universe: &Universe) -> Dump {
+    let mut dump = Dump::new();
+    let mut put = |place: Place, field: String, value: String| {
+        dump.entry(key(&place)).or_default().insert(field, value);
+    };
+    for (id, row) in &store.rows {
+        let mut fields = fields(&row.record);
+        fields.insert("state".into(), row.state.as_str().into());
+        fields.extend(row.confirmed.map(|n| ("confirmed".to_owned(), n.to_string())));
+        if let Some((_, ending)) = &row.ended {
+            fields.insert("endedAt".into(), THEN.into());
+            fields.extend(ending.iter().flat_map(ending_fields));
+            fields.insert("ttl".into(), "yes".into());
+        }
+        assert!((row.state == State::Live) == row.ended.is_none());
+        fields.into_iter().for_each(|(name, value)| put(Place::Row(*id), name, value));
+    }
+    for ((k, by), owned) in &store.owned {
+        let place = || Place::Owned(*k, by.clone());
+        put(place(), "#n".into(), owned.digest.count.to_string());
+        put(place(), "#d".into(), owned.digest.xor.cast_signed().to_string());
+        for (id, (session, h32)) in &owned.entries {
+            put(place(), id.short(), format!("{session}|{h32}"));
+        }
+    }
+    store.live.iter().for_each(|id| put(Place::Live(partition(*id)), id.short(), "0".into()));
+    store.ended.keys().for_each(|id| put(Place::Ended(partition(*id)), id.short(), THEN.into()));
+    for (of, lease) in &store.leases {
+        let numbers = [("n", lease.n), ("since", lease.since), ("beat", lease.beat), ("sockets", lease.sockets as u64)];
+        numbers.into_iter().for_each(|(name, value)| put(Place::Lease(of.clone()), name.into(), value.to_string()));
+        put(Place::Lease(of.clone()), "state".into(), lease.serving.as_str().into());
+        put(Place::Lease(of.clone()), "name".into(), of.instance().into());
+        put(Place::Lease(of.clone()), "ttl".into(), "yes".into());
+    }
+    for of in &store.tombs {
+        put(Place::Tomb(of.clone()), of.to_string(), "string".into());
+        put(Place::Tomb(of.clone()), "ttl".into(), "yes".into());
+    }
+    for (of, letters) in &store.mail {
+        letters.iter().for_each(|(n, letter)| put(Place::Mail(of.clone()), format!("{n}-0"), letter.to_string()));
+    }
+    for (user, members) in &store.users {
+        members.iter().for_each(|(since, member)| put(Place::User(*user), member.clone(), since.to_string()));
+    }
+    for ((user, client), until) in &store.cooling {
+        put(Place::Cooling(*user), client.clone(), until.to_string());
+    }
+    store.foreign.iter().for_each(|place| put(place.clone(), "foreign".into(), "string".into()));
+    let known: BTreeSet<_> = universe.incarnations.iter().collect();
+    assert!(store.leases.keys().all(|of| known.contains(of)));
+    dump
+}

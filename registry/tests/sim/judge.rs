@@ -1,0 +1,225 @@
+//! The judge knows what really happens, and holds every step and the end against the invariants.
+
+use super::{
+    claims::{counted, member},
+    faults::Fault,
+    node::Conn,
+    wire::{Op, Said},
+    world::World,
+};
+use crate::model::{Beaten, Owned, Row, Sent};
+use registry::{
+    GroupKey, Incarnation, Session, SocketId, Superseded,
+    owner::{h32, partition},
+    rules::State,
+};
+use std::collections::BTreeMap;
+
+/// How old a socket is that everybody has to know of.
+const YOUNG: u64 = 2_000;
+
+/// What was there before an operation ran.
+#[derive(Default)]
+pub struct Before {
+    row: Option<Row>,
+    entry: Option<Session>,
+    live: Vec<SocketId>,
+}
+
+impl World {
+    pub fn before(&self, op: &Op) -> Before {
+        match op {
+            Op::Register { record, .. } => {
+                Before { row: self.store.rows.get(&record.id).cloned(), ..Before::default() }
+            }
+            Op::Unregister { id, of, .. } => {
+                Before { row: self.store.rows.get(id).cloned(), entry: self.entry(*id, of), live: Vec::new() }
+            }
+            Op::Reap { ids, .. } => Before {
+                live: ids.iter().copied().filter(|id| self.store.live.contains(id)).collect(),
+                ..Before::default()
+            },
+            _ => Before::default(),
+        }
+    }
+
+    fn entry(&self, id: SocketId, of: &Incarnation) -> Option<Session> {
+        let owned = self.store.owned.get(&(partition(id), of.clone()))?;
+        owned.entries.get(&id).map(|entry| entry.0)
+    }
+
+    pub fn judge(&mut self, op: &Op, before: Before, said: &Said) {
+        match (op, said) {
+            (Op::Register { record, .. }, _) => {
+                let Some(was) = before.row else { return };
+                let is = &self.store.rows[&record.id];
+                let replaced = is.record.session != was.record.session;
+                if replaced && was.record.attempt > is.record.attempt && self.flaw.is_none() {
+                    self.violate(|| format!("S3: {} was taken by an earlier attempt", record.id));
+                }
+            }
+            (Op::Unregister { id, session, of, .. }, _) => {
+                let changed = |was: &Row, is: Option<&Row>| is.is_none_or(|is| is.state != was.state);
+                let touched = before
+                    .row
+                    .is_some_and(|was| was.record.session != *session && changed(&was, self.store.rows.get(id)));
+                let entry = before.entry.filter(|entry| entry != session);
+                // What a rule is for has to show in what becomes of it.
+                if (touched || (entry.is_some() && self.entry(*id, of) != entry)) && self.flaw.is_none() {
+                    self.violate(|| format!("S3: {id} was ended by another session"));
+                }
+            }
+            (Op::Reap { of, .. }, _) => {
+                let lost: Vec<_> = before.live.into_iter().filter(|id| !self.store.live.contains(id)).collect();
+                if !lost.is_empty() && self.store.lease(of, self.now).is_some() {
+                    self.violate(|| format!("S5: {lost:?} of the living {of} were reaped"));
+                }
+                self.ended.extend(lost);
+            }
+            (Op::Tomb { of }, Said::Tombed(true)) => drop(self.tombed.insert(of.clone())),
+            (Op::Beat { of, .. }, Said::Beaten(Beaten::Held { .. }))
+            | (Op::Route { to: of, .. }, Said::Sent(Sent::Ok { .. }))
+                if self.tombed.contains(of) && !self.tombs_lost.contains(of) =>
+            {
+                self.violate(|| format!("S5: {of} lives on after its tomb"));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn judge_written(&mut self, letter: usize) {
+        let written = self.letters[letter].written.len();
+        if written > 1 {
+            self.violate(|| format!("S2: letter {letter} was written {written} times"));
+        }
+    }
+
+    /// A connection of a living client is closed only if another has the socket, or it was declared dead.
+    pub fn judge_close(&mut self, n: usize, id: SocketId, conn: &Conn, why: Option<Superseded>) {
+        if conn.client.is_none() {
+            return;
+        }
+        let right = match why {
+            None => true,
+            Some(Superseded::ByLater) => {
+                self.attempts[&id].iter().any(|(attempt, session)| *attempt >= conn.attempt && *session != conn.session)
+            }
+            Some(Superseded::Ended) => self.ended.contains(&id),
+        };
+        if !right {
+            self.violate(|| format!("L3: {n} closed {id}, which lives: {why:?}"));
+        }
+    }
+
+    /// Somebody said that a socket is not there.
+    pub fn judge_gone(&mut self, n: usize, id: SocketId, asked: u64, what: &str) {
+        let now = self.now;
+        let lives = self.nodes.iter().enumerate().find(|(_, node)| {
+            // A view younger than that is not promised: its owner may not have been able to tell it yet.
+            let heard = |conn: &Conn| conn.client.is_some() && conn.hi_at.is_some_and(|at| at + YOUNG < asked);
+            let unheard = node.is_paused || node.woke_at + 60_000 > now || node.cut_until + 60_000 > now;
+            node.is_alive && !unheard && node.conns.get(&id).is_some_and(heard)
+        });
+        let lives = lives.map(|(at, _)| at);
+        // Nor is it right after a loss: it is noticed by a beat, or by the one after if its answer is lost.
+        let noticed = if self.noise.lost > 0.0 { 3 * YOUNG } else { YOUNG };
+        let unnoticed = self.lost_at.iter().any(|at| at + noticed > now);
+        if let Some(at) = lives.filter(|_| !unnoticed && !self.ended.contains(&id)) {
+            self.violate(|| format!("S9: {n} says of {id}, which lives on {at}: {what}"));
+        }
+    }
+
+    /// More than one thing went wrong, or some of everything.
+    fn is_manifold(&self) -> bool {
+        let faults = self.faults.iter().filter(|(_, fault)| !matches!(fault, Fault::Remember { .. }));
+        faults.count() > 1 || self.noise_was.lost > 0.0
+    }
+
+    /// L1: what Redis has is what there is.
+    pub fn judge_end(&mut self) {
+        let alive: Vec<_> = self.slots.iter().copied().filter(|n| self.nodes[*n].is_alive).collect();
+        let mut rows: BTreeMap<SocketId, (usize, Session)> = BTreeMap::new();
+        let mut owned: BTreeMap<(usize, Incarnation), Owned> = BTreeMap::new();
+        let mut groups: BTreeMap<GroupKey, BTreeMap<Incarnation, u32>> = BTreeMap::new();
+        let mut members: Vec<(GroupKey, String)> = Vec::new();
+        let mut wrong = Vec::new();
+        for n in &alive {
+            let node = &self.nodes[*n];
+            if node.owner.len() != node.conns.len() {
+                wrong.push(format!("{n} owns {} sockets and has {} connections", node.owner.len(), node.conns.len()));
+            }
+            for (id, conn) in &node.conns {
+                if let Some((other, _)) = rows.insert(*id, (*n, conn.session)) {
+                    wrong.push(format!("{id} is owned by {other} and {n}"));
+                }
+                let Some(record) = node.owner.get(*id) else { continue };
+                let owned = owned.entry((partition(*id), node.own.clone())).or_default();
+                owned.entries.insert(*id, (conn.session, h32(record)));
+                owned.digest.enter(h32(record));
+                for group in record.groups() {
+                    *groups.entry(group.key()).or_default().entry(node.own.clone()).or_default() += 1;
+                }
+                // A second tab of a client was replaced by the first, and may not have heard of it.
+                if let Some(user) = counted(record).filter(|_| conn.client.is_some()) {
+                    members.push((user, member(record, &node.own)));
+                }
+            }
+        }
+        let store = &self.store;
+        for (id, (n, session)) in &rows {
+            match store.rows.get(id) {
+                Some(row) if row.state == State::Live && row.record.session == *session => {
+                    if row.owner != self.nodes[*n].own {
+                        wrong.push(format!("the row of {id} says {}, not {}", row.owner, self.nodes[*n].own));
+                    }
+                    let held = self.nodes[*n].owner.get(*id);
+                    if held.is_some_and(|held| h32(held) != h32(&row.record)) {
+                        wrong.push(format!("the row of {id} says something old"));
+                    }
+                }
+                other => {
+                    wrong.push(format!("the row of {id}, which lives on {n}, is {:?}", other.map(|row| row.state)));
+                }
+            }
+        }
+        for (id, row) in store.rows.iter().filter(|(id, row)| row.state == State::Live && !rows.contains_key(id)) {
+            wrong.push(format!("the row of {id} is live on {}, and nobody has it", row.owner));
+        }
+        if !store.live.iter().eq(rows.keys()) {
+            wrong.push(format!("listed are {:?}", store.live));
+        }
+        for (key, theirs) in &store.owned {
+            let ours = owned.remove(key).unwrap_or_default();
+            if ours.entries != theirs.entries || ours.digest != theirs.digest {
+                wrong.push(format!("{} has entries {:?} in {}, not {:?}", key.1, theirs, key.0, ours));
+            }
+        }
+        wrong.extend(owned.keys().map(|(k, of)| format!("{of} has no entries in {k}")));
+        let mut theirs = store.groups.clone();
+        if self.is_manifold() {
+            // Who takes over from the dead remembers their groups, and may die as well, or never hear from
+            // whom it took. Readers pass over the dead and take them out.
+            let lives = |of: &Incarnation| alive.iter().any(|n| self.nodes[*n].own == *of);
+            theirs.values_mut().for_each(|fields| fields.retain(|of, _| lives(of)));
+            theirs.retain(|_, fields| !fields.is_empty());
+        }
+        for key in groups.keys().chain(theirs.keys()).filter(|key| groups.get(key) != theirs.get(key)) {
+            wrong.push(format!("group {}: {:?}, not {:?}", key.short(), theirs.get(key), groups.get(key)));
+        }
+        for (user, member) in members {
+            if !store.users.get(&user).is_some_and(|held| held.iter().any(|(_, held)| *held == member)) {
+                wrong.push(format!("member {member} is missing"));
+            }
+        }
+        let instances: Vec<_> = store.instances.keys().collect();
+        if instances.len() != alive.len() || alive.iter().any(|n| !instances.contains(&&self.nodes[*n].own)) {
+            wrong.push(format!("instances are {instances:?}"));
+        }
+        if !super::world::PARTITIONS.iter().all(|k| store.born.contains_key(k)) {
+            wrong.push(format!("born are {:?}", store.born));
+        }
+        if !wrong.is_empty() {
+            self.violate(|| format!("L1: {}", wrong.join("; ")));
+        }
+    }
+}
