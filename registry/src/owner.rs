@@ -231,6 +231,23 @@ impl Owner {
         self.groups.forget_told();
     }
 
+    /// Whether nothing is left here that Redis was not told.
+    pub fn is_told(&self) -> bool {
+        self.is_empty() && self.untold.is_empty() && self.parts.iter().all(|part| !part.suspect && part.in_flight == 0)
+    }
+
+    /// An ending that could not be told stands back, so that the others can be.
+    pub fn postpone(&mut self, id: SocketId) {
+        if let Some(at) = self.untold.iter().position(|untold| *untold == id) {
+            self.untold.remove(at);
+            self.untold.push_back(id);
+        }
+    }
+
+    pub fn untold_count(&self) -> usize {
+        self.untold.len()
+    }
+
     /// What is held in a partition.
     pub fn records(&self, partition: usize) -> Vec<Arc<SocketRecord>> {
         self.parts[partition].held.values().map(|(record, _)| record.clone()).collect()

@@ -59,6 +59,9 @@ use tokio::sync::{Notify, mpsc};
 /// Letters that wait for the gateway. Beyond it the reader waits, and the mailbox keeps the rest.
 const INBOX_MAX: usize = 1024;
 
+/// What telling the rest may take when an instance retires.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Where and how.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -256,11 +259,18 @@ impl Redis {
 
     /// Gives the lease up; from here on no beat takes it back.
     pub(crate) async fn retire(&self) {
+        // What the end of so many at once left untold is told now, but not for ever.
+        let _ = tokio::time::timeout(LAST_WORDS, self.tell_what_is_left()).await;
         self.retired.store(true, Ordering::Relaxed);
         let own = self.own();
         let (mut lease, mut listed, mut tomb) = (cmd("DEL"), cmd("ZREM"), cmd("SET"));
         lease.arg(self.keys.lease(own.mark())).arg(self.keys.mail(own.mark()));
         listed.arg(self.keys.instances()).arg(own.to_string());
+        if !self.owner().is_told() {
+            // Somebody has to clean up after us, as after a crash.
+            let _ = self.link.ask(&lease).await;
+            return;
+        }
         // Whoever remembers us need not wonder where we are.
         tomb.arg(self.keys.tomb(own.mark())).arg(own.to_string()).arg("PX").arg(beat::ms(reaper::TOMB_STANDS));
         let _ = tokio::join!(self.link.ask(&lease), self.link.ask(&listed), self.link.ask(&tomb));

@@ -70,10 +70,10 @@ impl Courier {
                 // Its sockets ended with it, or it was an earlier life of ours.
                 Err(Unheard::NotDelivered(Undelivered::Refused(Refusal::NotMine))) => {}
                 Err(Unheard::NotDelivered(Undelivered::Unsent)) => receipt.blind = Some(Unknown::Unavailable),
-                Err(Unheard::NotDelivered(_)) => receipt.matched += holding.members,
+                Err(Unheard::NotDelivered(_)) => receipt.matched = receipt.matched.saturating_add(holding.members),
                 Ok(_) | Err(Unheard::Silent) => {
-                    receipt.matched += holding.members;
-                    receipt.unknown += holding.members;
+                    receipt.matched = receipt.matched.saturating_add(holding.members);
+                    receipt.unknown = receipt.unknown.saturating_add(holding.members);
                 }
             }
             receipt.instances += usize::from(receipt.matched > before);

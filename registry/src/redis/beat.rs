@@ -134,6 +134,9 @@ impl Redis {
 
     /// On the list, so that others know of us.
     pub(super) async fn enlist(&self, own: &Incarnation) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let mut command = cmd("ZADD");
         command.arg(self.keys.instances()).arg(self.now_ms()).arg(own.to_string());
         let _ = self.link.ask(&command).await;

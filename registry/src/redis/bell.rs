@@ -24,6 +24,8 @@ use tracing::{debug, info, warn};
 
 /// Messages between the connection and us. What finds no room is fetched from the mailbox.
 const WAITING_MAX: usize = 4096;
+/// What the scripts can count up to, and no message is ever numbered.
+const NUMBER_MAX: u64 = 1 << 53;
 /// What connecting and subscribing may take each.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts to subscribe.
@@ -198,7 +200,11 @@ impl Reader<'_> {
         let Some(Value::BulkString(bytes)) = data.pop() else { return self.foreign() };
         let bytes = Bytes::from(bytes);
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return self.foreign() };
-        let Some(n) = std::str::from_utf8(&bytes[..end]).ok().and_then(|text| text.parse::<u64>().ok()) else {
+        let Some(n) = std::str::from_utf8(&bytes[..end])
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .filter(|n| *n < NUMBER_MAX)
+        else {
             return self.foreign();
         };
         let payload = bytes.slice(end + 1..);

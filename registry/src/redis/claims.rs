@@ -5,7 +5,7 @@ use super::{
     Redis,
     link::Fault,
     rows,
-    scripts::{REGISTER, UNREGISTER, text},
+    scripts::{REGISTER, UNREGISTER, number, text},
 };
 use crate::{
     admit::client_tag,
@@ -86,7 +86,8 @@ impl Redis {
         let record = parting.record.clone();
         let (told, (), ()) =
             tokio::join!(self.part(&parting, ticket), self.tell(keys_of(&record)), self.drop_member(&record));
-        if told {
+        // One that Redis knew nothing of may be on its way still, and is told again.
+        if told == Some(true) {
             self.owner().told(id);
         }
         true
@@ -145,14 +146,14 @@ impl Redis {
         }
     }
 
-    /// Tells an ending; false if Redis did not hear it.
-    pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> bool {
+    /// Tells an ending; `None` if Redis did not hear it, false if it knew of no such connection.
+    pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> Option<bool> {
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         let Parting { record, ending } = parting;
         let own = self.own();
         let said = self.end(record.id, record.session, &own, State::Closed.as_str(), rows::ending(ending)).await;
         way.answered = said.is_ok();
-        said.is_ok()
+        said.ok()
     }
 
     /// Takes an entry away that is nobody's any more, and the row if it is of that connection still.
@@ -171,7 +172,7 @@ impl Redis {
         of: &Incarnation,
         to: &str,
         how: Vec<String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let (keys, k) = (&self.keys, partition(id));
         let ended = UNREGISTER
             .on([keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)])
@@ -182,7 +183,7 @@ impl Redis {
             .arg(how)
             .run(&self.link)
             .await;
-        ended.map(drop)
+        ended.map(|said| number(said.first()) == 1)
     }
 
     /// Tells Redis that there is somebody in these groups, or nobody any more.

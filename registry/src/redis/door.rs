@@ -85,10 +85,11 @@ impl Redis {
 
     /// Without Redis the cap counts per instance.
     async fn admit_alone(&self, newcomer: &Arc<SocketRecord>, user: GroupKey, cap: Cap) -> Admission {
-        let holders: Vec<_> = {
+        let mut holders: Vec<_> = {
             let owner = self.owner();
             owner.groups.ids(user).iter().filter_map(|id| owner.get(*id)).cloned().collect()
         };
+        holders.sort_by_key(|held| (held.attempt.accepted_at, held.id));
         let admission = admit::decide(newcomer, holders, cap, false);
         if !matches!(admission, Admission::Welcome { .. }) {
             self.withdraw(newcomer).await;

@@ -251,8 +251,12 @@ impl Link {
     pub async fn open(&self) -> Result<(), Unusable> {
         match self.connect().await {
             Ok(wire) => {
-                let servers = self.servers.look().await.map_err(|error| Unusable(self.turned_away(&error)))?;
-                servers.iter().try_for_each(fit)?;
+                match self.servers.look().await {
+                    Ok(servers) => servers.iter().try_for_each(fit)?,
+                    Err(error) if is_refusal(&error) => return Err(Unusable(self.turned_away(&error))),
+                    // One of several is away, and the others serve.
+                    Err(error) => warn!("not every Redis server could be asked what it is: {error}"),
+                }
                 self.join(wire);
                 Ok(())
             }

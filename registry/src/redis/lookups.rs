@@ -106,8 +106,8 @@ impl Redis {
     pub async fn holders(&self, group: GroupKey) -> Result<Vec<Holding>, Unknown> {
         let said = self.ask(cmd("HGETALL").arg(self.keys.group(group))).await?;
         let holding = |(owner, told): (String, String)| {
-            let members = told.split('|').next()?.parse().ok()?;
-            Some(Holding { owner: Incarnation::parse(&owner)?, members })
+            let members = told.split('|').next()?.parse::<u32>().ok()?;
+            Some(Holding { owner: Incarnation::parse(&owner)?, members: members as usize })
         };
         Ok(rows::pairs(&said).into_iter().filter_map(holding).collect())
     }
@@ -181,7 +181,10 @@ impl Redis {
         let Value::Array(members) = said else { return Ok(Vec::new()) };
         let pair = |pair: &Value| match pair {
             Value::Array(pair) => match pair.as_slice() {
-                [member, Value::Double(score)] => Some((Incarnation::parse(text(Some(member)))?, *score as u64)),
+                // Milliseconds; what is none was written by somebody else.
+                [member, Value::Double(score)] if (0.0..1e15).contains(score) => {
+                    Some((Incarnation::parse(text(Some(member)))?, *score as u64))
+                }
                 _ => None,
             },
             _ => None,
@@ -190,7 +193,12 @@ impl Redis {
     }
 
     async fn read_row(&self, id: SocketId) -> Result<Option<Row>, Fault> {
-        Ok(rows::read(id, &self.link.ask(cmd("HGETALL").arg(self.keys.row(id))).await?))
+        let said = self.link.ask(cmd("HGETALL").arg(self.keys.row(id))).await?;
+        match rows::read(id, &said) {
+            // Of a later version, or somebody else's: it is there, and nobody may say that it is not.
+            None if !rows::pairs(&said).is_empty() => Err(Fault::Refused("a row that cannot be read".into())),
+            row => Ok(row),
+        }
     }
 
     async fn ask(&self, command: &Cmd) -> Result<Value, Unknown> {

@@ -63,8 +63,9 @@ impl Redis {
             self.enlist(&self.own()).await;
             let Ok(known) = self.known().await else { continue };
             self.fleet.store(known.len(), Ordering::Relaxed);
+            let listed: BTreeSet<_> = known.iter().map(|(other, _)| other.clone()).collect();
             view.remembered.extend(known);
-            self.forget_the_buried(&mut view).await;
+            self.forget_the_buried(&mut view, &listed).await;
             let known: Vec<_> = view.remembered.iter().map(|(other, last)| (other.clone(), *last)).collect();
             self.look(&mut view, &known, began).await;
             let due: Vec<_> = view.once_more.extract_if(.., |(at, _)| *at <= Instant::now()).collect();
@@ -74,9 +75,11 @@ impl Redis {
         }
     }
 
-    /// Who has a tomb is looked after, or has retired.
-    async fn forget_the_buried(&self, view: &mut View) {
-        let quiet = view.remembered.iter().filter(|(_, last)| **last + ms(LEASE) < self.now_ms());
+    /// Who has a tomb and is off the list is looked after, or has retired. One that is on it still was left
+    /// half way, and is begun again.
+    async fn forget_the_buried(&self, view: &mut View, listed: &BTreeSet<Incarnation>) {
+        let gone = view.remembered.iter().filter(|(other, _)| !listed.contains(other));
+        let quiet = gone.filter(|(_, last)| **last + ms(LEASE) < self.now_ms());
         for other in quiet.map(|(other, _)| other.clone()).collect::<Vec<_>>() {
             let tomb = self.link.ask(cmd("EXISTS").arg(self.keys.tomb(other.mark()))).await;
             if tomb == Ok(Value::Int(1)) {
@@ -121,7 +124,7 @@ impl Redis {
             return;
         }
         for dead in lapsed {
-            let marks: Vec<_> = known.iter().map(|(other, _)| other.mark()).collect();
+            let marks: Vec<_> = known.iter().filter(|(_, last)| !quiet(*last)).map(|(other, _)| other.mark()).collect();
             let rank = u32::try_from(rank(dead.mark(), own.mark(), marks.into_iter())).unwrap_or(u32::MAX);
             let wait = REAPED_AFTER + RANK_WAITS * rank.min(10);
             if view.missing.entry(dead.clone()).or_default().look(began.elapsed(), wait) {
@@ -177,24 +180,23 @@ impl Redis {
 
     async fn reap_partition(&self, k: usize, dead: &Incarnation) -> Option<usize> {
         let owned = self.keys.owned(k, dead.mark());
-        let mut lost = 0;
+        let (mut lost, mut at) = (0, "0".to_owned());
         loop {
             let mut command = cmd("HSCAN");
-            command.arg(&owned).arg(0).arg("COUNT").arg(AT_ONCE);
+            command.arg(&owned).arg(&at).arg("COUNT").arg(AT_ONCE);
             let Value::Array(said) = self.link.ask(&command).await.ok()? else { return Some(lost) };
             let fields = rows::pairs(said.get(1).unwrap_or(&Value::Nil));
             let ids: Vec<_> = fields.keys().filter(|id| !id.starts_with('#')).cloned().collect();
-            if ids.is_empty() {
-                if !fields.is_empty() {
-                    // Not the key: a late registration may have come in since.
-                    self.link.ask(cmd("HDEL").arg(&owned).arg("#n").arg("#d")).await.ok()?;
-                }
-                return Some(lost);
-            }
             for some in ids.chunks(AT_ONCE) {
                 lost += self.reap_some(k, dead, some).await?;
                 // Last, so that whoever is interrupted before finds them again.
                 self.link.ask(cmd("HDEL").arg(&owned).arg(some)).await.ok()?;
+            }
+            text(said.first()).clone_into(&mut at);
+            if at == "0" {
+                // Not the key: a late registration may have come in since.
+                self.link.ask(cmd("HDEL").arg(&owned).arg("#n").arg("#d")).await.ok()?;
+                return Some(lost);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     all::{Post, Registered},
     lease::BEAT,
     names::{Session, SocketId},
-    owner::{Compared, Mend, PARTITIONS},
+    owner::{Compared, Mend, PARTITIONS, partition},
     rules::Digest,
 };
 use futures_util::future::join_all;
@@ -78,31 +78,39 @@ impl Redis {
     }
 
     /// Endings that Redis did not hear. Registered first: it may never have heard of the socket at all, and
-    /// its client knows the id.
+    /// its client knows the id. One that cannot be told does not keep the others.
     async fn tell_untold(&self) {
-        loop {
-            let untold = self.owner().untold(MENDS_AT_ONCE);
-            if untold.is_empty() {
-                return;
-            }
+        let mut left = self.owner().untold_count();
+        while left > 0 && self.link.is_up() {
+            let untold = self.owner().untold(left.min(MENDS_AT_ONCE));
+            left -= untold.len().max(1);
             let pace = Instant::now() + self.pace(untold.len());
             let told = join_all(untold.iter().map(async |parting| {
-                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
-                if let Registered::Later = self.claim(&parting.record, ticket).await {
-                    return false;
+                let ticket = self.owner().start(partition(parting.record.id));
+                match self.claim(&parting.record, ticket).await {
+                    Registered::Later => return false,
+                    // It has its verdict, or another connection has it.
+                    Registered::Superseded(_) => return true,
+                    Registered::Fresh | Registered::TakenFrom { .. } => {}
                 }
-                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
+                let ticket = self.owner().start(partition(parting.record.id));
                 let (told, ()) = tokio::join!(self.part(parting, ticket), self.drop_member(&parting.record));
-                told
+                told.is_some()
             }));
             for (parting, told) in untold.iter().zip(told.await) {
-                if !told {
-                    return;
+                match told {
+                    true => self.owner().told(parting.record.id),
+                    false => self.owner().postpone(parting.record.id),
                 }
-                self.owner().told(parting.record.id);
             }
             sleep_until(pace).await;
         }
+    }
+
+    /// Everything that Redis was not told.
+    pub(super) async fn tell_what_is_left(&self) {
+        self.tell_untold().await;
+        self.mend_suspects().await;
     }
 
     /// True if something moved meanwhile, so that nothing is known.
@@ -152,13 +160,17 @@ impl Redis {
     }
 
     async fn mend_suspects(&self) {
+        let mut again = Vec::new();
         loop {
-            let Some(k) = self.owner().take_suspect() else { return };
+            let Some(k) = self.owner().take_suspect() else { break };
             if !self.mend(k).await {
-                self.owner().suspect(k);
-                return;
+                again.push(k);
+                if !self.link.is_up() {
+                    break;
+                }
             }
         }
+        again.into_iter().for_each(|k| self.owner().suspect(k));
     }
 
     /// Reads what Redis has of ours in a partition and mends what differs; false if Redis did not answer.
@@ -193,15 +205,20 @@ impl Redis {
         if !mends.is_empty() {
             debug!("partition {k}: {} mends", mends.len());
         }
+        let mut all_done = true;
         for some in mends.chunks(MENDS_AT_ONCE) {
             let pace = Instant::now() + self.pace(some.len());
-            if !join_all(some.iter().map(|mend| self.carry_out(mend))).await.into_iter().all(|done| done) {
+            all_done &= join_all(some.iter().map(|mend| self.carry_out(mend))).await.into_iter().all(|done| done);
+            if !self.link.is_up() {
                 return false;
             }
             sleep_until(pace).await;
         }
-        self.drift[k].store(0, Ordering::Relaxed);
-        true
+        // One that cannot be mended keeps its partition suspect, and nothing else from being mended.
+        if all_done {
+            self.drift[k].store(0, Ordering::Relaxed);
+        }
+        all_done
     }
 
     async fn carry_out(&self, mend: &Mend) -> bool {
@@ -213,7 +230,7 @@ impl Redis {
                     if !owner.holds(record.id, record.session) {
                         return true;
                     }
-                    owner.start(crate::owner::partition(record.id))
+                    owner.start(partition(record.id))
                 };
                 let (registered, (), ()) =
                     tokio::join!(self.claim(record, ticket), self.add_member(record), self.tell_groups_of(record));
@@ -230,8 +247,8 @@ impl Redis {
                 }
             }
             Mend::Remove { parting: Some(parting), .. } => {
-                let ticket = self.owner().start(crate::owner::partition(parting.record.id));
-                self.part(parting, ticket).await
+                let ticket = self.owner().start(partition(parting.record.id));
+                self.part(parting, ticket).await.is_some()
             }
             Mend::Remove { id, session, parting: None } => {
                 let own = self.own();

@@ -6,7 +6,7 @@
 //!
 //! * [`options`]: the command line
 //! * [`measures`]: what is measured, one file each, and how the two servers take turns
-//! * [`report`]: figures, budgets, the table and the JSON
+//! * [`figure`]: figures and budgets; [`report`]: the table and the JSON
 //! * [`side`]: a server and its load in a process of their own, for samples in quick turns
 //! * [`server`]: a server as a child process; [`usage`]: what it costs
 //! * [`load`]: the fleet of client sockets; [`member`]: one of them; [`caller`]: the one HTTP caller
@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod caller;
+mod figure;
 mod floor;
 mod load;
 mod measures;

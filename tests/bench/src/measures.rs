@@ -1,11 +1,12 @@
-//! What is measured, and how the two servers take turns.
+//! What is measured, and how the two servers take turns; [`registry`] alone measures no gateway.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::figure::Figure;
 use crate::load::{Fleet, Nobody};
 use crate::options::Options;
-use crate::report::{Figure, Report};
+use crate::report::Report;
 use crate::server::{Kind, Server};
 
 pub mod fanout;
@@ -13,18 +14,20 @@ mod handshakes;
 mod idle;
 mod memory;
 pub mod pingpong;
+pub mod registry;
 
 /// After the last handshake: what a server still does then belongs to the handshakes.
 const SETTLE: Duration = Duration::from_secs(3);
 
 type Measure = fn(&Options) -> Result<Vec<Figure>>;
 
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("memory", memory::measure),
     ("handshakes", handshakes::measure),
     ("pingpong", pingpong::measure),
     ("fanout", fanout::measure),
     ("idle", idle::measure),
+    (registry::NAME, registry::measure),
 ];
 
 pub fn run(options: &Options) -> Result<Report> {

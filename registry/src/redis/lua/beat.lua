@@ -14,7 +14,8 @@ local lease = redis.call('HMGET', KEYS[1], 'n', 'since')
 local last, since = lease[1], lease[2] or ''
 local word, mark = 'renewed', ''
 if last then
-    redis.call('HSET', KEYS[1], 'state', ARGV[4], 'sockets', ARGV[5], 'beat', now)
+    -- A server without memory still lets a lease live.
+    redis.pcall('HSET', KEYS[1], 'state', ARGV[4], 'sockets', ARGV[5], 'beat', now)
     redis.pcall('XTRIM', KEYS[3], 'MINID', '~', ARGV[3])
     redis.call('PEXPIRE', KEYS[3], ARGV[6])
 else

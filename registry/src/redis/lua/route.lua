@@ -13,13 +13,15 @@ local large = ARGV[3] ~= ''
 if large then
     redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[4])
 end
+-- Counted before it is rung: a server without memory refuses here, when nobody has heard it yet.
+redis.call('HSET', KEYS[1], 'n', n)
 if redis.call(ARGV[1], KEYS[3], n .. '\n' .. ARGV[2]) == 0 then
+    redis.call('HSET', KEYS[1], 'n', lease[1])
     if large then
         redis.call('DEL', KEYS[4])
     end
     return { 'deaf' }
 end
-redis.call('HSET', KEYS[1], 'n', n)
 local kept = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], n .. '-0', 'm', ARGV[2])
 if type(kept) == 'table' and kept.err then
     -- The mailbox of an earlier count, or a key of somebody else's: this letter is on the bell all the same.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::caller::Caller;
+use crate::figure::{Budget, Figure};
 use crate::load::{Fleet, Listener};
 use crate::options::Options;
-use crate::report::{Budget, Figure};
 use crate::server::Server;
 use crate::side::{self, Load, Taken};
 

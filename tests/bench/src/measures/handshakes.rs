@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{Samples, gather};
 use crate::Result;
+use crate::figure::{Budget, Figure};
 use crate::options::Options;
-use crate::report::{Budget, Figure};
 use crate::server::{Kind, Server};
 use crate::side::Taken;
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Samples, gather, settle};
 use crate::Result;
+use crate::figure::{Budget, Figure};
 use crate::load::Nobody;
 use crate::options::Options;
-use crate::report::{Budget, Figure};
 use crate::server::{Kind, Server};
 
 /// The floor has no timers; nothing changes by watching it for longer.

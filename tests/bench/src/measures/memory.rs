@@ -2,9 +2,9 @@
 
 use super::{Samples, settle, somebody};
 use crate::Result;
+use crate::figure::{Budget, Figure};
 use crate::load::Fleet;
 use crate::options::Options;
-use crate::report::{Budget, Figure};
 use crate::server::{Kind, Server};
 
 /// Opened before the first reading and kept: they bring in the code and the threads' own buffers,

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::gather;
+use crate::figure::{Budget, Figure};
 use crate::load::{Fleet, Listener};
 use crate::options::Options;
-use crate::report::{Budget, Figure};
 use crate::server::Server;
 use crate::side::{self, Load, Taken};
 use crate::{Result, wire};
