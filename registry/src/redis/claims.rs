@@ -121,7 +121,11 @@ impl Redis {
             .arg(rows::fields(record, &own))
             .run(&self.link)
             .await;
-        let Ok(said) = said else { return Registered::Later };
+        let Ok(said) = said else {
+            // Soon, since the others do not know of it.
+            self.mend_now.notify_one();
+            return Registered::Later;
+        };
         way.answered = true;
         let bad = text(said.get(1));
         match text(said.first()) {

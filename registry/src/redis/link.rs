@@ -212,7 +212,8 @@ impl Link {
                 | ServerErrorKind::TryAgain,
             ) => self.lost(&error.to_string()),
             ErrorKind::Server(_) | ErrorKind::Extension => {
-                let why = error.to_string();
+                // Redis' own word for it, which the library puts into others.
+                let why = format!("{} {error}", error.code().unwrap_or_default());
                 // In scripts the code of an inner error stands in the text alone.
                 if why.contains("READONLY") || why.contains("MASTERDOWN") {
                     return self.lost(&why);

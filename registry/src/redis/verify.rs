@@ -39,6 +39,8 @@ const NUMBERS_EVERY: Duration = Duration::from_secs(10);
 const WHOLE_AFTER: Duration = Duration::from_secs(5);
 /// A loss that was told so shortly after our own telling is the same one.
 const TOLD_SLACK: Duration = Duration::from_secs(1);
+/// How often a rebuild says that it still goes on; others believe for a minute that it does.
+const REBORN_EVERY: Duration = Duration::from_secs(20);
 /// Entries read at once.
 const READ_AT_ONCE: usize = 200;
 /// Over how long a fleet spreads the begin of its rebuilding.
@@ -161,7 +163,12 @@ impl Redis {
 
     async fn mend_suspects(&self) {
         let mut again = Vec::new();
+        let mut reborn = Instant::now();
         loop {
+            if reborn.elapsed() >= REBORN_EVERY {
+                reborn = Instant::now();
+                self.renew_births().await;
+            }
             let Some(k) = self.owner().take_suspect() else { break };
             if !self.mend(k).await {
                 again.push(k);
@@ -171,6 +178,12 @@ impl Redis {
             }
         }
         again.into_iter().for_each(|k| self.owner().suspect(k));
+    }
+
+    /// A rebuild that takes long: until it is over nobody may say that an id never was.
+    async fn renew_births(&self) {
+        let lost = (0..PARTITIONS).filter(|k| self.indexes_suspect[*k].load(Ordering::Relaxed));
+        join_all(lost.map(|k| self.is_reborn(k))).await;
     }
 
     /// Reads what Redis has of ours in a partition and mends what differs; false if Redis did not answer.
