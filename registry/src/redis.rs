@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `url.rs` | where Redis is |
-//! | `link.rs`, `topology.rs` | the connection, and who is the master of what |
+//! | `link.rs`, `line.rs`, `topology.rs` | the connections, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
 //! | `claims.rs`, `door.rs` | telling it what is ours; letting users in |
 //! | `lookups.rs` | asking it |
@@ -19,6 +19,7 @@ mod claims;
 mod clock;
 mod door;
 mod keys;
+mod line;
 mod link;
 mod lookups;
 mod post;
@@ -47,7 +48,6 @@ use keys::Keys;
 use link::Link;
 use redis::cmd;
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -112,9 +112,6 @@ pub struct Redis {
     settled: AtomicBool,
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
-    /// Up to which trouble of the link it is known what the servers lost.
-    troubles_seen: AtomicU64,
-    first_servers: Mutex<BTreeSet<String>>,
     counters: Counters,
     beat_now: Notify,
     mend_now: Notify,
@@ -149,8 +146,6 @@ impl Redis {
             told_at: AtomicU64::new(0),
             settled: AtomicBool::new(false),
             unsure_until: AtomicU64::new(0),
-            troubles_seen: AtomicU64::new(0),
-            first_servers: Mutex::default(),
             counters: Counters::default(),
             beat_now: Notify::new(),
             mend_now: Notify::new(),
@@ -165,7 +160,7 @@ impl Redis {
         match self.link.is_up() {
             true => {
                 self.read_clock().await;
-                self.meet_servers().await;
+                self.look_at_servers().await;
                 self.rehearse().await
             }
             false => Ok(()),

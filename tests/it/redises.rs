@@ -8,8 +8,8 @@ use crate::{
     patience::{eventually, soon},
 };
 use serde_json::json;
-use servers::Server;
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use servers::{Cluster, Server};
+use tokio::{io::AsyncWriteExt, net::TcpListener, task::block_in_place};
 
 async fn refused(url: &str) -> Finished {
     Gateway::command(&[]).env("REDIS_URL", url).run().await
@@ -55,6 +55,18 @@ async fn what_is_no_redis_is_a_sentence_and_1() {
     assert!(finished.said().contains("no Redis"), "{}", finished.said());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_and_a_single_server_are_not_taken_for_each_other() {
+    let (cluster, single) = block_in_place(|| (Cluster::of(3, 0), Server::start()));
+    let node = cluster.nodes()[0].url();
+    let as_cluster = single.url().replace("redis://", "redis+cluster://");
+    for (url, instead) in [(node, "write redis+cluster://"), (as_cluster, "write redis://")] {
+        let finished = refused(&url).await;
+        assert_eq!(finished.code, 1, "{}", finished.said());
+        assert!(finished.said().contains(instead), "{}", finished.said());
+    }
+}
+
 /// The rights of deploy/redis suffice, and one that is missing is named.
 #[tokio::test]
 async fn the_rights_that_suffice_and_one_less() {
@@ -77,7 +89,7 @@ async fn the_rights_that_suffice_and_one_less() {
     fleet.is_sound().await;
     assert_eq!(server.ask(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "nothing was denied");
     drop(fleet);
-    for missing in ["zadd", "evalsha", "publish", "xadd", "hscan"] {
+    for missing in ["zadd", "evalsha", "publish", "xadd", "hscan", "script|load"] {
         let less: Vec<_> = rule.iter().copied().filter(|word| *word != format!("+{missing}")).collect();
         let finished = refused(&with_rights(&less)).await;
         assert_eq!(finished.code, 1, "{missing}: {}", finished.said());

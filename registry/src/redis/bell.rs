@@ -149,7 +149,7 @@ impl Reader<'_> {
                 Err(mpsc::error::TrySendError::Closed(_)) => Err(redis::aio::SendError),
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
             });
-        let client = Client::open(redis.link.url.server(&node)?)?;
+        let client = Client::open(redis.link.url().server(&node)?)?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         self.subscribe(&mut connection, &channel, &mut pushes).await?;
         redis.bell.subscribed.send_replace(true);

@@ -9,7 +9,7 @@ use crc16::{State, XMODEM};
 use std::sync::LazyLock;
 
 /// Slots of a cluster.
-const SLOTS: u16 = 16384;
+pub const SLOTS: u16 = 16384;
 
 /// For each partition a tag whose slot lies in its own share of the slots.
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {

@@ -1,26 +1,22 @@
-//! The connection that everything quick goes over: one, shared by all, watched and rebuilt. While it is
-//! known to be down nobody waits for it; a ping finds out when it is back.
+//! The link to Redis: a line to each master, a command over the line of its key's slot. One master that
+//! hangs keeps nobody from the others.
 
 use super::{
     beat::ms,
-    topology::{Server, Servers},
-    url::{RedisUrl, Topology, tcp},
+    keys::{SLOTS, slot},
+    line::{Line, Silence, TOLD_AGAIN, Tidings},
+    topology::{Server, Servers, is_refusal},
+    url::{Node, RedisUrl, Topology},
 };
 use crate::all::Health;
-use arc_swap::ArcSwapOption;
-use redis::{
-    Arg, AsyncConnectionConfig, Client, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-    cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
-    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
-    cmd,
-};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Arg, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,22 +26,16 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// What a command may take; afterwards nobody knows whether it ran.
-const RESPONSE: Duration = Duration::from_secs(2);
-/// What connecting may take.
-const CONNECT: Duration = Duration::from_secs(2);
-/// Commands that wait for the writer at most; a caller beyond it waits for room.
-const PIPELINE: usize = 1024;
-/// Pings without an answer until the connection is given up.
-const PINGS: u32 = 3;
-/// How often a command follows a slot, or waits for a new master.
-const RETRIES: u32 = 4;
-/// Between two attempts to connect, growing.
-const RETRY: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How often an outage is told again while it lasts.
-const TOLD_AGAIN: Duration = Duration::from_secs(30);
-/// And another refusal so soon after the last.
+/// How often a command follows a slot, or waits for a master.
+const FOLLOWED_MAX: u32 = 5;
+/// How long it waits the first time; twice as long each time after.
+const WAIT: Duration = Duration::from_millis(20);
+/// How often the cluster is asked who serves what, while all is well and while something is not.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+const ASKED_SOON: Duration = Duration::from_millis(500);
+/// Between two questions at least.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
+/// Another refusal so soon after the last is not told.
 const TOLD_ANOTHER: Duration = Duration::from_secs(1);
 /// For how long a denial counts as an outage.
 const DENIED_FOR: Duration = Duration::from_secs(10);
@@ -57,7 +47,7 @@ const VERSION_MIN: (u32, u32) = (6, 2);
 /// Why a command has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The link is known to be down. Nothing was sent.
+    /// Its server is known to be down. Nothing was sent.
     Down,
     /// Redis does not answer, or not now. The command may have run.
     Away,
@@ -77,29 +67,27 @@ impl fmt::Display for Unusable {
     }
 }
 
-#[derive(Clone)]
-enum Wire {
-    Single(MultiplexedConnection),
-    Cluster {
-        /// Follows slots and asks again by itself.
-        patient: ClusterConnection,
-        /// Asks once: for what must not be done twice.
-        once: ClusterConnection,
-    },
+/// Which line leads to a slot's master.
+struct Routes {
+    lines: Vec<Arc<Line>>,
+    /// From, to, and the place of the line above; in order.
+    ranges: Vec<(u16, u16, usize)>,
+}
+
+impl Routes {
+    fn line_to(&self, slot: u16) -> Option<&Arc<Line>> {
+        let after = self.ranges.partition_point(|(from, ..)| *from <= slot);
+        let (_, to, line) = self.ranges.get(after.checked_sub(1)?)?;
+        self.lines.get(*line).filter(|_| slot <= *to)
+    }
 }
 
 /// The link to Redis.
 pub struct Link {
-    pub url: RedisUrl,
-    pub servers: Servers,
-    wire: ArcSwapOption<Wire>,
-    up: AtomicBool,
-    /// Counts the times that it came back.
-    lives: AtomicU64,
-    /// Counts the commands that were not answered.
-    troubles: AtomicU64,
-    trouble: Notify,
-    came_back: Notify,
+    pub servers: Arc<Servers>,
+    tidings: Arc<Tidings>,
+    routes: ArcSwap<Routes>,
+    rerouted: Notify,
     refused: Mutex<Option<(String, Instant)>>,
     began: Instant,
     /// When Redis last said that it may not, or has no room; 0 is never.
@@ -108,123 +96,145 @@ pub struct Link {
 
 impl Link {
     pub fn new(url: RedisUrl) -> Self {
+        let servers = Arc::new(Servers::new(url));
+        let tidings = Arc::new(Tidings::default());
+        let routes = match servers.url.topology {
+            Topology::Cluster => Routes { lines: Vec::new(), ranges: Vec::new() },
+            Topology::Standalone | Topology::Sentinel { .. } => Routes {
+                lines: vec![Arc::new(Line::new(servers.clone(), tidings.clone(), None, false))],
+                ranges: vec![(0, SLOTS - 1, 0)],
+            },
+        };
         Self {
-            servers: Servers::new(url.clone()),
-            url,
-            wire: ArcSwapOption::empty(),
-            up: AtomicBool::new(false),
-            lives: AtomicU64::new(0),
-            troubles: AtomicU64::new(0),
-            trouble: Notify::new(),
-            came_back: Notify::new(),
+            servers,
+            tidings,
+            routes: ArcSwap::from_pointee(routes),
+            rerouted: Notify::new(),
             refused: Mutex::default(),
             began: Instant::now(),
             denied_at: AtomicU64::new(0),
         }
     }
 
+    pub fn url(&self) -> &RedisUrl {
+        &self.servers.url
+    }
+
     pub fn is_cluster(&self) -> bool {
-        self.url.topology == Topology::Cluster
+        self.url().topology == Topology::Cluster
+    }
+
+    pub fn lines(&self) -> Vec<Arc<Line>> {
+        self.routes.load().lines.clone()
     }
 
     pub fn health(&self) -> Health {
         let denied_at = self.denied_at.load(Ordering::Relaxed);
         let denied = denied_at > 0 && self.elapsed_ms() < denied_at + ms(DENIED_FOR);
-        if self.is_up() && !denied { Health::Up } else { Health::Down }
+        if self.is_whole() && !denied { Health::Up } else { Health::Down }
     }
 
     fn elapsed_ms(&self) -> u64 {
         ms(self.began.elapsed())
     }
 
+    /// Whether any server answers.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.routes.load().lines.iter().any(|line| line.is_up())
+    }
+
+    /// Whether every server does.
+    fn is_whole(&self) -> bool {
+        let routes = self.routes.load();
+        !routes.lines.is_empty() && routes.lines.iter().all(|line| line.is_up())
+    }
+
+    /// Whether what is not at this key was never told, as far as we know.
+    pub fn is_settled(&self, key: &str) -> bool {
+        self.routes.load().line_to(slot(key)).is_some_and(|line| line.is_settled())
     }
 
     /// Grows with every connection: whoever sees another number than before has missed something.
     pub fn lives(&self) -> u64 {
-        self.lives.load(Ordering::Relaxed)
+        self.tidings.lives.load(Ordering::Relaxed)
     }
 
-    /// Grows with every command that was not answered: a server may be another by now.
-    pub fn troubles(&self) -> u64 {
-        self.troubles.load(Ordering::Relaxed)
-    }
-
-    /// Waits until the link is up again.
+    /// Waits until any server answers.
     pub async fn is_back(&self) {
         loop {
-            let back = self.came_back.notified();
-            if self.up.load(Ordering::Relaxed) {
+            let back = self.tidings.came_back.notified();
+            if self.is_up() {
                 return;
             }
             back.await;
         }
     }
 
-    /// One command that must not run twice: whoever gets no answer must not be answered by the second try.
-    pub async fn ask_once(&self, command: &Cmd) -> Result<Value, Fault> {
-        let wire = self.wire.load_full().filter(|_| self.is_up());
-        let Some(Wire::Cluster { once, .. }) = wire.as_deref() else { return self.ask(command).await };
-        match timeout(RESPONSE, once.clone().req_packed_command(command)).await {
-            Err(_) => self.lost("a command was not answered in time"),
-            Ok(said) => match said.and_then(Value::extract_error) {
-                Ok(value) => Ok(value),
-                // It did not run there, so it may be tried where it belongs.
-                Err(error) if error.is_cluster_error() => self.ask(command).await,
-                Err(error) => self.fault(command, &error),
-            },
-        }
-    }
-
-    /// One command. Fails at once while the link is down.
+    /// One command, sent where its key is; again only where it surely did not run. Fails at once while the
+    /// server is down.
     pub async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
-        if !self.up.load(Ordering::Relaxed) {
-            return Err(Fault::Down);
-        }
-        let Some(wire) = self.wire.load_full() else { return Err(Fault::Down) };
-        let said = match wire.as_ref() {
-            Wire::Single(connection) => connection.clone().req_packed_command(command).await,
-            Wire::Cluster { patient, .. } => {
-                match timeout(RESPONSE, patient.clone().req_packed_command(command)).await {
-                    Ok(said) => said,
-                    Err(_) => return self.lost("a command was not answered in time"),
-                }
+        let slot = key_of(command).map(slot);
+        let (mut line, mut ahead) = (self.line_to(slot).ok_or(Fault::Down)?, false);
+        for nth in 0.. {
+            let said = if ahead { line.ask_ahead(command).await } else { line.ask(command).await };
+            let error = match said {
+                Ok(value) => return Ok(value),
+                Err(Silence::Down) => return Err(Fault::Down),
+                Err(Silence::Error(error)) => error,
+            };
+            if !self.is_cluster() || !is_elsewhere(&error) || nth == FOLLOWED_MAX {
+                return self.fault(command, &line, &error);
             }
-        };
-        match said.and_then(Value::extract_error) {
-            Ok(value) => Ok(value),
-            Err(error) => self.fault(command, &error),
+            self.tidings.trouble.notify_one();
+            let named = error.redirect_node().and_then(|(node, _)| self.line_at(node));
+            ahead = named.is_some() && error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+            line = match named {
+                Some(line) => line,
+                None => {
+                    sleep((WAIT * 2_u32.pow(nth)).mul_f64(0.5 + fastrand::f64())).await;
+                    self.line_to(slot).ok_or(Fault::Down)?
+                }
+            };
+        }
+        Err(Fault::Away)
+    }
+
+    /// What has no key may be asked of anybody who answers.
+    fn line_to(&self, slot: Option<u16>) -> Option<Arc<Line>> {
+        let routes = self.routes.load();
+        match slot {
+            Some(slot) => routes.line_to(slot).cloned(),
+            None => routes.lines.iter().find(|line| line.is_up()).cloned(),
         }
     }
 
-    fn fault(&self, command: &Cmd, error: &RedisError) -> Result<Value, Fault> {
+    fn line_at(&self, named: &str) -> Option<Arc<Line>> {
+        let (host, port) = named.rsplit_once(':')?;
+        let node = Node { host: host.to_owned(), port: port.parse().ok()? };
+        self.routes.load().lines.iter().find(|line| line.leads_to(&node)).cloned()
+    }
+
+    fn fault(&self, command: &Cmd, line: &Line, error: &RedisError) -> Result<Value, Fault> {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Err(Fault::NoScript),
-            // Not the master any more, or not yet: whoever is has to be found.
-            ErrorKind::Server(
-                ServerErrorKind::ReadOnly
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain,
-            ) => self.lost(&error.to_string()),
-            ErrorKind::Server(_) | ErrorKind::Extension => {
+            ErrorKind::Server(_) | ErrorKind::Extension if line.is_up() && !is_elsewhere(error) => {
                 // Redis' own word for it, which the library puts into others.
                 let why = format!("{} {error}", error.code().unwrap_or_default());
-                // In scripts the code of an inner error stands in the text alone.
-                if why.contains("READONLY") || why.contains("MASTERDOWN") {
-                    return self.lost(&why);
-                }
                 if DENIALS.iter().any(|denial| why.contains(denial)) {
                     self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
                 }
                 self.refused(&format!("{}: {why}", named(command)));
                 Err(Fault::Refused(why))
             }
-            _ => self.lost(&error.to_string()),
+            kind => {
+                // It answers, and will not: nothing else would tell.
+                if kind == ErrorKind::Server(ServerErrorKind::ClusterDown) {
+                    self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
+                    self.refused(&error.to_string());
+                }
+                line.doubt();
+                Err(Fault::Away)
+            }
         }
     }
 
@@ -238,212 +248,209 @@ impl Link {
         }
     }
 
-    fn lost(&self, why: &str) -> Result<Value, Fault> {
-        self.troubles.fetch_add(1, Ordering::Relaxed);
-        // One node of a cluster may be away while the others serve; a ping tells whether any does.
-        if !self.is_cluster() && self.up.swap(false, Ordering::Relaxed) {
-            warn!("Redis at {} does not answer: {why}; sockets here go on, the registry is degraded", self.url.shown());
-        }
-        self.trouble.notify_one();
-        Err(Fault::Away)
-    }
-
     /// The first connection. Not being reached is no reason to give up; being turned away is.
     pub async fn open(&self) -> Result<(), Unusable> {
-        match self.connect().await {
-            Ok(wire) => {
-                match self.servers.look().await {
-                    Ok(servers) => servers.iter().try_for_each(fit)?,
-                    Err(error) if is_refusal(&error) => return Err(Unusable(self.turned_away(&error))),
-                    // One of several is away, and the others serve.
-                    Err(error) => warn!("not every Redis server could be asked what it is: {error}"),
-                }
-                self.join(wire);
-                Ok(())
-            }
-            Err(error) if is_refusal(&error) => Err(Unusable(self.turned_away(&error))),
-            Err(error) => {
-                warn!("Redis at {} cannot be reached: {error}; serving without it, and trying on", self.url.shown());
-                Ok(())
+        let turned_away = |error: &RedisError| Unusable(self.servers.told(error));
+        let reached = match self.is_cluster() {
+            true => self.reroute().await,
+            false => Ok(()),
+        };
+        let mut failed = reached.err();
+        for connected in join_all(self.lines().iter().map(|line| line.connect())).await {
+            failed = connected.err().or(failed);
+        }
+        if let Some(error) = failed.as_ref().filter(|error| is_refusal(error)) {
+            return Err(turned_away(error));
+        }
+        if !self.is_up() {
+            let why = failed.map(|error| error.to_string()).unwrap_or_default();
+            warn!("Redis at {} cannot be reached: {why}; serving without it, and trying on", self.url().shown());
+            return Ok(());
+        }
+        self.tidings.lives.store(1, Ordering::Relaxed);
+        for looked in self.servers.look().await {
+            match looked {
+                Ok(server) => self.fits(&server)?,
+                Err(error) if is_refusal(&error) => return Err(turned_away(&error)),
+                // One of several is away, and the others serve.
+                Err(error) => warn!("not every Redis server could be asked what it is: {error}"),
             }
         }
-    }
-
-    fn turned_away(&self, error: &RedisError) -> String {
-        let shown = self.url.shown();
-        let text = error.to_string();
-        match error.kind() {
-            ErrorKind::AuthenticationFailed => {
-                format!("Redis at {shown} refused our login: {text}; mend user and password in REDIS_URL")
-            }
-            _ if text.contains("WRONGPASS") || text.contains("NOAUTH") => {
-                format!("Redis at {shown} refused our login: {text}; mend user and password in REDIS_URL")
-            }
-            _ if text.contains("NOPERM") => {
-                format!(
-                    "Redis at {shown} does not permit what is needed: {text}; deploy/redis/holdfast.acl has what suffices"
-                )
-            }
-            ErrorKind::RESP3NotSupported | ErrorKind::Parse => {
-                format!("what answers at {shown} is no Redis of 6.2 or later: {text}")
-            }
-            _ => format!("Redis at {shown} cannot be used: {text}"),
-        }
+        Ok(())
     }
 
     /// Keeps the link up. Never returns.
     pub async fn keep(&self) {
+        tokio::join!(self.keep_lines(), self.keep_routes());
+    }
+
+    async fn keep_lines(&self) {
+        loop {
+            let rerouted = self.rerouted.notified();
+            let lines = self.lines();
+            tokio::select! {
+                () = rerouted => {}
+                _ = join_all(lines.iter().map(|line| line.keep())), if !lines.is_empty() => {}
+            }
+        }
+    }
+
+    async fn keep_routes(&self) {
+        if !self.is_cluster() {
+            return;
+        }
         let mut told: Option<Instant> = None;
         loop {
-            if self.up.load(Ordering::Relaxed) {
-                told = None;
-                self.trouble.notified().await;
-            }
-            if self.pings().await {
-                if !self.is_up() {
-                    self.back();
+            let pause = if self.is_whole() { ASKED_EVERY } else { ASKED_SOON.mul_f64(0.5 + fastrand::f64()) };
+            let _ = timeout(pause, self.tidings.trouble.notified()).await;
+            match self.reroute().await {
+                Ok(()) => told = None,
+                Err(error) if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) => {
+                    told = Some(Instant::now());
+                    warn!("no node of {} says who serves what: {}", self.url().shown(), self.servers.told(&error));
                 }
-                continue;
+                Err(_) => {}
             }
-            self.up.store(false, Ordering::Relaxed);
-            self.wire.store(None);
-            let mut pause = RETRY;
-            loop {
-                match self.connect().await {
-                    Ok(wire) => {
-                        self.join(wire);
-                        info!("Redis at {} answers again", self.url.shown());
-                        break;
-                    }
-                    Err(error) => {
-                        if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
-                            told = Some(Instant::now());
-                            let text = if is_refusal(&error) { self.turned_away(&error) } else { error.to_string() };
-                            warn!("Redis at {} is still away: {text}", self.url.shown());
-                        }
-                        // Jitter: a fleet that lost its Redis must not come back in one moment.
-                        sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                        pause = (pause * 2).min(RETRY_MAX);
-                    }
-                }
+            sleep(ASKED_AGAIN).await;
+        }
+    }
+
+    /// Asks the cluster who serves what. Lines that stay keep what they know.
+    async fn reroute(&self) -> Result<(), RedisError> {
+        let slots = self.servers.slots().await?;
+        let old = self.routes.load_full();
+        let mut routes = Routes { lines: Vec::new(), ranges: Vec::new() };
+        for ((from, to), node) in slots {
+            let known = routes.lines.iter().position(|line| line.leads_to(&node));
+            let nth = known.unwrap_or_else(|| {
+                let line = old.lines.iter().find(|line| line.leads_to(&node)).cloned().unwrap_or_else(|| {
+                    let came_later = !old.lines.is_empty();
+                    Arc::new(Line::new(self.servers.clone(), self.tidings.clone(), Some(node), came_later))
+                });
+                routes.lines.push(line);
+                routes.lines.len() - 1
+            });
+            routes.ranges.push((from, to, nth));
+        }
+        let same_lines = routes.lines.len() == old.lines.len()
+            && routes.lines.iter().all(|line| old.lines.iter().any(|other| Arc::ptr_eq(line, other)));
+        self.routes.store(routes.into());
+        if !same_lines {
+            if !old.lines.is_empty() {
+                info!("other servers are masters of {} now", self.url().shown());
             }
+            self.rerouted.notify_waiters();
         }
+        Ok(())
     }
 
-    async fn pings(&self) -> bool {
-        let Some(wire) = self.wire.load_full() else { return false };
-        for _ in 0..PINGS {
-            let ping = cmd("PING");
-            let said = match wire.as_ref() {
-                Wire::Single(connection) => connection.clone().req_packed_command(&ping).await,
-                Wire::Cluster { patient, .. } => {
-                    let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                    let mut connection = patient.clone();
-                    match timeout(RESPONSE, connection.route_command(ping, anybody)).await {
-                        Ok(said) => said,
-                        Err(_) => continue,
-                    }
-                }
-            };
-            match said {
-                // A server that answers but is no master is of no use.
-                Ok(_) => return self.is_master(wire.as_ref()).await,
-                Err(error) if error.is_timeout() => {}
-                Err(_) => return false,
-            }
+    fn fits(&self, server: &Server) -> Result<(), Unusable> {
+        let Server { node, version, eviction, .. } = server;
+        let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+        let found: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if found < VERSION_MIN {
+            let (major, minor) = VERSION_MIN;
+            return Err(Unusable(format!("Redis at {node} is version {version}; {major}.{minor} or later is wanted")));
         }
-        false
-    }
-
-    async fn is_master(&self, wire: &Wire) -> bool {
-        let Wire::Single(connection) = wire else { return true };
-        match cmd("ROLE").query_async::<Vec<Value>>(&mut connection.clone()).await {
-            Ok(role) => role.first() == Some(&Value::BulkString(b"master".to_vec())),
-            // Who may not ask has to believe.
-            Err(error) => error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm),
+        if server.is_of_cluster && !self.is_cluster() {
+            return Err(Unusable(format!(
+                "Redis at {node} is one node of a cluster; write redis+cluster:// in REDIS_URL"
+            )));
         }
-    }
-
-    fn join(&self, wire: Wire) {
-        self.wire.store(Some(wire.into()));
-        self.back();
-    }
-
-    fn back(&self) {
-        self.lives.fetch_add(1, Ordering::Relaxed);
-        self.up.store(true, Ordering::Relaxed);
-        self.came_back.notify_waiters();
-    }
-
-    async fn connect(&self) -> Result<Wire, RedisError> {
-        if self.is_cluster() {
-            let nodes = self.url.nodes.iter().map(|node| self.url.server(node)).collect::<Result<Vec<_>, _>>()?;
-            let connect = async |retries| {
-                let client = ClusterClientBuilder::new(nodes.clone())
-                    .use_protocol(ProtocolVersion::RESP3)
-                    .tcp_settings(tcp())
-                    .connection_timeout(CONNECT)
-                    .response_timeout(RESPONSE)
-                    .retries(retries)
-                    .min_retry_wait(20)
-                    .max_retry_wait(300)
-                    .build()?;
-                timeout(CONNECT * 2, client.get_async_connection()).await.map_err(|_| timed_out())?
-            };
-            return Ok(Wire::Cluster { patient: connect(RETRIES).await?, once: connect(0).await? });
+        if !matches!(eviction.as_str(), "" | "noeviction") {
+            warn!(
+                "Redis at {node} evicts keys ({eviction}): sockets will be called never seen that are there; set maxmemory-policy noeviction"
+            );
         }
-        let node = self.servers.masters().await?.pop().ok_or_else(timed_out)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(RESPONSE))
-            .set_pipeline_buffer_size(PIPELINE);
-        let client = Client::open(self.url.server(&node)?)?;
-        let wire = Wire::Single(client.get_multiplexed_async_connection_with_config(&config).await?);
-        match self.is_master(&wire).await {
-            true => Ok(wire),
-            false => Err(std::io::Error::other(format!("{node} is no master")).into()),
-        }
+        Ok(())
     }
+}
+
+/// Whether a server said that it did not run the command, and somebody else or somewhat later will.
+fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+        )
+    )
+}
+
+fn word(command: &Cmd, nth: usize) -> Option<&str> {
+    match command.args_iter().nth(nth) {
+        Some(Arg::Simple(bytes)) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// The key that tells a command's slot: of a script the first, else what follows the name.
+fn key_of(command: &Cmd) -> Option<&str> {
+    word(command, if matches!(word(command, 0), Some("EVALSHA" | "EVAL")) { 3 } else { 1 })
 }
 
 /// A command and its first key, for people.
 fn named(command: &Cmd) -> String {
-    let word = |nth: usize| match command.args_iter().nth(nth) {
-        Some(Arg::Simple(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => String::new(),
+    let name = match word(command, 0) {
+        Some("EVALSHA" | "EVAL") => "a script on",
+        name => name.unwrap_or_default(),
     };
-    match word(0).as_str() {
-        "EVALSHA" | "EVAL" => format!("a script on {}", word(3)),
-        name => format!("{name} {}", word(1)),
+    format!("{name} {}", key_of(command).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redis::cmd;
+
+    fn link(url: &str) -> Link {
+        Link::new(RedisUrl::parse(url).expect("a url"))
     }
-}
 
-fn timed_out() -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
-}
-
-/// Whether the server was reached and would not have us.
-fn is_refusal(error: &RedisError) -> bool {
-    let text = error.to_string();
-    matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::RESP3NotSupported | ErrorKind::Parse)
-        || ["WRONGPASS", "NOAUTH", "NOPERM", "unknown command"].iter().any(|word| text.contains(word))
-}
-
-fn fit(server: &Server) -> Result<(), Unusable> {
-    let mut numbers = server.version.split('.').map(|part| part.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < VERSION_MIN {
-        let (major, minor) = VERSION_MIN;
-        return Err(Unusable(format!(
-            "Redis at {} is version {}; {major}.{minor} or later is wanted",
-            server.node, server.version
-        )));
+    fn server(version: &str, is_of_cluster: bool) -> Server {
+        let node = Node { host: "r".to_owned(), port: 1 };
+        Server { node, version: version.to_owned(), eviction: "noeviction".to_owned(), is_of_cluster }
     }
-    if !matches!(server.eviction.as_str(), "" | "noeviction") {
-        warn!(
-            "Redis at {} evicts keys ({}): sockets will be called never seen that are there; set maxmemory-policy noeviction",
-            server.node, server.eviction
+
+    #[test]
+    fn a_server_that_is_too_old_is_named() {
+        let link = link("redis://r:1");
+        for version in ["6.0.16", "5", "", "x.y"] {
+            let why = link.fits(&server(version, false)).expect_err(version).to_string();
+            assert!(why.contains("r:1") && why.contains("6.2 or later"), "{why}");
+        }
+        for version in ["6.2.0", "7.0.15", "10.1"] {
+            link.fits(&server(version, false)).expect(version);
+        }
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_wants_to_be_addressed_as_one() {
+        assert!(link("redis+cluster://r:1").fits(&server("7.0.0", true)).is_ok());
+        let why = link("redis://r:1").fits(&server("7.0.0", true)).expect_err("one of several").to_string();
+        assert!(why.contains("redis+cluster://"), "{why}");
+    }
+
+    #[test]
+    fn a_command_goes_where_its_key_is() {
+        let mut script = cmd("EVALSHA");
+        script.arg("hash").arg(1).arg("{a}:row").arg("more");
+        assert_eq!(key_of(&script), Some("{a}:row"));
+        assert_eq!(key_of(cmd("HGETALL").arg("{b}:row")), Some("{b}:row"));
+        assert_eq!(key_of(&cmd("PING")), None);
+
+        let link = link("redis+cluster://r:1");
+        let line = || Arc::new(Line::new(link.servers.clone(), link.tidings.clone(), None, false));
+        let routes = Routes { lines: vec![line(), line()], ranges: vec![(0, 99, 1), (200, SLOTS - 1, 0)] };
+        let leads = |slot| routes.line_to(slot).map(|line| Arc::ptr_eq(line, &routes.lines[0]));
+        assert_eq!(
+            [0, 99, 100, 199, 200, SLOTS - 1].map(leads),
+            [Some(false), Some(false), None, None, Some(true), Some(true)]
         );
     }
-    Ok(())
 }

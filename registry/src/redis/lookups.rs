@@ -52,8 +52,9 @@ impl Redis {
                 gone(how, Duration::from_millis(self.now_ms().saturating_sub(ended_at)))
             }
             None => {
-                let born = match self.ask_number(cmd("GET").arg(self.keys.born(crate::owner::partition(id)))).await {
-                    Ok(born) => born.filter(|_| self.is_sure()),
+                let key = self.keys.born(crate::owner::partition(id));
+                let born = match self.ask_number(cmd("GET").arg(&key)).await {
+                    Ok(born) => born.filter(|_| self.is_sure(&key)),
                     Err(_) => return Lookup::Unknown(Unknown::Unavailable),
                 };
                 match absence(id, born, self.now_ms(), self.why_ttl) {

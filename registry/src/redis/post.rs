@@ -32,7 +32,7 @@ impl Redis {
             .arg(beside)
             .arg(MAIL.as_millis() as u64)
             .arg(MAIL_MAX)
-            .run_once(&self.link)
+            .run(&self.link)
             .await;
         match said.as_ref().map(|said| text(said.first())) {
             Ok("gone") => Routed::Gone,

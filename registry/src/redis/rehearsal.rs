@@ -22,7 +22,7 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 29] = [
+        let lines: [&[&str]; 31] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
@@ -47,7 +47,9 @@ impl Redis {
             &["DEL", &stream],
             &["DEL", &text],
             &["TIME"],
+            &["INFO"],
             &["PING"],
+            &["SCRIPT", "LOAD", "return 1"],
             &["EVAL", "return 1", "1", &text],
             &["EVALSHA", "0000000000000000000000000000000000000000", "1", &text],
             &[publish, &bell, ""],
@@ -66,7 +68,7 @@ impl Redis {
             true => Ok(()),
             false => Err(Unusable(format!(
                 "Redis at {} does not permit what is needed ({}); deploy/redis/holdfast.acl has what suffices",
-                self.link.url.shown(),
+                self.link.url().shown(),
                 refused.join("; ")
             ))),
         }

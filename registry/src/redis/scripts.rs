@@ -1,8 +1,8 @@
-//! The scripts, each with its name and its hash. A script is sent by its hash, and as a whole to a server
-//! that does not know it; from then on the server does.
+//! The scripts, each with its name and its hash. A server is told them all when we connect; a script is sent by
+//! its hash, and as a whole to a server that forgot it.
 
 use super::link::{Fault, Link};
-use redis::{Cmd, Script, ToRedisArgs, Value, cmd};
+use redis::{Cmd, Pipeline, Script, ToRedisArgs, Value, cmd, pipe};
 use std::sync::LazyLock;
 
 /// One script of `lua/`.
@@ -17,6 +17,8 @@ macro_rules! scripts {
             source: include_str!(concat!("lua/", $file, ".lua")),
             hash: LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))).get_hash().to_owned()),
         };)*
+
+        static ALL: &[&Lua] = &[$(&$name),*];
     };
 }
 
@@ -53,19 +55,10 @@ impl Call {
         self
     }
 
-    /// Runs it. A fault leaves open whether it ran, so it has to be one that may run twice.
+    /// Runs it. A fault leaves open whether it ran.
     pub async fn run(self, link: &Link) -> Result<Vec<Value>, Fault> {
         let said = match link.ask(&self.command).await {
             Err(Fault::NoScript) => link.ask(&self.whole()).await,
-            said => said,
-        };
-        said.map(values)
-    }
-
-    /// Runs it once at most.
-    pub async fn run_once(self, link: &Link) -> Result<Vec<Value>, Fault> {
-        let said = match link.ask_once(&self.command).await {
-            Err(Fault::NoScript) => link.ask_once(&self.whole()).await,
             said => said,
         };
         said.map(values)
@@ -81,6 +74,15 @@ impl Call {
         }
         whole
     }
+}
+
+/// Tells a server all of them, so that none has to be sent as a whole later.
+pub fn load() -> Pipeline {
+    let mut load = pipe();
+    for lua in ALL {
+        load.cmd("SCRIPT").arg("LOAD").arg(lua.source).ignore();
+    }
+    load
 }
 
 fn values(said: Value) -> Vec<Value> {

@@ -10,7 +10,10 @@ use super::{
 };
 use serde_json::{Value, json};
 use servers::{Cluster, Server};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use tokio::task::block_in_place;
 
 const AT_EACH: usize = 30;
@@ -165,5 +168,55 @@ async fn whom_a_failover_forgot_is_not_called_unseen() {
     .await;
     witness.ends("those whom a failover forgot").await;
     all_works(&fleet, &cluster, &mut crowd).await;
+    fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
+}
+
+/// Who needs it waits; everybody else is served, and what is unknown elsewhere is called so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_keeps_nobody_from_the_others() {
+    let cluster = block_in_place(|| Cluster::of(3, 0));
+    cluster.nodes().iter().for_each(|node| drop(node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])));
+    let fleet = Fleet::on(&cluster.url(), &[]).await;
+    let mut crowd = Crowd::at_each(&fleet, 20).await;
+    fleet.has_settled_in().await;
+    all_works(&fleet, &cluster, &mut crowd).await;
+    // Two instances at least have their bells elsewhere, and one of them is asked about all sockets.
+    let mut carried = [0; 3];
+    let mut carrier_of = [0; 3];
+    for (at, carrier) in carrier_of.iter_mut().enumerate() {
+        *carrier = cluster.owner_of(bell_slot(&fleet, &cluster, at).await);
+        carried[*carrier] += 1;
+    }
+    let hung = (0..3).min_by_key(|master| carried[*master]).unwrap();
+    let asked = (0..3).find(|at| carrier_of[*at] != hung).unwrap();
+    // As old as one that lives, and nobody's.
+    let (prefix, _) = crowd.guests[0].id.rsplit_once('-').unwrap();
+    let strangers: Vec<_> = (0..60_u64).map(|nth| format!("{prefix}-{:012x}", nth * 0x0123_4567_89ab)).collect();
+
+    let node = &cluster.nodes()[hung];
+    node.stop();
+    let count = async |ids: &[String]| {
+        let mut answers = BTreeMap::new();
+        for id in ids {
+            *answers.entry(fleet.lookup(asked, id).await.status).or_insert(0_usize) += 1;
+        }
+        answers
+    };
+    within(MENDED, "the others serve on", async || {
+        let (began, known, unknown) = (Instant::now(), count(&crowd.ids()).await, count(&strangers).await);
+        let took = began.elapsed();
+        let some = |answers: &BTreeMap<u16, usize>, status| answers.get(&status) >= Some(&15);
+        // A question that waits for the one that hangs takes two seconds.
+        let is_right = some(&known, 200) && some(&unknown, 404) && unknown.len() == 2 && took.as_secs() < 10;
+        assert!(!known.contains_key(&404) && !known.contains_key(&410), "{known:?}");
+        is_right.then_some(()).ok_or_else(|| format!("known {known:?}, unknown {unknown:?}, in {took:?}"))
+    })
+    .await;
+    let health = fleet.gateway(asked).get("/health").await;
+    assert_eq!(health.json()["status"], "degraded", "{}", health.text());
+
+    node.cont();
+    all_works(&fleet, &cluster, &mut crowd).await;
+    truth::agrees(&fleet, &crowd, || masters(&cluster)).await;
     fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
 }

@@ -2,7 +2,7 @@
 
 use super::{
     crowd::Crowd,
-    fleet::{Fleet, MENDED},
+    fleet::{Fleet, MENDED, within},
     note, truth,
     witness::Witness,
 };
@@ -81,5 +81,35 @@ async fn whom_a_failover_forgot_is_not_called_unseen() {
     replica.cont();
     follows("a failover that forgot", &fleet, &sentinels, &mut crowd).await;
     witness.ends("those whom it forgot").await;
+    fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
+}
+
+/// The sentinels cannot tell it, so that it goes on answering as if it were the master still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_does_not_know_that_it_was_replaced_is_left() {
+    let sentinels = block_in_place(Sentinels::start);
+    let fleet = Fleet::on(&sentinels.url(), &[]).await;
+    let mut crowd = Crowd::at_each(&fleet, 10).await;
+    truth::is_told(&fleet, &crowd, || master(&sentinels), MENDED).await;
+    let old = block_in_place(|| sentinels.master());
+    let node = &sentinels.nodes()[old];
+    // Who is logged in stays so; the sentinels are thrown out and cannot come back.
+    node.ask(&["CONFIG", "SET", "requirepass", "secret"]);
+    let clients = node.text(&["CLIENT", "LIST"]);
+    for client in clients.lines().filter(|client| client.contains(" name=sentinel-")) {
+        let id = client.split(['=', ' ']).nth(1).expect("a client has an id");
+        node.ask(&["CLIENT", "KILL", "ID", id]);
+    }
+    within(MENDED, "the sentinels name the other", async || {
+        let named = block_in_place(|| sentinels.master());
+        (named != old).then_some(()).ok_or_else(|| "the old one".to_owned())
+    })
+    .await;
+    crowd.comes(&fleet, 0, 5).await;
+    truth::is_told(&fleet, &crowd, || master(&sentinels), MENDED).await;
+    fleet.hears().await;
+    crowd.reaches_again(&fleet, FOLLOWS).await;
+    crowd.all_reach_all(&fleet).await;
+    crowd.is_undisturbed();
     fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
 }
