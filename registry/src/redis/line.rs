@@ -46,7 +46,7 @@ const NEVER: u64 = u64::MAX;
 /// What the lines tell those who wait for any of them.
 #[derive(Default)]
 pub struct Tidings {
-    /// Counts the connections that were made since the first.
+    /// Counts the times that one of them came up.
     pub lives: AtomicU64,
     /// One of them is up again.
     pub came_back: Notify,
@@ -214,11 +214,11 @@ impl Line {
             pause = (pause * 2).min(RETRY_MAX);
         }
         info!("connected to Redis at {}", self.shown());
-        self.tidings.lives.fetch_add(1, Ordering::Relaxed);
     }
 
     fn back(&self) {
         self.doubts.fetch_add(1, Ordering::Relaxed);
+        self.tidings.lives.fetch_add(1, Ordering::Relaxed);
         self.up.store(true, Ordering::Relaxed);
         self.tidings.came_back.notify_waiters();
     }

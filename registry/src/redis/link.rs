@@ -154,7 +154,7 @@ impl Link {
         self.routes.load().line_to(slot(key)).is_some_and(|line| line.is_settled())
     }
 
-    /// Grows with every connection: whoever sees another number than before has missed something.
+    /// Grows whenever a server answers again: whoever sees another number than before has missed something.
     pub fn lives(&self) -> u64 {
         self.tidings.lives.load(Ordering::Relaxed)
     }
@@ -173,7 +173,7 @@ impl Link {
     /// One command, sent where its key is; again only where it surely did not run. Fails at once while the
     /// server is down.
     pub async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
-        let slot = key_of(command).map(slot);
+        let slot = key_of(command).filter(|_| self.is_cluster()).map(slot);
         let (mut line, mut ahead) = (self.line_to(slot).ok_or(Fault::Down)?, false);
         for nth in 0.. {
             let said = if ahead { line.ask_ahead(command).await } else { line.ask(command).await };
@@ -267,6 +267,7 @@ impl Link {
             warn!("Redis at {} cannot be reached: {why}; serving without it, and trying on", self.url().shown());
             return Ok(());
         }
+        // However many they are, it is the first time.
         self.tidings.lives.store(1, Ordering::Relaxed);
         for looked in self.servers.look().await {
             match looked {
