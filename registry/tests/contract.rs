@@ -13,6 +13,8 @@ use registry::{
 };
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+#[path = "contract/bell.rs"]
+mod bell;
 #[path = "contract/fleet.rs"]
 mod fleet;
 
