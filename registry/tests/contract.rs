@@ -5,13 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use fleet::Fleet;
+use futures_util::FutureExt;
 use registry::{
     Admission, Attempt, Cap, Cause, Ending, Envelope, Gone, Group, Inbox, Incarnation, Lookup, Policy, Post,
     Registered, Registry, RoomName, Routed, Serving, Session, SocketId, SocketRecord, StoreName, Superseded, UserName,
     Verdict,
     envelope::{Message, To},
 };
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 #[path = "contract/bell.rs"]
 mod bell;
@@ -47,6 +52,7 @@ facts! {
     a_registration_overtaken_by_its_ending_is_too_late
     groups_name_the_instances_that_hold_members
     a_socket_that_changes_its_store_changes_its_group
+    a_change_is_whole_whoever_hangs_up
     pages_follow_the_order_of_connection
     the_oldest_beyond_the_cap_is_evicted
     two_newcomers_at_once_cannot_both_be_the_last
@@ -203,13 +209,13 @@ async fn only_its_own_session_updates_or_removes_a_socket(mut fleet: Fleet) {
     let ours = Arc::new(record(&web1));
     web1.register(ours.clone()).await;
     let stranger = Arc::new(SocketRecord { session: Session::fresh(), ..(*ours).clone() });
-    assert!(!web1.update(stranger.clone()).await);
+    assert!(!web1.update(|| stranger.clone()).await);
     assert!(!web1.unregister(ours.id, stranger.session, ending(Cause::Kicked)).await);
     assert_eq!(live(&web1, ours.id).await.session, ours.session);
-    assert!(web1.update(ours.clone()).await);
+    assert!(web1.update(|| ours.clone()).await);
     assert!(web1.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
     assert!(!web1.unregister(ours.id, ours.session, ending(Cause::Kicked)).await);
-    assert!(!web1.update(ours).await);
+    assert!(!web1.update(|| ours.clone()).await);
 }
 
 async fn a_registration_overtaken_by_its_ending_is_too_late(mut fleet: Fleet) {
@@ -250,10 +256,38 @@ async fn a_socket_that_changes_its_store_changes_its_group(mut fleet: Fleet) {
     let before = Arc::new(SocketRecord { store: store("old"), ..record(&web1) });
     web1.register(before.clone()).await;
     let after = Arc::new(SocketRecord { store: store("new"), ..(*before).clone() });
-    assert!(web1.update(after).await);
+    assert!(web1.update(|| after.clone()).await);
     let at = async |name| holders(&web2, &Group::Store(StoreName::parse(name).unwrap())).await.len();
     assert_eq!((at("old").await, at("new").await), (0, 1));
     assert_eq!(live(&web2, before.id).await.store, store("new"));
+}
+
+async fn a_change_is_whole_whoever_hangs_up(mut fleet: Fleet) {
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let first = Arc::new(record(&web1));
+    web1.register(first.clone()).await;
+    let says = Mutex::new(first.clone());
+    for round in 0..20 {
+        let change = |name: String| {
+            let store = Some(StoreName::parse(&name).unwrap());
+            *says.lock().unwrap() = Arc::new(SocketRecord { store, ..(*first).clone() });
+        };
+        // One is held up when it has changed the socket, another overtakes it, and nobody waits for the end of either.
+        change(format!("early{round}"));
+        let held_up = web1.update(|| says.lock().unwrap().clone());
+        change(format!("late{round}"));
+        let _ = web1.update(|| says.lock().unwrap().clone()).now_or_never();
+        let _ = held_up.now_or_never();
+    }
+    let holds = async |name: &str| holders(&web2, &Group::Store(StoreName::parse(name).unwrap())).await.len();
+    let late = StoreName::parse("late19").unwrap();
+    fleet::eventually(async || (live(&web2, first.id).await.store.as_ref() == Some(&late)).then_some(())).await;
+    fleet::eventually(async || (holds("late19").await == 1).then_some(())).await;
+    for name in ["early19", "late18", "late0"] {
+        fleet::eventually(async || (holds(name).await == 0).then_some(())).await;
+    }
+    web1.announce(Serving::Serving, 1);
+    fleet::eventually(async || (web1.figures().drift == 0).then_some(())).await;
 }
 
 async fn pages_follow_the_order_of_connection(mut fleet: Fleet) {
