@@ -59,6 +59,7 @@ facts! {
     the_same_client_replaces_itself
     an_evicted_client_cannot_evict_for_ten_seconds
     with_reject_the_holders_are_named
+    what_is_left_of_a_first_try_does_not_touch_the_second
     nobody_is_not_counted
     an_instance_is_listed_until_it_retires
     a_letter_reaches_the_instance_it_is_for
@@ -367,6 +368,25 @@ async fn with_reject_the_holders_are_named(mut fleet: Fleet) {
     assert_eq!(named.iter().map(|held| held.id).collect::<Vec<_>>(), holders.map(|held| held.id));
     assert_eq!(web1.total().await.unwrap(), 2, "who is refused is not registered");
     assert!(matches!(web2.admit(&of_user(&web2, "bob", None), cap).await, Admission::Welcome { .. }));
+}
+
+async fn what_is_left_of_a_first_try_does_not_touch_the_second(mut fleet: Fleet) {
+    let cap = Cap { sockets_max: 1, policy: Policy::Reject };
+    let (web1, web2) = (fleet.instance("web1").await, fleet.instance("web2").await);
+    let (holder, first) = (of_user(&web2, "ann", None), of_user(&web1, "ann", None));
+    web2.admit(&holder, cap).await;
+    assert!(matches!(web1.admit(&first, cap).await, Admission::Full { .. }));
+    web2.unregister(holder.id, holder.session, ending(Cause::PingTimeout)).await;
+    // Its answer was lost, and it was let in all the same.
+    web1.register(first.clone()).await;
+    let second = Arc::new(first.once_more(web1.incarnation(), first.attempt.accepted_at - 5));
+    assert!(matches!(web1.admit(&second, cap).await, Admission::Welcome { .. }));
+    assert_eq!(live(&web2, first.id).await.session, second.session);
+    // Both come late: that it is claimed, and that it is taken out.
+    assert!(matches!(web2.register(first.clone()).await, Registered::Superseded(Superseded::ByLater)));
+    assert!(!web1.unregister(first.id, first.session, ending(Cause::Kicked)).await);
+    assert_eq!(live(&web2, first.id).await.session, second.session);
+    assert_eq!(web2.total().await.unwrap(), 1);
 }
 
 async fn nobody_is_not_counted(mut fleet: Fleet) {
