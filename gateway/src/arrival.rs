@@ -11,7 +11,7 @@ use crate::{
     probe,
     session::Session,
     socket::{Connection, Conversation, End, Line, Reaction, Said},
-    sockets::{Seat, Socket},
+    sockets::{Expected, Seat, Socket},
 };
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -82,12 +82,10 @@ impl Arrival {
         let place = self.place.take();
         let gateway = &self.gateway;
         let line = Arc::new(Line::new(gateway.config.queue_bytes_max));
-        // From here on it can be told to go, even before it is let in. Once the registry holds it
-        // others may write to it, too; what they write waits behind the greeting.
-        let expected = gateway.courier.sockets.expect(&record, line.clone());
-        if let Err(close) = self.admit(&record).await {
-            return self.turn_away(stream, close).await;
-        }
+        let (record, expected) = match self.admit(record, &line).await {
+            Ok(admitted) => admitted,
+            Err(close) => return self.turn_away(stream, close).await,
+        };
         let greeting = Greeting {
             socket: record.id,
             instance: gateway.instance.clone(),
@@ -124,12 +122,19 @@ impl Arrival {
 
     /// Cap, duplicates and cool-down; whoever is welcome is registered. Those who have to go are
     /// told; silent holders are found out.
-    async fn admit(&self, newcomer: &Arc<SocketRecord>) -> Result<(), Close> {
+    async fn admit(
+        &self,
+        mut newcomer: Arc<SocketRecord>,
+        line: &Arc<Line>,
+    ) -> Result<(Arc<SocketRecord>, Expected), Close> {
         let gateway = &self.gateway;
-        let cap = gateway.config.cap;
+        let (registry, cap) = (&gateway.courier.registry, gateway.config.cap);
         let mut probed = false;
         loop {
-            match gateway.courier.registry.admit(newcomer, cap).await {
+            // From here on it can be told to go, even before it is let in. Once the registry holds it
+            // others may write to it, too; what they write waits behind the greeting.
+            let expected = gateway.courier.sockets.expect(&newcomer, line.clone());
+            match registry.admit(&newcomer, cap).await {
                 Admission::Welcome { replaced, evicted } => {
                     for record in replaced {
                         gateway.courier.send_away(&record, Close::Replaced).await;
@@ -138,7 +143,7 @@ impl Arrival {
                         info!(user_id = record.user.as_ref().map(|user| user.as_str()), socket_id = %record.id, "{TOO_MANY_CONNECTIONS}");
                         gateway.courier.send_away(&record, Close::TooManyConnections).await;
                     }
-                    return Ok(());
+                    return Ok((newcomer, expected));
                 }
                 Admission::CoolingDown => {
                     gateway.metrics.rejected("cooling_down");
@@ -147,6 +152,7 @@ impl Arrival {
                 Admission::Full { holders } if !probed => {
                     probed = true;
                     probe::fleet(&gateway.courier, &holders).await;
+                    newcomer = Arc::new(newcomer.once_more(registry.incarnation(), registry.now_ms()));
                 }
                 Admission::Full { .. } => {
                     gateway.metrics.rejected("already_connected");

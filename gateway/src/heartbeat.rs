@@ -1,7 +1,8 @@
 //! Once a second: every socket's life is looked at, the lease renewed, the figures brought up to
-//! date. Nothing ticks per socket; this walk is all there is.
+//! date. Nothing ticks per socket; this walk is all there is. The fleet is counted beside it, since that is
+//! a question to another machine, and no ping waits for its answer.
 
-use crate::{clock, close::Close, gateway::Gateway, sockets::SLICE};
+use crate::{clock, close::Close, gateway::Gateway, metrics::Fleet, sockets::SLICE};
 use registry::{Health, SocketId, lease::BEAT};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -21,12 +22,15 @@ const RECOVERED_AFTER: u32 = 5;
 
 /// Beats until the instance ends.
 pub async fn run(gateway: Arc<Gateway>) {
+    tokio::join!(look_after_sockets(&gateway), count_fleet(&gateway));
+}
+
+async fn look_after_sockets(gateway: &Gateway) {
     let mut looks = interval(pace(gateway.config.ping_interval, gateway.config.ping_timeout));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut alarm = Alarm::default();
     let (mut last, mut before) = (clock::now_ms(), 0);
     let mut awake_since: Option<u32> = None;
-    let (mut beaten, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut beaten: Option<Instant> = None;
     loop {
         looks.tick().await;
         let now = clock::now_ms();
@@ -35,7 +39,7 @@ pub async fn run(gateway: Arc<Gateway>) {
             awake_since = Some(now);
         }
         awake_since = awake_since.filter(|since| clock::since(now, *since) <= millis(gateway.config.ping_timeout));
-        sweep(&gateway, last, now, awake_since.is_some()).await;
+        sweep(gateway, last, now, awake_since.is_some()).await;
         let here = gateway.courier.sockets.len();
         gateway.metrics.active.set(here as i64);
         // Announced just before, so that both figures are of the same moment.
@@ -48,17 +52,6 @@ pub async fn run(gateway: Arc<Gateway>) {
             beaten = Some(Instant::now());
             gateway.connect_rate.forget_the_quiet();
         }
-        if counted.is_none_or(|counted| counted.elapsed() >= count_pace(&gateway)) {
-            counted = Some(Instant::now());
-            count(&gateway, &mut alarm).await;
-        }
-    }
-}
-
-fn count_pace(gateway: &Gateway) -> Duration {
-    match gateway.courier.registry.health() {
-        Health::Here => BEAT - BEAT / 10,
-        Health::Up | Health::Down => COUNT,
     }
 }
 
@@ -67,14 +60,32 @@ fn pace(ping_interval: Duration, ping_timeout: Duration) -> Duration {
     BEAT.min(ping_interval / 2).min(ping_timeout / 2)
 }
 
-/// Counts the fleet. What cannot be counted is not zero: figures stay as they were, and nothing is said.
-async fn count(gateway: &Gateway, alarm: &mut Alarm) {
-    if gateway.courier.registry.health() == Health::Down {
-        return;
+/// Counts the fleet again and again. What cannot be counted is not zero, and not what it was: it is not said.
+async fn count_fleet(gateway: &Gateway) {
+    let mut looks = interval(BEAT);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut alarm, mut counted) = (Alarm::default(), None::<Instant>);
+    loop {
+        looks.tick().await;
+        let is_known = match gateway.courier.registry.health() {
+            Health::Up if counted.is_some_and(|counted| counted.elapsed() < COUNT) => continue,
+            Health::Here | Health::Up => count(gateway, &mut alarm).await,
+            Health::Down => false,
+        };
+        counted = is_known.then(Instant::now);
+        if !is_known {
+            gateway.metrics.fleet.store(None);
+        }
     }
-    let Ok(fleet) = gateway.courier.registry.total().await else { return };
-    gateway.metrics.fleet.set(fleet as i64);
-    alarm.look(gateway, fleet, gateway.courier.sockets.most().max(fleet));
+}
+
+/// Whether it could be counted.
+async fn count(gateway: &Gateway, alarm: &mut Alarm) -> bool {
+    let Ok(sockets) = gateway.courier.registry.total().await else { return false };
+    let below_minimum = gateway.config.sockets_min.is_some_and(|min| sockets < min);
+    gateway.metrics.fleet.store(Some(Arc::new(Fleet { sockets, below_minimum })));
+    alarm.look(gateway, sockets, gateway.courier.sockets.most().max(sockets));
+    true
 }
 
 /// Pings whose turn it is, and ends what is dead.
@@ -166,7 +177,6 @@ impl Alarm {
             self.raised = false;
             info!("socket count is back: {fleet} connected, MIN_SOCKETS is {min}");
         }
-        gateway.metrics.below_minimum.set(i64::from(fleet < min));
     }
 }
 

@@ -14,22 +14,18 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Session, SocketId, Superseded,
+    Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
     envelope::{Answer, Head, Message, Refusal, To},
 };
 use serde_json::Value;
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 
 /// Errands at once. At the bound the letters wait, first in the inbox and then in the mailbox.
 const ERRANDS_MAX: usize = 1024;
 /// Letters remembered, to notice one that comes twice. The registry sorts those out; one that
 /// passes it is a bug, and is still not acted upon.
-const REMEMBERED: usize = 4096;
+const READ_MAX: usize = 4096;
 /// Members in one answer. More would make a letter that holds up all behind it.
 pub const MEMBERS_MAX: usize = 10_000;
 /// How often, and how far apart, a socket that is about to take its seat is looked for.
@@ -38,7 +34,7 @@ const SEAT_LOOK: Duration = Duration::from_millis(2);
 
 /// Takes letters until the instance ends.
 pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
-    let mut clerk = Clerk { desk, errands: JoinSet::new(), remembered: Remembered::default() };
+    let mut clerk = Clerk { desk, errands: JoinSet::new(), read: Seen::new(READ_MAX) };
     loop {
         tokio::select! {
             biased;
@@ -55,7 +51,7 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
 struct Clerk {
     desk: Arc<Desk>,
     errands: JoinSet<()>,
-    remembered: Remembered,
+    read: Seen,
 }
 
 /// Whom an answer goes to.
@@ -71,7 +67,7 @@ impl Clerk {
         if let Message::Answer { re, answer } = message {
             return self.desk.courier.letters.answered(re, answer, body);
         }
-        if !self.remembered.is_new(&from, id) {
+        if !self.read.is_new((&from, id)) {
             self.desk.metrics.duplicate_write.inc();
             return;
         }
@@ -234,29 +230,6 @@ fn members(courier: &Courier, group: &Group, after: SocketId, limit: usize) -> B
     let members = members.iter().filter(|socket| socket.id > after).take(limit.min(MEMBERS_MAX));
     let list: Vec<Value> = members.map(|socket| view::of_socket(socket)).collect();
     Value::from(list).to_string().into()
-}
-
-/// The last letters, to tell one that comes twice.
-#[derive(Default)]
-struct Remembered {
-    known: HashSet<(Incarnation, u64)>,
-    order: VecDeque<(Incarnation, u64)>,
-}
-
-impl Remembered {
-    fn is_new(&mut self, from: &Incarnation, id: u64) -> bool {
-        let letter = (from.clone(), id);
-        let new = self.known.insert(letter.clone());
-        if new {
-            self.order.push_back(letter);
-            if self.order.len() > REMEMBERED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-        }
-        new
-    }
 }
 
 #[cfg(test)]

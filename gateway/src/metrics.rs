@@ -1,5 +1,6 @@
 //! What the instance counts. Names and labels are fixed here; no user's text ever becomes a label.
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -69,13 +70,21 @@ pub struct Metrics {
     pub connections_refused: Counter,
     pub active: Gauge,
     pub healthy: Gauge,
-    pub fleet: Gauge,
+    /// Nothing while it cannot be counted.
+    pub fleet: ArcSwapOption<Fleet>,
     pub queued_bytes: Gauge,
     pub drift: Gauge,
-    pub below_minimum: Gauge,
     pub http_connections: Gauge,
     shared: Shared,
     process: Process,
+}
+
+/// The fleet, as it was counted some seconds ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    pub sockets: usize,
+    /// Fewer than `MIN_SOCKETS`.
+    pub below_minimum: bool,
 }
 
 /// What is kept elsewhere, as it is when somebody looks.
@@ -98,6 +107,9 @@ struct Shared {
     deaf: Gauge,
     /// Not there with a registry in memory: there is no Redis that could be up or down.
     redis_up: Gauge,
+    /// Not there while the fleet cannot be counted.
+    fleet: Gauge,
+    below_minimum: Gauge,
 }
 
 /// What the kernel says of this process; read when somebody looks.
@@ -162,10 +174,9 @@ impl Default for Metrics {
             connections_refused: counted!("connections_refused", "Connections refused for want of open files"),
             active: counted!("active_connections", "Sockets connected to this instance"),
             healthy: counted!("healthy_connections", "Sockets of this instance heard within interval and timeout"),
-            fleet: counted!("fleet_connections", "Sockets in the registry, over all instances"),
+            fleet: ArcSwapOption::default(),
             queued_bytes: counted!("queued_bytes", "Bytes that wait in sockets' queues"),
             drift: counted!("registry_drift", "Sockets here that the registry does not hold, or the other way round"),
-            below_minimum: counted!("sockets_below_minimum", "1 while the fleet holds fewer than MIN_SOCKETS"),
             http_connections: counted!("http_connections", "Open TCP connections that are no sockets"),
             shared: Shared {
                 bell_foreign: counted!("bell_foreign", "Messages on the bell that were no letters of ours; dropped"),
@@ -177,6 +188,8 @@ impl Default for Metrics {
                 sockets_reaped: counted!("sockets_reaped", "Sockets of dead instances that this one cleaned up"),
                 deaf: counted!("deaf", "1 while this instance does not hear the others"),
                 redis_up: Gauge::default(),
+                fleet: Gauge::default(),
+                below_minimum: Gauge::default(),
             },
             process: Process {
                 log_lines_dropped: counted!("log_lines_dropped", "Log lines that found no room in the queue"),
@@ -235,9 +248,17 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         // The names that every Prometheus dashboard knows carry no prefix.
         let mut process = Registry::default();
+        let ours = process.sub_registry_with_prefix(PREFIX);
+        let shared = &self.shared;
         if now.health != Health::Here {
-            let ours = process.sub_registry_with_prefix(PREFIX);
-            ours.register("redis_up", "1 while Redis answers, 0 while it does not", self.shared.redis_up.clone());
+            ours.register("redis_up", "1 while Redis answers, 0 while it does not", shared.redis_up.clone());
+        }
+        if let Some(fleet) = self.fleet.load().as_deref() {
+            shared.fleet.set(fleet.sockets as i64);
+            shared.below_minimum.set(i64::from(fleet.below_minimum));
+            let (total, below) = (shared.fleet.clone(), shared.below_minimum.clone());
+            ours.register("fleet_connections", "Sockets in the registry, over all instances; absent if unknown", total);
+            ours.register("sockets_below_minimum", "1 while the fleet holds fewer than MIN_SOCKETS", below);
         }
         self.process.read();
         process.register("process_resident_memory_bytes", "Memory in use", self.process.resident_bytes.clone());
@@ -292,6 +313,7 @@ fn cpu_seconds() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn seen(health: Health) -> Snapshot {
         Snapshot { log_lines_dropped: 0, figures: Figures { gaps: 2, ..Figures::default() }, health, hears: false }
@@ -306,6 +328,16 @@ mod tests {
         assert!(text.contains("holdfast_inbox_gaps_total 2\n") && text.contains("holdfast_deaf 1\n"), "{text}");
         assert!(text.contains("process_resident_memory_bytes "));
         assert_eq!(text.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn a_fleet_that_cannot_be_counted_has_no_figures() {
+        let metrics = Metrics::default();
+        assert!(!metrics.text(&seen(Health::Up)).contains("fleet_connections"));
+        metrics.fleet.store(Some(Arc::new(Fleet { sockets: 3, below_minimum: true })));
+        let text = metrics.text(&seen(Health::Up));
+        assert!(text.contains("\nholdfast_fleet_connections 3\n"), "{text}");
+        assert!(text.contains("\nholdfast_sockets_below_minimum 1\n"), "{text}");
     }
 
     #[test]

@@ -287,11 +287,12 @@ impl Registry {
         }
     }
 
-    /// Replaces what the socket says of itself; false if another connection has it by now.
-    pub async fn update(&self, record: Arc<SocketRecord>) -> bool {
+    /// Tells what the socket says of itself by now; false if another connection has it. Whatever becomes of whoever
+    /// waits for this, the last that it says is what the others find.
+    pub async fn update(&self, says: impl Fn() -> Arc<SocketRecord>) -> bool {
         match self {
-            Self::Memory(local) => local.memory.update(record),
-            Self::Redis(redis) => redis.update(&record).await,
+            Self::Memory(local) => local.memory.update(says),
+            Self::Redis(redis) => redis.update(says).await,
         }
     }
 

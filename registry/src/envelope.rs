@@ -7,7 +7,7 @@ use crate::{
     verdict::Ending,
 };
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What this version writes. A reader refuses what is later.
 const VERSION: u32 = 1;
@@ -53,7 +53,12 @@ pub enum To {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
     /// Write the body, which is a frame. With `ack` the sender waits for [`Answer::Sent`].
-    Send { to: To, except: Option<SocketId>, ack: bool },
+    Send {
+        to: To,
+        #[serde(deserialize_with = "stated")]
+        except: Option<SocketId>,
+        ack: bool,
+    },
     /// Part with these, for this reason.
     Close { to: To, ending: Ending },
     /// Put a socket into a room, or take it out.
@@ -68,9 +73,19 @@ pub enum Message {
     /// Which of these have shown a sign of life since the letter came? The others are parted with.
     Probe { sockets: Vec<(SocketId, Session)> },
     /// Who of this group is here? At most `limit` of them, with ids after `after`, in order.
-    Who { group: Group, after: Option<SocketId>, limit: usize },
+    Who {
+        group: Group,
+        #[serde(deserialize_with = "stated")]
+        after: Option<SocketId>,
+        limit: usize,
+    },
     /// The answer to the receiver's letter `re`.
     Answer { re: u64, answer: Answer },
+}
+
+/// Nobody is said so. What is not said at all was lost on the way, and is no letter.
+fn stated<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketId>, D::Error> {
+    Option::deserialize(from)
 }
 
 /// What became of a letter.
@@ -130,7 +145,16 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::{
+        names::{StoreName, UserName},
+        verdict::Cause,
+    };
+    use proptest::{
+        collection::vec,
+        option,
+        prelude::*,
+        sample::{Index, select},
+    };
 
     fn letter(body: &'static [u8]) -> Envelope {
         let to = To::Socket { id: SocketId::fresh(), session: Session::fresh() };
@@ -149,7 +173,7 @@ mod tests {
     #[test]
     fn every_kind_of_letter_reads_back() {
         let (id, session, room) = (SocketId::fresh(), Session::fresh(), RoomName::parse("r").unwrap());
-        let ending = Ending { cause: crate::verdict::Cause::Kicked, code: Some(4403), reason: "kicked".into() };
+        let ending = Ending { cause: Cause::Kicked, code: Some(4403), reason: "kicked".into() };
         let group = Group::Room(room.clone());
         let answers = [
             Answer::Sent { matched: 3, delivered: 2, full: 1 },
@@ -190,10 +214,149 @@ mod tests {
         }
     }
 
+    fn some_id() -> impl Strategy<Value = SocketId> {
+        Just(()).prop_map(|()| SocketId::fresh())
+    }
+
+    fn some_connection() -> impl Strategy<Value = (SocketId, Session)> {
+        some_id().prop_map(|id| (id, Session::fresh()))
+    }
+
+    fn some_room() -> impl Strategy<Value = RoomName> {
+        "\\PC{1,12}".prop_filter_map("no name", |text| RoomName::parse(&text).ok())
+    }
+
+    fn some_group() -> impl Strategy<Value = Group> {
+        (some_room(), 0..3).prop_filter_map("no name", |(room, nth)| match nth {
+            0 => Some(Group::Room(room)),
+            1 => StoreName::parse(room.as_str()).ok().map(Group::Store),
+            _ => UserName::parse(room.as_str()).ok().map(Group::User),
+        })
+    }
+
+    fn some_receiver() -> impl Strategy<Value = To> {
+        prop_oneof![
+            some_connection().prop_map(|(id, session)| To::Socket { id, session }),
+            some_group().prop_map(To::Group),
+            vec(some_group(), 0..4).prop_map(To::AnyOf),
+            Just(To::All),
+        ]
+    }
+
+    fn some_ending() -> impl Strategy<Value = Ending> {
+        (select(&Cause::ALL[..]), any::<Option<u16>>(), any::<String>()).prop_map(|(cause, code, reason)| Ending {
+            cause,
+            code,
+            reason: reason.into(),
+        })
+    }
+
+    fn some_answer() -> impl Strategy<Value = Answer> {
+        let refusals = [Refusal::NotMine, Refusal::Expired, Refusal::Closing];
+        prop_oneof![
+            any::<[usize; 3]>().prop_map(|[matched, delivered, full]| Answer::Sent { matched, delivered, full }),
+            any::<usize>().prop_map(|count| Answer::Closed { count }),
+            Just(Answer::Moved),
+            any::<usize>().prop_map(|max| Answer::TooManyRooms { max }),
+            vec(some_id(), 0..3).prop_map(|sockets| Answer::Silent { sockets }),
+            Just(Answer::Members),
+            select(refusals.to_vec()).prop_map(Answer::Refused),
+        ]
+    }
+
+    fn some_message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            (some_receiver(), option::of(some_id()), any::<bool>()).prop_map(|(to, except, ack)| Message::Send {
+                to,
+                except,
+                ack
+            }),
+            (some_receiver(), some_ending()).prop_map(|(to, ending)| Message::Close { to, ending }),
+            (some_connection(), some_room(), any::<bool>()).prop_map(|((id, session), room, join)| Message::Room {
+                id,
+                session,
+                room,
+                join
+            }),
+            vec(some_connection(), 0..3).prop_map(|sockets| Message::Probe { sockets }),
+            (some_group(), option::of(some_id()), any::<usize>()).prop_map(|(group, after, limit)| Message::Who {
+                group,
+                after,
+                limit
+            }),
+            (any::<u64>(), some_answer()).prop_map(|(re, answer)| Message::Answer { re, answer }),
+        ]
+    }
+
+    fn some_letter() -> impl Strategy<Value = Envelope> {
+        let instance = "\\PC{1,8}";
+        (any::<u64>(), instance, any::<u64>(), some_message(), vec(any::<u8>(), 0..40)).prop_map(
+            |(id, instance, until, message, body)| {
+                Envelope::new(id, Incarnation::fresh(&instance), until, message, body.into())
+            },
+        )
+    }
+
+    /// How many members of the head differ, those of the message counted by their names.
+    fn differing(one: &Head, other: &Head) -> usize {
+        let [one, other] = [one, other].map(|head| serde_json::to_value(head).unwrap());
+        let (one, other) = (one.as_object().unwrap(), other.as_object().unwrap());
+        one.iter().filter(|(name, value)| other.get(*name) != Some(value)).count()
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = Envelope::decode(&bytes.into());
+        }
+
+        #[test]
+        fn what_was_written_is_read(letter in some_letter()) {
+            prop_assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter));
+        }
+
+        #[test]
+        fn whatever_is_cut_off_the_head_leaves_no_letter(letter in some_letter(), at in any::<Index>()) {
+            let whole = letter.encode();
+            let end = at.index(whole.len() - letter.body.len());
+            prop_assert_eq!(Envelope::decode(&Bytes::copy_from_slice(&whole[..end])), None);
+        }
+
+        /// One byte that is another, is missing, or is one too many.
+        #[test]
+        fn a_damaged_head_is_never_a_letter_of_another_kind(
+            letter in some_letter(), at in any::<Index>(), byte in any::<u8>(), how in 0..3,
+        ) {
+            let mut bytes = letter.encode();
+            let at = at.index(bytes.len() - letter.body.len() - 1);
+            match how {
+                0 => bytes[at] = byte,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, byte),
+            }
+            if let Some(read) = Envelope::decode(&bytes.into()) {
+                let kinds = [&read, &letter].map(|letter| std::mem::discriminant(&letter.head.message));
+                prop_assert_eq!(kinds[0], kinds[1]);
+                prop_assert!(differing(&read.head, &letter.head) <= 1, "{:?}", read);
+                prop_assert_eq!(Envelope::decode(&read.encode().into()), Some(read));
+            }
+        }
+
+        /// Also those that may be null.
+        #[test]
+        fn a_head_without_one_of_its_members_or_with_one_twice_is_no_letter(letter in some_letter(), at in any::<Index>()) {
+            let head = serde_json::to_value(&letter.head).unwrap();
+            let members = head.as_object().unwrap();
+            let chosen = members.keys().nth(at.index(members.len())).unwrap();
+            let write = |times: usize| {
+                let times = |name: &String| if name == chosen { times } else { 1 };
+                let pairs = members.iter().flat_map(|(name, value)| vec![format!("{name:?}:{value}"); times(name)]);
+                Bytes::from(format!("{{{}}}\n", pairs.collect::<Vec<_>>().join(",")))
+            };
+            prop_assert!(Envelope::decode(&write(1)).is_some());
+            for times in [0, 2] {
+                prop_assert_eq!(Envelope::decode(&write(times)), None, "{} {} times", chosen, times);
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub mod record;
 mod redis;
 /// The protocol as pure functions.
 pub mod rules;
+/// What was seen before.
+mod seen;
 /// What became of a socket that is not there.
 pub mod verdict;
 
@@ -51,4 +53,5 @@ pub use memory::Memory;
 pub use names::{Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use record::{Attempt, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
+pub use seen::Seen;
 pub use verdict::{Cause, Ending, Gone, Verdict};

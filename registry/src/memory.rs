@@ -160,8 +160,9 @@ impl Memory {
         }
     }
 
-    pub(crate) fn update(&self, record: Arc<SocketRecord>) -> bool {
+    pub(crate) fn update(&self, says: impl FnOnce() -> Arc<SocketRecord>) -> bool {
         let mut tables = self.tables();
+        let record = says();
         let ours = tables.live.get(&record.id).is_some_and(|held| held.session == record.session);
         if ours {
             tables.put(record);

@@ -46,6 +46,14 @@ impl SocketRecord {
         user.chain(store).chain(self.rooms.iter().cloned().map(Group::Room))
     }
 
+    /// The same newcomer, when it is tried again to let it in: to the registry a later connection. What was asked for
+    /// the first try and is still on its way, most of all that it be taken out again, does not mean this one.
+    pub fn once_more(&self, owner: Incarnation, now_ms: u64) -> Self {
+        let accepted_at = now_ms.max(self.attempt.accepted_at + 1);
+        let attempt = Attempt { accepted_at, ..self.attempt };
+        Self { session: Session::fresh(), owner, attempt, ..self.clone() }
+    }
+
     /// Whether the socket is in that room.
     pub fn is_in(&self, room: &RoomName) -> bool {
         self.rooms.contains(room)

@@ -1,6 +1,7 @@
 //! `MIN_SOCKETS`: told once when too few are left, once when nobody is, and once when they are back.
 
 use crate::{gateway::Gateway, patience::eventually};
+use servers::Server;
 
 const BELOW: &str = "🚨 Socket count below threshold!";
 const NOBODY: &str = "🚨 No healthy sockets found!";
@@ -97,4 +98,23 @@ async fn the_healthy_ones_are_counted_all_the_time() {
         })
         .await;
     }
+}
+
+/// A fleet that cannot be counted is neither small nor as large as it was.
+#[tokio::test]
+async fn without_redis_there_is_no_figure_of_the_fleet() {
+    let server = Server::start();
+    let gateway = Gateway::with([("REDIS_URL", server.url().as_str()), ("MIN_SOCKETS", "2")]).await;
+    let _client = gateway.greeted("/ws").await;
+    let figures = async || {
+        let json = gateway.get("/metrics").with("Accept", "application/json").await.json();
+        let text = gateway.get("/metrics").await.text();
+        let shown = ["holdfast_fleet_connections ", "holdfast_sockets_below_minimum "].map(|name| text.contains(name));
+        (json["fleet_connections"].is_u64(), shown)
+    };
+    eventually("it is counted", async || (figures().await == (true, [true, true])).then_some(())).await;
+    server.kill();
+    eventually("nothing is said of it", async || (figures().await == (false, [false, false])).then_some(())).await;
+    server.restart();
+    eventually("it is counted again", async || (figures().await == (true, [true, true])).then_some(())).await;
 }

@@ -1,7 +1,10 @@
 //! Sockets that a caller puts into rooms and takes out again.
 
-use crate::{asking::texts, gateway::Gateway, http::Request};
+use crate::{asking::texts, fleet::Fleet, gateway::Gateway, http::Request, patience::eventually, raw::Raw};
 use serde_json::json;
+use servers::Server;
+use std::time::Duration;
+use tokio::time::sleep;
 
 fn moves(gateway: &Gateway, method: &str, id: &str, room: &str) -> Request {
     gateway.request(method, &format!("/api/sockets/{id}/rooms/{room}"))
@@ -102,4 +105,38 @@ async fn a_socket_that_is_not_there_is_moved_nowhere_and_the_verdict_says_why() 
         assert_eq!(gone.json()["action"], "reconnect");
     }
     assert_eq!(gateway.get("/api/rooms/r").await.json()["sockets"], json!([]));
+}
+
+/// Hyper forgets a request whose caller is gone. What the socket says of itself is the same everywhere all the same.
+#[tokio::test]
+async fn a_caller_who_hangs_up_leaves_a_move_whole_or_undone() {
+    let server = Server::start();
+    let fleet = Fleet::on(&server.url(), &[("MAX_ROOMS", "1000"), ("RATE_MESSAGES", "off")]).await;
+    let mut client = fleet.gateway(0).greeted("/ws").await;
+    for round in 0..150 {
+        let path = format!("/api/sockets/{}/rooms/r{}", client.id, round % 10);
+        let verb = if round % 3 == 0 { "DELETE" } else { "PUT" };
+        let mut caller = Raw::connect(fleet.gateway(round % 2).address()).await;
+        caller.write(format!("{verb} {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+        client.says(json!({ "type": "join", "room": format!("own{round}") }).to_string()).await;
+        sleep(Duration::from_micros(10 * round as u64)).await;
+        drop(caller);
+    }
+    for _ in 0..150 {
+        assert_eq!(client.hears().await["type"], "joined");
+    }
+    let here = eventually("all say the same", async || {
+        let mut seen = [Vec::new(), Vec::new(), Vec::new()];
+        for (at, rooms_seen) in seen.iter_mut().enumerate() {
+            *rooms_seen = rooms(fleet.gateway(at), &client.id).await;
+        }
+        (seen[0] == seen[1] && seen[1] == seen[2]).then(|| seen[0].clone())
+    })
+    .await;
+    assert_eq!(here.iter().filter(|room| room.starts_with("own")).count(), 150, "{here:?}");
+    for room in (0..10).map(|nth| format!("r{nth}")) {
+        let members = u64::from(here.contains(&room));
+        assert_eq!(reached(fleet.gateway(2), &room).await, members, "{room} of {here:?}");
+    }
+    fleet.is_sound().await;
 }

@@ -27,19 +27,13 @@ pub enum Moved {
 }
 
 impl Courier {
-    /// Replaces what a socket here says of itself, here and in the registry. Two changes at once may
-    /// reach the registry in either order, so whoever finds a later one there sends that too.
+    /// Replaces what a socket here says of itself, here and in the registry. Whole, even if whoever asked hangs up
+    /// meanwhile: nothing waits between the two, and the registry sees to the rest.
     pub async fn change(&self, socket: &Arc<Socket>, change: impl FnOnce(&SocketRecord) -> Option<SocketRecord>) {
         // The life of this instance that registered it may be over, and another have taken it on.
         let owner = self.registry.incarnation();
         self.sockets.change(socket, |record| change(record).map(|record| SocketRecord { owner, ..record }));
-        loop {
-            let record = socket.record();
-            self.registry.update(record.clone()).await;
-            if Arc::ptr_eq(&record, &socket.record()) {
-                break;
-            }
-        }
+        self.registry.update(|| socket.record()).await;
     }
 
     /// Moves a socket here into a room that is one of `rooms_max` at most, or out of one.

@@ -1,24 +1,25 @@
 //! The bell of this instance: a subscription of its own on a connection of its own, trusted only when it is
 //! confirmed and only while our own beats are heard on it. What was missed is fetched from the mailbox.
 
-use super::{Redis, post::BESIDE, scripts::text};
+use super::{Redis, link::Fault, post::BESIDE, scripts::text};
 use crate::{
     all::Post,
     envelope::Envelope,
     names::Incarnation,
     rules::{Cursor, Heard},
+    seen::Seen,
 };
 use bytes::Bytes;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, Value, aio::MultiplexedConnection, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value, aio::MultiplexedConnection, cmd,
+};
 use std::{
-    collections::{HashSet, VecDeque},
-    hash::{BuildHasher, RandomState},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -32,8 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(200);
 /// Letters fetched at once.
 const FETCHED_AT_ONCE: usize = 100;
-/// Letters by whose id a repetition is known.
+/// Letters by whose sender and id a repetition is known.
 const READ_MAX: usize = 8192;
+/// How long what is missing is asked for while Redis does not answer: twice what one command may take. The mailbox
+/// would hold it for longer, but all that came later waits behind it, and most letters are worth nothing so late.
+const FILLED_WITHIN: Duration = Duration::from_secs(4);
+/// Between two such questions.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the other parts know of the bell.
 pub struct Bell {
@@ -78,50 +84,31 @@ impl Bell {
     }
 }
 
-/// Ids of letters that were read, the oldest forgotten first.
-struct Read {
-    hasher: RandomState,
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Read {
-    fn new() -> Self {
-        Self { hasher: RandomState::new(), known: HashSet::new(), order: VecDeque::new() }
-    }
-
-    /// True the first time.
-    fn enter(&mut self, letter: &Envelope) -> bool {
-        let key = self.hasher.hash_one((letter.head.from.mark(), letter.head.id));
-        if !self.known.insert(key) {
-            return false;
-        }
-        self.order.push_back(key);
-        if self.order.len() > READ_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 /// Reads one bell, from one incarnation's begin to its end.
 struct Reader<'a> {
     redis: &'a Redis,
     own: Incarnation,
     cursor: Option<Cursor>,
-    read: Read,
+    read: Seen,
+}
+
+/// What lay on the bell or in the mailbox.
+enum Opened {
+    Letter(Envelope),
+    /// No letter of a version we know.
+    Foreign,
+    /// The name of a letter that lies beside, and cannot be had.
+    Lost,
 }
 
 impl Redis {
     /// Keeps a subscription. Never returns.
     pub(super) async fn keep_bell(&self) {
-        let mut reader = Reader { redis: self, own: self.own(), cursor: None, read: Read::new() };
+        let mut reader = Reader::of(self);
         loop {
             self.link.is_back().await;
             if reader.own != self.own() {
-                reader = Reader { redis: self, own: self.own(), cursor: None, read: Read::new() };
+                reader = Reader::of(self);
             }
             let why = match reader.listen().await {
                 Ok(why) => why.to_owned(),
@@ -134,23 +121,34 @@ impl Redis {
     }
 }
 
-impl Reader<'_> {
+/// A connection of its own, and what Redis pushes on it: that ends when the connection does, since nobody else
+/// holds its sender. A push that says so may find no room.
+async fn dial(client: &Client) -> Result<(MultiplexedConnection, mpsc::Receiver<PushInfo>), RedisError> {
+    let (sender, pushes) = mpsc::channel(WAITING_MAX);
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+        // Called by the connection's driver, which must never wait: a hole in the numbers tells the rest.
+        .set_push_sender(move |push: PushInfo| match sender.try_send(push) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(redis::aio::SendError),
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+        });
+    Ok((client.get_multiplexed_async_connection_with_config(&config).await?, pushes))
+}
+
+impl<'a> Reader<'a> {
+    /// One who has read nothing yet. Letters to an earlier life of ours never come here.
+    fn of(redis: &'a Redis) -> Self {
+        Self { redis, own: redis.own(), cursor: None, read: Seen::new(READ_MAX) }
+    }
+
     /// Subscribes on a fresh connection to whoever is the master now, and reads until that ends.
     async fn listen(&mut self) -> Result<&'static str, RedisError> {
         let redis = self.redis;
         let channel = redis.keys.bell(self.own.mark());
         let node = redis.link.servers.master_of(super::keys::slot(&channel)).await?;
-        let (sender, mut pushes) = mpsc::channel::<PushInfo>(WAITING_MAX);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            // Called by the connection's driver, which must never wait: a hole in the numbers tells the rest.
-            .set_push_sender(move |push: PushInfo| match sender.try_send(push) {
-                Err(mpsc::error::TrySendError::Closed(_)) => Err(redis::aio::SendError),
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-            });
         let client = Client::open(redis.link.url().server(&node)?)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let (mut connection, mut pushes) = dial(&client).await?;
         self.subscribe(&mut connection, &channel, &mut pushes).await?;
         redis.bell.subscribed.send_replace(true);
         info!("listening to the bell on {node}");
@@ -239,8 +237,13 @@ impl Reader<'_> {
     }
 
     async fn letter(&mut self, n: u64, payload: Bytes) {
-        let Some(letter) = self.open(payload).await else { return };
-        let fresh = self.read.enter(&letter);
+        let letter = match self.open(payload, Instant::now() + FILLED_WITHIN).await {
+            Opened::Letter(letter) => letter,
+            Opened::Foreign => return self.foreign(),
+            // The number stays where it is: if this is a letter of ours, the next one or the next ring shows the gap.
+            Opened::Lost => return,
+        };
+        let fresh = self.is_new(&letter);
         let heard = self.cursor.get_or_insert(Cursor(n.saturating_sub(1))).letter(n, !fresh);
         if let Heard::Gap { from, to } = heard {
             self.fetch(from, to).await;
@@ -252,26 +255,31 @@ impl Reader<'_> {
         self.redis.bell.read.store(n, Ordering::Relaxed);
     }
 
-    /// Fetches what was missed from the mailbox, in order.
+    /// Fetches what was missed from the mailbox, in order. What comes on the bell meanwhile waits.
     async fn fetch(&mut self, from: u64, to: u64) {
         self.redis.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        let until = Instant::now() + FILLED_WITHIN;
         let (mut next, mut found) = (from, 0);
         while next <= to {
             let mut command = cmd("XRANGE");
             command.arg(self.redis.keys.mail(self.own.mark())).arg(format!("{next}-0")).arg(format!("{to}-0"));
             command.arg("COUNT").arg(FETCHED_AT_ONCE);
-            let Ok(Value::Array(entries)) = self.redis.link.ask(&command).await else { break };
-            if entries.is_empty() {
-                break;
-            }
-            for entry in entries {
-                let Some((n, payload)) = read_entry(entry) else { continue };
+            let Ok(Value::Array(entries)) = self.ask(&command, until).await else { break };
+            let before = next;
+            for (n, payload) in entries.into_iter().filter_map(read_entry) {
                 next = n + 1;
-                found += 1;
-                if let Some(letter) = self.open(payload).await {
-                    let fresh = self.read.enter(&letter);
-                    self.deliver(fresh, letter).await;
+                match self.open(payload, until).await {
+                    Opened::Letter(letter) => {
+                        let fresh = self.is_new(&letter);
+                        self.deliver(fresh, letter).await;
+                    }
+                    Opened::Foreign => self.foreign(),
+                    Opened::Lost => continue,
                 }
+                found += 1;
+            }
+            if next == before {
+                break;
             }
         }
         let unfilled = (to + 1 - from).saturating_sub(found);
@@ -281,22 +289,32 @@ impl Reader<'_> {
         }
     }
 
-    async fn open(&self, payload: Bytes) -> Option<Envelope> {
+    /// Asks until there is an answer: a link that breaks is back before the mailbox forgets.
+    async fn ask(&self, command: &Cmd, until: Instant) -> Result<Value, Fault> {
+        loop {
+            match self.redis.link.ask(command).await {
+                Err(Fault::Down | Fault::Away) if Instant::now() < until => sleep(ASKED_AGAIN).await,
+                said => return said,
+            }
+        }
+    }
+
+    async fn open(&self, payload: Bytes, until: Instant) -> Opened {
         let bytes = match payload.split_first() {
             Some((&BESIDE, name)) => {
-                let name = std::str::from_utf8(name).ok()?;
-                match self.redis.link.ask(cmd("GET").arg(self.redis.keys.body(self.own.mark(), name))).await {
+                let Ok(name) = std::str::from_utf8(name) else { return Opened::Foreign };
+                match self.ask(cmd("GET").arg(self.redis.keys.body(self.own.mark(), name)), until).await {
                     Ok(Value::BulkString(bytes)) => Bytes::from(bytes),
-                    _ => Bytes::new(),
+                    _ => return Opened::Lost,
                 }
             }
             _ => payload,
         };
-        let letter = Envelope::decode(&bytes);
-        if letter.is_none() {
-            self.foreign();
-        }
-        letter
+        Envelope::decode(&bytes).map_or(Opened::Foreign, Opened::Letter)
+    }
+
+    fn is_new(&mut self, letter: &Envelope) -> bool {
+        self.read.is_new((letter.head.from.mark(), letter.head.id))
     }
 
     async fn deliver(&self, fresh: bool, letter: Envelope) {
@@ -322,5 +340,27 @@ fn read_entry(entry: Value) -> Option<(u64, Bytes)> {
     match fields.pop()? {
         Value::BulkString(bytes) => Some((n, bytes.into())),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use servers::Server;
+
+    #[tokio::test]
+    async fn pushes_end_with_the_connection_even_if_there_was_no_room_to_say_so() {
+        let server = Server::start();
+        let (mut connection, mut pushes) =
+            dial(&Client::open(format!("{}?protocol=resp3", server.url())).unwrap()).await.unwrap();
+        cmd("SUBSCRIBE").arg("bell").exec_async(&mut connection).await.unwrap();
+        let rings = format!("for n = 1, {} do redis.call('PUBLISH', 'bell', n) end", 2 * WAITING_MAX);
+        server.ask(&["EVAL", &rings, "0"]);
+        server.cut_subscribers();
+        let ended = timeout(Duration::from_secs(30), async {
+            while cmd("PING").exec_async(&mut connection).await.is_ok() {}
+            while pushes.recv().await.is_some() {}
+        });
+        assert!(ended.await.is_ok());
     }
 }

@@ -68,16 +68,28 @@ impl Redis {
         registered
     }
 
-    pub async fn update(&self, record: &Arc<SocketRecord>) -> bool {
-        let (before, ticket) = {
-            let mut owner = self.owner();
-            let before = owner.get(record.id).map(|before| keys_of(before)).unwrap_or_default();
-            (before, owner.change(record))
-        };
-        let Some(ticket) = ticket else { return false };
-        let touched: BTreeSet<_> = before.into_iter().chain(keys_of(record)).collect();
-        let (registered, ()) = tokio::join!(self.claim(record, ticket), self.tell(touched));
-        !matches!(registered, Registered::Superseded(_))
+    /// What the socket says is read under the lock of our table, so that whoever is held up between a change and
+    /// this never undoes a later one. Two may still reach Redis in either order: whoever finds another afterwards
+    /// tells that too, and if nobody waits for it any more its partition is suspect.
+    pub async fn update(&self, says: impl Fn() -> Arc<SocketRecord>) -> bool {
+        loop {
+            let (record, before, ticket) = {
+                let mut owner = self.owner();
+                let record = says();
+                let before = owner.get(record.id).map(|before| keys_of(before)).unwrap_or_default();
+                let ticket = owner.change(&record);
+                (record, before, ticket)
+            };
+            let Some(ticket) = ticket else { return false };
+            let touched: BTreeSet<_> = before.into_iter().chain(keys_of(&record)).collect();
+            let (registered, ()) = tokio::join!(self.claim(&record, ticket), self.tell(touched));
+            if let Registered::Superseded(_) = registered {
+                return false;
+            }
+            if Arc::ptr_eq(&record, &says()) {
+                return true;
+            }
+        }
     }
 
     pub async fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {

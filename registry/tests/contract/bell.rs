@@ -1,0 +1,125 @@
+//! Letters that a bell has missed, or that lie beside it, while the link to Redis breaks in that very moment.
+
+use super::{fleet::eventually, letter, next_letter};
+use registry::{About, Envelope, Figures, Inbox, RedisUrl, Registry, Settings};
+use servers::{Relay, Server};
+use std::time::Duration;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+/// An instance that is alone on its server, and what lies there of it.
+struct Listener {
+    registry: Registry,
+    inbox: Inbox,
+    _keeping: JoinSet<()>,
+    lease: String,
+}
+
+impl Listener {
+    async fn at(port: u16) -> Self {
+        let about = About { instance: "web1".into(), version: "1".into(), pid: 1, started_at: 0, canary: false };
+        let url = RedisUrl::parse(&format!("redis://127.0.0.1:{port}")).unwrap();
+        let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(4) };
+        let (registry, inbox) = Registry::on_redis(settings, about);
+        registry.open().await.unwrap();
+        let (kept, mut keeping) = (registry.clone(), JoinSet::new());
+        keeping.spawn(async move { kept.keep().await });
+        timeout(super::fleet::DEADLINE, registry.heard()).await.unwrap();
+        let lease = format!("test:{{i:{}}}:lease", registry.incarnation().mark());
+        Self { registry, inbox, _keeping: keeping, lease }
+    }
+
+    fn key(&self, of: &str) -> String {
+        self.lease.replace(":lease", of)
+    }
+
+    fn letter(&self, id: u64) -> String {
+        String::from_utf8(letter(&self.registry, id, Vec::new()).encode()).unwrap()
+    }
+
+    async fn reads(&mut self) -> u64 {
+        next_letter(&mut self.inbox).await.head.id
+    }
+
+    /// Puts letters into the mailbox and rings with the last alone. With `breaks`, every connection but the bell's
+    /// is cut in the same step.
+    fn post(&self, server: &Server, letters: &[&str], breaks: bool) {
+        let first: u64 = server.text(&["HGET", &self.lease, "n"]).parse().unwrap();
+        let (mail, bell) = (self.key(":mail"), self.key(":bell"));
+        let last = first + letters.len() as u64;
+        server.ask(&["MULTI"]);
+        server.ask(&["HSET", &self.lease, "n", &last.to_string()]);
+        for (n, letter) in (first + 1..).zip(letters) {
+            server.ask(&["XADD", &mail, &format!("{n}-0"), "m", letter]);
+        }
+        server.ask(&["PUBLISH", &bell, &format!("{last}\n{}", letters[letters.len() - 1])]);
+        if breaks {
+            server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        server.ask(&["EXEC"]);
+    }
+
+    fn figures(&self) -> Figures {
+        self.registry.figures()
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_filled_although_the_link_breaks() {
+    let server = Server::start();
+    let mut listener = Listener::at(server.port()).await;
+    for round in [0, 10, 20] {
+        let letters = [1, 2, 3].map(|nth| listener.letter(round + nth));
+        listener.post(&server, &letters.each_ref().map(String::as_str), true);
+        assert_eq!(
+            [listener.reads().await, listener.reads().await, listener.reads().await],
+            [1, 2, 3].map(|nth| round + nth)
+        );
+    }
+    assert_eq!((listener.figures().gaps, listener.figures().gaps_unfilled), (3, 0));
+}
+
+#[tokio::test]
+async fn a_letter_beside_the_bell_is_had_although_the_link_breaks() {
+    let server = Server::start();
+    let mut listener = Listener::at(server.port()).await;
+    server.ask(&["SET", &listener.key(":body:x"), &listener.letter(1)]);
+    listener.post(&server, &["@x"], true);
+    assert_eq!(listener.reads().await, 1);
+    assert_eq!((listener.figures().foreign, listener.figures().gaps), (0, 0));
+}
+
+#[tokio::test]
+async fn a_letter_beside_the_bell_that_is_lost_is_a_gap() {
+    let server = Server::start();
+    let mut listener = Listener::at(server.port()).await;
+    listener.post(&server, &["@lost"], false);
+    listener.post(&server, &[&listener.letter(1)], false);
+    assert_eq!(listener.reads().await, 1);
+    assert_eq!((listener.figures().foreign, listener.figures().gaps_unfilled), (0, 1));
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_gap_does_not_wait_for_ever() {
+    let server = Server::start();
+    let relay = Relay::to(server.port());
+    let mut listener = Listener::at(relay.port()).await;
+    relay.refuse();
+    let began = Instant::now();
+    let letters = [1, 2].map(|id| listener.letter(id));
+    listener.post(&server, &letters.each_ref().map(String::as_str), true);
+    assert_eq!(listener.reads().await, 2);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(listener.figures().gaps_unfilled, 1);
+    relay.accept();
+    let sent = letter(&listener.registry, 3, b"x".to_vec());
+    eventually(async || {
+        (listener.registry.route(&listener.registry.incarnation(), &sent).await == registry::Routed::Taken)
+            .then_some(())
+    })
+    .await;
+    let heard: Envelope = next_letter(&mut listener.inbox).await;
+    assert_eq!(heard, sent);
+}
