@@ -196,6 +196,7 @@ impl Redis {
             .arg(session.to_string())
             .arg(to)
             .arg(self.why_ttl_ms())
+            .arg(self.now_ms())
             .arg(how)
             .run(&self.link)
             .await;

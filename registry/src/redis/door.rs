@@ -2,7 +2,7 @@
 //! or refused for the sake of sockets that are not there any more.
 
 use super::{
-    Redis, rows,
+    Redis, beat, rows,
     scripts::{ADMIT, number, text},
 };
 use crate::{
@@ -13,7 +13,10 @@ use crate::{
 };
 use futures_util::future::join_all;
 use redis::cmd;
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// What the script says of a user's sockets.
 struct Said {
@@ -27,6 +30,14 @@ enum Word {
     Welcome,
     Full,
     Cooling,
+}
+
+impl Said {
+    /// The clients that the script took for evicted.
+    fn cooled(&self, cap: Cap) -> Vec<String> {
+        let beyond = (self.others.len() + 1).saturating_sub(cap.sockets_max);
+        self.others.iter().take(beyond).filter_map(|member| member.get(55..).map(str::to_owned)).collect()
+    }
 }
 
 impl Redis {
@@ -44,13 +55,11 @@ impl Redis {
         if said.word == Word::Welcome && said.others.len() < cap.sockets_max.max(1) && said.same.is_empty() {
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
         }
-        let (stale, holders) = self.look_at(&said.others).await;
+        let ((stale, holders), (_, replaced)) = tokio::join!(self.look_at(&said.others), self.look_at(&said.same));
         match said.word {
             Word::Welcome => {
-                let replaced = self.look_at(&said.same).await.1;
                 let evicted = self.beyond(holders, cap);
-                self.cool_down(user, &evicted).await;
-                self.drop_stale(user, &stale).await;
+                self.drop_stale(user, &stale, &said.cooled(cap), &evicted).await;
                 Admission::Welcome { replaced, evicted }
             }
             _ if stale.is_empty() => self.refuse(newcomer, said.word, holders).await,
@@ -58,7 +67,6 @@ impl Redis {
                 Some(Said { word: Word::Welcome, same, .. }) => {
                     let replaced = self.look_at(&same).await.1;
                     let evicted = self.beyond(holders, cap);
-                    self.cool_down(user, &evicted).await;
                     Admission::Welcome { replaced, evicted }
                 }
                 Some(said) => self.refuse(newcomer, said.word, holders).await,
@@ -108,6 +116,7 @@ impl Redis {
             .arg(newcomer.attempt.accepted_at)
             .arg(cap.sockets_max)
             .arg(policy)
+            .arg(beat::ms(COOL_DOWN))
             .arg(stale)
             .run(&self.link)
             .await
@@ -160,27 +169,20 @@ impl Redis {
         holders
     }
 
-    /// Who is evicted cannot evict in turn for a while.
-    async fn cool_down(&self, user: GroupKey, evicted: &[Arc<SocketRecord>]) {
-        if evicted.is_empty() {
+    /// Takes away what is not there any more. The script took its clients for evicted: they do not cool down.
+    async fn drop_stale(&self, user: GroupKey, stale: &[String], cooled: &[String], evicted: &[Arc<SocketRecord>]) {
+        if stale.is_empty() {
             return;
         }
-        let key = self.keys.user_cooling(user);
-        let cool_ms = u64::try_from(COOL_DOWN.as_millis()).unwrap_or(u64::MAX);
-        let (mut add, mut expire) = (cmd("ZADD"), cmd("PEXPIRE"));
-        add.arg(&key);
-        for record in evicted {
-            add.arg(self.now_ms() + cool_ms).arg(client_tag(record));
+        let (mut members, mut clients) = (cmd("ZREM"), cmd("ZREM"));
+        members.arg(self.keys.user_sockets(user)).arg(stale);
+        let evicted: BTreeSet<_> = evicted.iter().map(|record| client_tag(record)).collect();
+        let spared: Vec<_> = cooled.iter().filter(|client| !evicted.contains(*client)).collect();
+        if spared.is_empty() {
+            let _ = self.link.ask(&members).await;
+            return;
         }
-        expire.arg(&key).arg(cool_ms);
-        let _ = tokio::join!(self.link.ask(&add), self.link.ask(&expire));
-    }
-
-    async fn drop_stale(&self, user: GroupKey, stale: &[String]) {
-        if !stale.is_empty() {
-            let mut command = cmd("ZREM");
-            command.arg(self.keys.user_sockets(user)).arg(stale);
-            let _ = self.link.ask(&command).await;
-        }
+        clients.arg(self.keys.user_cooling(user)).arg(spared);
+        let _ = tokio::join!(self.link.ask(&members), self.link.ask(&clients));
     }
 }

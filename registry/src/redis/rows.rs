@@ -39,7 +39,9 @@ pub fn fields(record: &SocketRecord, owner: &Incarnation) -> Vec<String> {
 /// How a socket ended, name and value in turn.
 pub fn ending(ending: &Ending) -> Vec<String> {
     let mut fields = vec!["cause".to_owned(), ending.cause.as_str().to_owned()];
-    fields.extend(["reason".to_owned(), ending.reason.to_string()]);
+    if !ending.reason.is_empty() {
+        fields.extend(["reason".to_owned(), ending.reason.to_string()]);
+    }
     if let Some(code) = ending.code {
         fields.extend(["code".to_owned(), code.to_string()]);
     }

@@ -1,7 +1,7 @@
 //! Whether a user may have one more socket.
 
 use super::{Flaw, Place, Said, Store};
-use registry::{GroupKey, Policy};
+use registry::{Cap, GroupKey, Policy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -37,8 +37,8 @@ impl Store {
         &mut self,
         user: GroupKey,
         newcomer: &Newcomer,
-        cap: usize,
-        policy: Policy,
+        cap: Cap,
+        cool_ms: u64,
         stale: &[String],
         now: u64,
     ) -> Said<Admitted> {
@@ -61,12 +61,13 @@ impl Store {
         let of_others = members.iter().map(|(_, held)| held.clone()).filter(|held| parts(held).0 != id);
         let (same, others): (Vec<_>, Vec<_>) =
             of_others.partition(|held| client.starts_with('c') && parts(held).1 == client);
-        let full = cap > 0 && others.len() + 1 > cap;
-        if full && policy == Policy::EvictOldest && self.is_foreign(&Place::Cooling(user)) {
+        let max = cap.sockets_max;
+        let full = max > 0 && others.len() + 1 > max;
+        if full && cap.policy == Policy::EvictOldest && self.is_foreign(&Place::Cooling(user)) {
             return Err(Place::Cooling(user));
         }
         let cooling = self.cooling.get(&(user, client.to_owned())).is_some_and(|until| *until > now);
-        let answer = match policy {
+        let answer = match cap.policy {
             _ if !full => Answer::Welcome,
             Policy::Reject => Answer::Full,
             Policy::EvictOldest if cooling => Answer::Cooling,
@@ -76,11 +77,14 @@ impl Store {
         if answer == Answer::Welcome {
             members.retain(|(_, held)| !same.contains(held) && *held != newcomer.member);
             members.insert((newcomer.since, newcomer.member.clone()));
+            for evicted in others.iter().take(if full { others.len() + 1 - max } else { 0 }) {
+                self.cooling.insert((user, parts(evicted).1.to_owned()), now + cool_ms);
+            }
         }
         if members.is_empty() {
             self.users.remove(&user);
         }
         let replaced = if answer == Answer::Welcome { same } else { Vec::new() };
-        Ok(Admitted { answer, replaced, others: if cap > 0 { others } else { Vec::new() } })
+        Ok(Admitted { answer, replaced, others: if max > 0 { others } else { Vec::new() } })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     steps::{LISTENERS, PARTITIONS, Step, Universe},
 };
 use registry::{
-    Attempt, Cause, Ending, SocketRecord, Superseded,
+    Attempt, Cap, Cause, Ending, SocketRecord, Superseded,
     owner::{h32, partition},
     rules::State,
 };
@@ -18,6 +18,10 @@ use std::{
 pub const KEEP_MS: u64 = 600_000;
 /// In the place of a moment that lies within the test.
 pub const THEN: &str = "a moment ago";
+
+/// Until when somebody cools down for whom a step says so: for longer than the test, or not any more.
+pub const STILL: u64 = u32::MAX as u64 * 1000;
+pub const OVER: u64 = 1;
 
 /// A key's content. What is foreign is a string.
 pub type Dump = BTreeMap<String, BTreeMap<String, String>>;
@@ -114,7 +118,8 @@ pub fn of_model(
         Step::Admit { user, who, cap, policy, stale } => {
             let newcomer = Newcomer { member: universe.member(who), since: 1000 + who.session as u64 };
             let stale: Vec<_> = stale.iter().map(|who| universe.member(who)).collect();
-            let said = store.admit(universe.user(*user), &newcomer, *cap, *policy, &stale, now);
+            let cap = Cap { sockets_max: *cap, policy: *policy };
+            let said = store.admit(universe.user(*user), &newcomer, cap, KEEP_MS, &stale, now);
             words(said, |Admitted { answer, replaced, others }| {
                 let word = match answer {
                     Answer::Welcome => "welcome",
@@ -136,7 +141,7 @@ pub fn of_model(
         Step::Cool { user, client, still } => {
             let key = universe.user(*user);
             if !store.is_foreign(&Place::Cooling(key)) {
-                let until = if *still { u64::from(u32::MAX) * 1000 } else { 1 };
+                let until = if *still { STILL } else { OVER };
                 store.cooling.insert((key, universe.client(*client)), until);
             }
             Vec::new()
@@ -260,7 +265,9 @@ pub fn dump(store: &Store, universe: &Universe) -> Dump {
         members.iter().for_each(|(since, member)| put(Place::User(*user), member.clone(), since.to_string()));
     }
     for ((user, client), until) in &store.cooling {
-        put(Place::Cooling(*user), client.clone(), until.to_string());
+        let until = if [STILL, OVER].contains(until) { until.to_string() } else { THEN.to_owned() };
+        put(Place::Cooling(*user), client.clone(), until);
+        put(Place::Cooling(*user), "ttl".into(), "yes".into());
     }
     store.foreign.iter().for_each(|place| put(place.clone(), "foreign".into(), "string".into()));
     let known: BTreeSet<_> = universe.incarnations.iter().collect();

@@ -1,7 +1,7 @@
 //! A real Redis, spoken to as the registry does it: the scripts by EVAL, the bells by a subscription.
 
 use crate::{
-    answers::{self, Dump, KEEP_MS, THEN, ending, ending_fields, key, letter},
+    answers::{self, Dump, KEEP_MS, OVER, STILL, THEN, ending, ending_fields, key, letter},
     model::{LEASE_MS, Place, Store},
     steps::{LISTENERS, PARTITIONS, Step, Universe},
 };
@@ -102,7 +102,7 @@ impl<'a> Real<'a> {
                     _ => "closed",
                 };
                 let mut args = vec![universe.ids[*id].short(), universe.sessions[*session].to_string(), word.into()];
-                args.push(KEEP_MS.to_string());
+                args.extend([KEEP_MS.to_string(), self.now().to_string()]);
                 args.extend(to.ending().into_iter().flat_map(ending_fields).flat_map(|(name, value)| [name, value]));
                 (lua!("unregister"), of_row(universe, *id, *by), args)
             }
@@ -139,6 +139,7 @@ impl<'a> Real<'a> {
                 let policy = if *policy == Policy::Reject { "reject" } else { "evict" };
                 let since = 1000 + who.session;
                 let mut args = vec![universe.member(who), since.to_string(), cap.to_string(), policy.into()];
+                args.push(KEEP_MS.to_string());
                 args.extend(stale.iter().map(|who| universe.member(who)));
                 let user = universe.user(*user);
                 (lua!("admit"), vec![Place::User(user), Place::Cooling(user)], args)
@@ -180,9 +181,11 @@ impl<'a> Real<'a> {
                 if store.foreign.contains(&place) {
                     return;
                 }
-                let until = if *still { u64::from(u32::MAX) * 1000 } else { 1 };
+                let until = if *still { STILL } else { OVER };
                 let key = key(&place);
-                (key.clone(), cmd("ZADD").arg(key).arg(until).arg(universe.client(*client)).take())
+                let note = cmd("ZADD").arg(&key).arg(until).arg(universe.client(*client)).take();
+                self.ask(&key, &note).unwrap();
+                (key.clone(), cmd("PEXPIRE").arg(key).arg(KEEP_MS).take())
             }
             Step::Lapse { of } => {
                 let key = key(&Place::Lease(universe.incarnations[*of].clone()));
@@ -230,7 +233,7 @@ impl<'a> Real<'a> {
         let now = self.now();
         let moment = |ms: &str, ahead: u64| {
             let ms: u64 = ms.parse().unwrap();
-            (self.began..=now).contains(&(ms - ahead))
+            ms >= ahead && (self.began..=now).contains(&(ms - ahead))
         };
         let connection = &mut self.nodes[node];
         let kind: String = cmd("TYPE").arg(key).query(connection).unwrap();
@@ -253,7 +256,7 @@ impl<'a> Real<'a> {
         {
             THEN.clone_into(at);
         }
-        if key.ends_with(":ended") {
+        if key.ends_with(":ended") || key.ends_with(":cooling") {
             content
                 .values_mut()
                 .filter(|due| due.as_str() != "string" && moment(due, KEEP_MS))

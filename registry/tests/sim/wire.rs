@@ -2,7 +2,7 @@
 
 use crate::model::{Admitted, Beaten, Newcomer, Registered, Row, Sent, Store, To};
 use registry::{
-    GroupKey, Incarnation, Policy, Serving, Session, SocketId, SocketRecord,
+    Cap, GroupKey, Incarnation, Policy, Serving, Session, SocketId, SocketRecord,
     owner::{h32, partition},
     rules::{Digest, State},
 };
@@ -10,6 +10,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// How long the row of an ended socket stays; longer than any schedule.
 const KEEP_MS: u64 = 600_000;
+
+/// Nobody is evicted here.
+const NO_CAP: Cap = Cap { sockets_max: 0, policy: Policy::EvictOldest };
 
 #[derive(Debug, Clone)]
 pub enum Op {
@@ -140,9 +143,7 @@ pub fn run(store: &mut Store, op: &Op, listeners: usize, now: u64) -> Said {
             Said::Done
         }
         Op::Known => Said::Known(store.instances.clone()),
-        Op::Admit { user, newcomer } => {
-            Said::Admitted(store.admit(*user, newcomer, 0, Policy::EvictOldest, &[], now).expect(ours))
-        }
+        Op::Admit { user, newcomer } => Said::Admitted(store.admit(*user, newcomer, NO_CAP, 0, &[], now).expect(ours)),
         Op::AddMember { user, newcomer } => {
             let members = store.users.entry(*user).or_default();
             members.retain(|(_, held)| *held != newcomer.member);

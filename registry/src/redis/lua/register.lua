@@ -38,6 +38,8 @@ else
         count = count + 1
     end
     digest = bit.bxor(digest, tonumber(ARGV[5]))
+    -- As text: Redis writes numbers as %.17g, which takes longer than all of this.
+    count, digest = string.format('%d', count), string.format('%d', digest)
     redis.call('HSET', KEYS[2], id, session .. '|' .. ARGV[5], '#n', count, '#d', digest)
 end
 if taken then
