@@ -4,7 +4,7 @@
 
 use crate::{
     all::Superseded,
-    names::{Session, SocketId},
+    names::{Incarnation, Session, SocketId},
     record::Attempt,
 };
 use std::time::Duration;
@@ -65,6 +65,12 @@ pub fn claim(held: Option<&Held>, session: Session, attempt: Attempt) -> Claim {
         Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Claim::Refused(Superseded::ByLater),
         Some(_) => Claim::Taken,
     }
+}
+
+/// Whether a claim is of an earlier life than the one that the row names. One process alone has a session, and
+/// its marks are made in order: then the row says what is newer, and the claim was late.
+pub fn outlived(held: (Session, &Incarnation), claim: (Session, &Incarnation)) -> bool {
+    held.0 == claim.0 && held.1.mark() > claim.1.mark()
 }
 
 /// Whether a connection's end ends the socket: only its own, and only once.

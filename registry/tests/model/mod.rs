@@ -14,7 +14,7 @@ pub use users::{Admitted, Answer, Newcomer};
 use registry::{
     Attempt, Ending, GroupKey, Incarnation, Session, SocketId, SocketRecord, Superseded,
     owner::{Parting, partition},
-    rules::{Claim, Digest, Held, State, claim, ends},
+    rules::{Claim, Digest, Held, State, claim, ends, outlived},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +42,8 @@ pub enum Flaw {
     ArrivalOrder,
     /// An ending meets whatever connection there is.
     EndsAnybody,
+    /// A claim counts under whatever mark it was made, though its instance has gone on under another.
+    PastClaims,
     /// Instances never compare what they hold with what Redis says.
     NoDigest,
     /// Whoever takes a socket over removes the entry of its predecessor when it hears that it had one.
@@ -182,6 +184,10 @@ impl Store {
         let claimed = self.claim(was.as_ref(), record.session, record.attempt);
         if let Claim::Refused(why) = claimed {
             return Ok((Registered::Superseded(why), None));
+        }
+        let past = was.as_ref().is_some_and(|was| outlived((was.record.session, &was.owner), (record.session, owner)));
+        if past && self.flaw != Some(Flaw::PastClaims) {
+            return Ok((Registered::Ok, None));
         }
         let confirmed = was.as_ref().and_then(|was| was.confirmed);
         let row = Row { record: record.clone(), owner: owner.clone(), confirmed, state: State::Live, ended: None };

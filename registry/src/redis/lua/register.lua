@@ -1,5 +1,6 @@
 -- Claims a socket for an instance: its row, its entry with the owner, its place in the index.
--- A later attempt wins, whatever order the claims arrive in; what has ended stays ended.
+-- A later attempt wins, whatever order the claims arrive in; what has ended stays ended. Of one connection the
+-- later life of its instance wins: a claim under a mark that was fenced meanwhile changes nothing, and is 'ok'.
 -- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; the previous owner's entries, whose key differs from the
 --       second in the mark alone, lie in the same slot
 -- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 h32, 6.. the row's fields, name and value in turn
@@ -9,6 +10,20 @@ local id, session = ARGV[1], ARGV[2]
 local was = redis.call('HMGET', KEYS[1], 'session', 'attempt', 'accepted', 'confirmed', 'state', 'owner')
 if was[5] == 'closed' or was[5] == 'lost' then
     return { 'superseded', 'ended' }
+end
+if was[1] == session then
+    -- Only one process has a session, and its marks are made in order. Byte by byte: < asks the server's locale.
+    local ours, theirs = string.sub(KEYS[2], -22), string.sub(was[6] or '', -22)
+    if ours ~= theirs and #theirs == 22 then
+        for i = 1, 22 do
+            local byte, other = string.byte(ours, i), string.byte(theirs, i)
+            if byte < other then
+                return { 'ok', '' }
+            elseif byte > other then
+                break
+            end
+        end
+    end
 end
 local taken = was[1] and was[1] ~= session
 if taken then
