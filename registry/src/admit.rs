@@ -4,7 +4,8 @@ use crate::{
     names::{GroupKey, SocketId},
     record::SocketRecord,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// How long an evicted client cannot evict in turn; without it two tabs that reconnect
 /// by themselves would throw each other out for ever.
@@ -36,12 +37,39 @@ pub enum Admission {
     CoolingDown,
 }
 
+/// Cool-downs remembered at most; a flood of evictions beyond it forgets them all.
+const COOL_DOWNS_MAX: usize = 10_000;
+
+/// The clients that were evicted a moment ago, where no script remembers them.
+#[derive(Debug, Default)]
+pub(crate) struct CoolDowns {
+    until: HashMap<ClientKey, Instant>,
+}
+
+impl CoolDowns {
+    pub(crate) fn begin(&mut self, evicted: &[Arc<SocketRecord>], now: Instant) {
+        for client in evicted.iter().filter_map(|record| ClientKey::of(record)) {
+            if self.until.len() >= COOL_DOWNS_MAX {
+                self.until.retain(|_, until| *until > now);
+            }
+            if self.until.len() >= COOL_DOWNS_MAX {
+                self.until.clear();
+            }
+            self.until.insert(client, now + COOL_DOWN);
+        }
+    }
+
+    pub(crate) fn holds(&self, newcomer: &SocketRecord, now: Instant) -> bool {
+        ClientKey::of(newcomer).and_then(|client| self.until.get(&client)).is_some_and(|until| *until > now)
+    }
+}
+
 /// By what a client is recognised: the name it gives itself, else its user and address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct ClientKey(Arc<str>);
+struct ClientKey(Arc<str>);
 
 impl ClientKey {
-    pub(crate) fn of(record: &SocketRecord) -> Option<Self> {
+    fn of(record: &SocketRecord) -> Option<Self> {
         let user = record.user.as_ref()?;
         let own = match &record.client {
             Some(client) => format!("{user}\0{client}"),

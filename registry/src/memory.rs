@@ -2,7 +2,7 @@
 //! in one process that share it.
 
 use crate::{
-    admit::{self, Admission, COOL_DOWN, Cap, ClientKey},
+    admit::{self, Admission, Cap, CoolDowns},
     all::{Holding, Inbox, Lookup, Post, Registered, Retention, Routed, epoch_ms},
     envelope::Envelope,
     lease::{About, Lease, Serving},
@@ -22,9 +22,6 @@ use tokio::{sync::mpsc, time::Instant};
 /// Letters that wait for an instance.
 const INBOX_MAX: usize = 1024;
 
-/// Cool-downs remembered at most; a flood of evictions beyond it forgets them all.
-const COOL_DOWNS_MAX: usize = 10_000;
-
 /// What the instances of this process share.
 pub struct Memory {
     retention: Retention,
@@ -41,7 +38,7 @@ struct Tables {
     graves: VecDeque<SocketId>,
     /// Ids made up to here may have been forgotten.
     whole_since: u64,
-    cooling: HashMap<ClientKey, Instant>,
+    cooling: CoolDowns,
     instances: BTreeMap<Incarnation, Member>,
 }
 
@@ -129,13 +126,9 @@ impl Memory {
         let group = Group::User(user).key();
         let holders: Vec<_> = tables.ids(group).filter_map(|id| tables.live.get(&id).cloned()).collect();
         let now = Instant::now();
-        let cooling =
-            ClientKey::of(newcomer).and_then(|client| tables.cooling.get(&client)).is_some_and(|until| *until > now);
-        let admission = admit::decide(newcomer, holders, cap, cooling);
+        let admission = admit::decide(newcomer, holders, cap, tables.cooling.holds(newcomer, now));
         if let Admission::Welcome { evicted, .. } = &admission {
-            for record in evicted {
-                tables.cool_down(record, now);
-            }
+            tables.cooling.begin(evicted, now);
             tables.put(newcomer.clone());
         }
         admission
@@ -290,18 +283,6 @@ impl Tables {
     fn may_have_forgotten(&self, id: SocketId, retention: Retention) -> bool {
         let ttl_ms = u64::try_from(retention.why_ttl.as_millis()).unwrap_or(u64::MAX);
         id.made_at() <= self.whole_since.max(epoch_ms().saturating_sub(ttl_ms))
-    }
-
-    fn cool_down(&mut self, record: &SocketRecord, now: Instant) {
-        if self.cooling.len() >= COOL_DOWNS_MAX {
-            self.cooling.retain(|_, until| *until > now);
-        }
-        if self.cooling.len() >= COOL_DOWNS_MAX {
-            self.cooling.clear();
-        }
-        if let Some(client) = ClientKey::of(record) {
-            self.cooling.insert(client, now + COOL_DOWN);
-        }
     }
 }
 

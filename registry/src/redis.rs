@@ -6,7 +6,8 @@
 //! | `url.rs` | where Redis is |
 //! | `link.rs`, `line.rs`, `topology.rs` | the connections, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
-//! | `claims.rs`, `door.rs` | telling it what is ours; letting users in |
+//! | `claims.rs` | telling it what is ours |
+//! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
 //! | `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
@@ -22,6 +23,7 @@ mod keys;
 mod line;
 mod link;
 mod lookups;
+mod places;
 mod post;
 mod reaper;
 mod rehearsal;
@@ -36,6 +38,7 @@ pub use link::Unusable;
 pub use url::RedisUrl;
 
 use crate::{
+    admit::CoolDowns,
     all::{Figures, Health, Inbox, Post},
     lease::{About, Serving},
     names::Incarnation,
@@ -99,6 +102,8 @@ pub struct Redis {
     sockets: AtomicUsize,
     /// Whether users' sockets are counted.
     capped: AtomicBool,
+    /// Who was evicted by us alone, while Redis was away.
+    cooling: Mutex<CoolDowns>,
     deaf: AtomicBool,
     /// When the last good beat was sent, on a clock that runs while the machine sleeps.
     beaten_at: AtomicU64,
@@ -138,6 +143,7 @@ impl Redis {
             retired: AtomicBool::new(false),
             sockets: AtomicUsize::new(0),
             capped: AtomicBool::new(false),
+            cooling: Mutex::default(),
             deaf: AtomicBool::new(false),
             beaten_at: AtomicU64::new(0),
             fleet: AtomicUsize::new(1),

@@ -247,21 +247,22 @@ impl Redis {
         format!("{}{}{}{}", owner.mark(), record.id.short(), record.session, client_tag(record))
     }
 
-    /// The user whose sockets are counted, if they are.
-    pub(super) fn counted(&self, record: &SocketRecord) -> Option<GroupKey> {
-        let user = record.user.clone().filter(|_| record.client.is_some() || self.is_capped())?;
-        Some(Group::User(user).key())
+    /// Where a socket stands among others: under a cap all those of its user, else those of its client alone, since
+    /// a user may have very many then, and nobody counts them.
+    pub(super) fn index(&self, record: &SocketRecord) -> Option<String> {
+        let user = Group::User(record.user.clone()?).key();
+        match self.is_capped() {
+            true => Some(self.keys.user_sockets(user)),
+            false => record.client.as_ref().map(|_| self.keys.client_sockets(user, &client_tag(record))),
+        }
     }
 
     pub(super) async fn add_member(&self, record: &SocketRecord) {
-        let Some(user) = self.counted(record) else { return };
+        let Some(index) = self.index(record) else { return };
         let holds = || self.owner().holds(record.id, record.session);
         if holds() {
             let mut command = cmd("ZADD");
-            command
-                .arg(self.keys.user_sockets(user))
-                .arg(record.attempt.accepted_at)
-                .arg(Self::member(record, &self.own()));
+            command.arg(index).arg(record.attempt.accepted_at).arg(Self::member(record, &self.own()));
             let _ = self.link.ask(&command).await;
             if !holds() {
                 // It left meanwhile, and its leaving may have overtaken this.
@@ -274,7 +275,7 @@ impl Redis {
     }
 
     pub(super) async fn drop_member(&self, record: &SocketRecord) {
-        if self.counted(record).is_some() {
+        if self.index(record).is_some() {
             // One that stays behind is found stale by the next who is counted.
             self.leave_user(record, &self.own()).await;
             for former in self.former.load().iter() {

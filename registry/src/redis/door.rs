@@ -1,27 +1,32 @@
 //! Letting a user's sockets in, over all instances: the cap is decided by one script, and nobody is evicted
-//! or refused for the sake of sockets that are not there any more.
+//! or refused for the sake of sockets that are not there any more (`places.rs`).
 
 use super::{
-    Redis, beat, rows,
+    Redis, beat,
+    places::{Places, client_of},
     scripts::{ADMIT, number, text},
 };
 use crate::{
-    admit::{self, Admission, COOL_DOWN, Cap, Policy, client_tag},
+    admit::{self, Admission, COOL_DOWN, Cap, Policy},
     all::{Post, Registered},
-    names::{GroupKey, SocketId},
+    names::{Group, GroupKey},
+    owner::partition,
     record::SocketRecord,
 };
 use futures_util::future::join_all;
 use redis::cmd;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
+use tokio::time::Instant;
 
 /// What the script says of a user's sockets.
 struct Said {
     word: Word,
     same: Vec<String>,
+    /// The clients that it took for evicted and that did not cool down before.
+    cooled: Vec<String>,
     others: Vec<String>,
 }
 
@@ -32,46 +37,42 @@ enum Word {
     Cooling,
 }
 
-impl Said {
-    /// The clients that the script took for evicted.
-    fn cooled(&self, cap: Cap) -> Vec<String> {
-        let beyond = (self.others.len() + 1).saturating_sub(cap.sockets_max);
-        self.others.iter().take(beyond).filter_map(|member| member.get(55..).map(str::to_owned)).collect()
-    }
+/// Whose door it is.
+struct Door {
+    user: GroupKey,
+    index: String,
+    cap: Cap,
 }
 
 impl Redis {
     pub async fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
         self.capped.store(cap.sockets_max > 0, Ordering::Relaxed);
-        let Some(user) = self.counted(newcomer) else {
+        let user = newcomer.user.clone().map(|user| Group::User(user).key());
+        let Some((user, index)) = user.zip(self.index(newcomer)) else {
             self.enter(newcomer).await;
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
         };
+        let door = Door { user, index, cap };
         // Both at once, since nearly everybody is welcome: a connect costs one round trip.
-        let (said, ()) = tokio::join!(self.ask_admit(newcomer, user, cap, &[]), self.enter(newcomer));
-        let Some(said) = said else {
-            return self.admit_alone(newcomer, user, cap).await;
-        };
-        if said.word == Word::Welcome && said.others.len() < cap.sockets_max.max(1) && said.same.is_empty() {
-            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
-        }
-        let ((stale, holders), (_, replaced)) = tokio::join!(self.look_at(&said.others), self.look_at(&said.same));
-        match said.word {
-            Word::Welcome => {
-                let evicted = self.beyond(holders, cap);
-                self.drop_stale(user, &stale, &said.cooled(cap), &evicted).await;
-                Admission::Welcome { replaced, evicted }
+        let (mut answer, ()) = tokio::join!(self.ask_admit(newcomer, &door, &[]), self.enter(newcomer));
+        let mut asked_again = false;
+        loop {
+            let Some(said) = answer else { return self.admit_alone(newcomer, &door).await };
+            let welcome = said.word == Word::Welcome;
+            if welcome && said.others.len() < cap.sockets_max.max(1) && said.same.is_empty() {
+                return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
             }
-            _ if stale.is_empty() => self.refuse(newcomer, said.word, holders).await,
-            _ => match self.ask_admit(newcomer, user, cap, &stale).await {
-                Some(Said { word: Word::Welcome, same, .. }) => {
-                    let replaced = self.look_at(&same).await.1;
-                    let evicted = self.beyond(holders, cap);
-                    Admission::Welcome { replaced, evicted }
-                }
-                Some(said) => self.refuse(newcomer, said.word, holders).await,
-                None => self.admit_alone(newcomer, user, cap).await,
-            },
+            let (others, same) =
+                tokio::join!(self.look_at(&door.index, &said.others), self.look_at(&door.index, &said.same));
+            if welcome {
+                let evicted = self.evict(&door, &said, others).await;
+                return Admission::Welcome { replaced: same.records(), evicted };
+            }
+            if others.stale.is_empty() || asked_again {
+                return self.refuse(newcomer, said.word, others.records()).await;
+            }
+            asked_again = true;
+            answer = self.ask_admit(newcomer, &door, &others.stale).await;
         }
     }
 
@@ -91,30 +92,41 @@ impl Redis {
         }
     }
 
-    /// Without Redis the cap counts per instance.
-    async fn admit_alone(&self, newcomer: &Arc<SocketRecord>, user: GroupKey, cap: Cap) -> Admission {
+    /// Without Redis the cap counts per instance, and so does the cool-down.
+    async fn admit_alone(&self, newcomer: &Arc<SocketRecord>, door: &Door) -> Admission {
         let mut holders: Vec<_> = {
-            let owner = self.owner();
-            owner.groups.ids(user).iter().filter_map(|id| owner.get(*id)).cloned().collect()
+            let mut owner = self.owner();
+            // Nobody else counts it yet: its place is told with its partition, when Redis is back.
+            let k = partition(newcomer.id);
+            owner.suspect(k);
+            self.indexes_suspect[k].store(true, Ordering::Relaxed);
+            owner.groups.ids(door.user).iter().filter_map(|id| owner.get(*id)).cloned().collect()
         };
         holders.sort_by_key(|held| (held.attempt.accepted_at, held.id));
-        let admission = admit::decide(newcomer, holders, cap, false);
+        let admission = {
+            let (mut cooling, now) = (self.cooling.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+            let admission = admit::decide(newcomer, holders, door.cap, cooling.holds(newcomer, now));
+            if let Admission::Welcome { evicted, .. } = &admission {
+                cooling.begin(evicted, now);
+            }
+            admission
+        };
         if !matches!(admission, Admission::Welcome { .. }) {
             self.withdraw(newcomer).await;
         }
         admission
     }
 
-    async fn ask_admit(&self, newcomer: &SocketRecord, user: GroupKey, cap: Cap, stale: &[String]) -> Option<Said> {
-        let policy = match cap.policy {
+    async fn ask_admit(&self, newcomer: &SocketRecord, door: &Door, stale: &[String]) -> Option<Said> {
+        let policy = match door.cap.policy {
             Policy::EvictOldest => "evict",
             Policy::Reject => "reject",
         };
         let said = ADMIT
-            .on([self.keys.user_sockets(user), self.keys.user_cooling(user)])
+            .on([door.index.clone(), self.keys.user_cooling(door.user)])
             .arg(Self::member(newcomer, &self.own()))
             .arg(newcomer.attempt.accepted_at)
-            .arg(cap.sockets_max)
+            .arg(door.cap.sockets_max)
             .arg(policy)
             .arg(beat::ms(COOL_DOWN))
             .arg(stale)
@@ -126,63 +138,39 @@ impl Redis {
             "cooling" => Word::Cooling,
             _ => Word::Welcome,
         };
-        let members: Vec<_> = said.iter().skip(2).map(|member| text(Some(member)).to_owned()).collect();
-        let same = usize::try_from(number(said.get(1))).unwrap_or(0).min(members.len());
-        let (same, others) = members.split_at(same);
-        Some(Said { word, same: same.to_vec(), others: others.to_vec() })
+        let count = |nth: usize| usize::try_from(number(said.get(nth))).unwrap_or(0);
+        let mut rest = said.iter().skip(3).map(|member| text(Some(member)).to_owned());
+        let same = rest.by_ref().take(count(1)).collect();
+        let cooled = rest.by_ref().take(count(2)).collect();
+        Some(Said { word, same, cooled, others: rest.collect() })
     }
 
-    /// Which members are not there any more, and the records of the rest. Who cannot be looked at is there.
-    async fn look_at(&self, members: &[String]) -> (Vec<String>, Vec<Arc<SocketRecord>>) {
-        let looks = join_all(members.iter().map(|member| self.look_at_one(member))).await;
-        let (mut stale, mut there) = (Vec::new(), Vec::new());
-        for (member, look) in members.iter().zip(looks) {
-            match look {
-                Some(Some(record)) => there.push(record),
-                Some(None) => stale.push(member.clone()),
-                None => {}
+    /// The oldest beyond the cap, which counts the newcomer. The script took the oldest members for them; where
+    /// it turned out that some of those are not there, they go, and the right clients cool down.
+    async fn evict(&self, door: &Door, said: &Said, others: Places) -> Vec<Arc<SocketRecord>> {
+        let beyond = |held: usize| (held + 1).saturating_sub(door.cap.sockets_max.max(1));
+        let Places { stale, held: mut evicted } = others;
+        evicted.truncate(beyond(said.others.len() - stale.len()));
+        let noted: BTreeSet<_> = said.others.iter().take(beyond(said.others.len())).map(|it| client_of(it)).collect();
+        let meant: BTreeSet<_> = evicted.iter().map(|(member, _)| client_of(member)).collect();
+        let spared: Vec<_> = said.cooled.iter().filter(|client| !meant.contains(client.as_str())).collect();
+        let cooling = self.keys.user_cooling(door.user);
+        let mut commands = Vec::new();
+        if !stale.is_empty() {
+            commands.push(cmd("ZREM").arg(&door.index).arg(&stale).take());
+        }
+        if !spared.is_empty() {
+            commands.push(cmd("ZREM").arg(&cooling).arg(spared).take());
+        }
+        if let missed @ [_, ..] = meant.difference(&noted).collect::<Vec<_>>().as_slice() {
+            let mut note = cmd("ZADD");
+            note.arg(&cooling);
+            for client in missed {
+                note.arg(self.now_ms() + beat::ms(COOL_DOWN)).arg(client);
             }
+            commands.extend([note, cmd("PEXPIRE").arg(&cooling).arg(beat::ms(COOL_DOWN)).take()]);
         }
-        (stale, there)
-    }
-
-    async fn look_at_one(&self, member: &str) -> Option<Option<Arc<SocketRecord>>> {
-        let (Some(mark), Some(id), Some(session)) = (member.get(..22), member.get(22..44), member.get(44..55)) else {
-            return Some(None);
-        };
-        let Some(id) = SocketId::from_short(id) else { return Some(None) };
-        let (mut row, mut lease) = (cmd("HGETALL"), cmd("EXISTS"));
-        row.arg(self.keys.row(id));
-        lease.arg(self.keys.lease(mark));
-        let (row, lease) = tokio::join!(self.link.ask(&row), self.link.ask(&lease));
-        let (Ok(row), Ok(lease)) = (row, lease) else { return None };
-        let leased = lease == redis::Value::Int(1);
-        Some(match rows::read(id, &row) {
-            Some(rows::Row::Live(record)) if leased && record.session.to_string() == session => Some(record),
-            _ => None,
-        })
-    }
-
-    /// The oldest beyond the cap, which counts the newcomer.
-    fn beyond(&self, mut holders: Vec<Arc<SocketRecord>>, cap: Cap) -> Vec<Arc<SocketRecord>> {
-        holders.truncate((holders.len() + 1).saturating_sub(cap.sockets_max));
-        holders
-    }
-
-    /// Takes away what is not there any more. The script took its clients for evicted: they do not cool down.
-    async fn drop_stale(&self, user: GroupKey, stale: &[String], cooled: &[String], evicted: &[Arc<SocketRecord>]) {
-        if stale.is_empty() {
-            return;
-        }
-        let (mut members, mut clients) = (cmd("ZREM"), cmd("ZREM"));
-        members.arg(self.keys.user_sockets(user)).arg(stale);
-        let evicted: BTreeSet<_> = evicted.iter().map(|record| client_tag(record)).collect();
-        let spared: Vec<_> = cooled.iter().filter(|client| !evicted.contains(*client)).collect();
-        if spared.is_empty() {
-            let _ = self.link.ask(&members).await;
-            return;
-        }
-        clients.arg(self.keys.user_cooling(user)).arg(spared);
-        let _ = tokio::join!(self.link.ask(&members), self.link.ask(&clients));
+        join_all(commands.iter().map(|command| self.link.ask(command))).await;
+        evicted.into_iter().map(|(_, record)| record).collect()
     }
 }

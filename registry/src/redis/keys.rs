@@ -95,6 +95,11 @@ impl Keys {
         format!("{}:{{u:{}}}:sockets", self.namespace, user.short())
     }
 
+    /// Where nobody counts a user's sockets, a client that comes again finds its former one here.
+    pub fn client_sockets(&self, user: GroupKey, client: &str) -> String {
+        format!("{}:{}", self.user_sockets(user), client)
+    }
+
     pub fn user_cooling(&self, user: GroupKey) -> String {
         format!("{}:{{u:{}}}:cooling", self.namespace, user.short())
     }
@@ -130,6 +135,9 @@ mod tests {
         let k = partition(id);
         let of_row = [keys.row(id), keys.owned(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
         assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
+        let user = GroupKey::of("user", "ann");
+        let of_user = [keys.user_sockets(user), keys.client_sockets(user, "cAAAAAAAA"), keys.user_cooling(user)];
+        assert!(of_user.iter().all(|key| slot(key) == slot(&of_user[0])), "{of_user:?}");
         let of_instance = [keys.lease("m"), keys.tomb("m"), keys.mail("m"), keys.bell("m"), keys.body("m", "1")];
         assert!(of_instance.iter().all(|key| slot(key) == slot(&of_instance[0])), "{of_instance:?}");
     }

@@ -51,19 +51,20 @@ impl Redis {
             Some(Row::Gone { gone: how, ended_at }) => {
                 gone(how, Duration::from_millis(self.now_ms().saturating_sub(ended_at)))
             }
-            None => {
-                let key = self.keys.born(crate::owner::partition(id));
-                let born = match self.ask_number(cmd("GET").arg(&key)).await {
-                    Ok(born) => born.filter(|_| self.is_sure(&key)),
-                    Err(_) => return Lookup::Unknown(Unknown::Unavailable),
-                };
-                match absence(id, born, self.now_ms(), self.why_ttl) {
-                    Absence::Rebuilding => Lookup::Unknown(Unknown::Rebuilding),
-                    Absence::Forgotten => gone(Gone::Forgotten, Duration::ZERO),
-                    Absence::NeverSeen => gone(Gone::NeverSeen, Duration::ZERO),
-                }
-            }
+            None => match self.absence(id).await {
+                Ok(Absence::Rebuilding) => Lookup::Unknown(Unknown::Rebuilding),
+                Ok(Absence::Forgotten) => gone(Gone::Forgotten, Duration::ZERO),
+                Ok(Absence::NeverSeen) => gone(Gone::NeverSeen, Duration::ZERO),
+                Err(_) => Lookup::Unknown(Unknown::Unavailable),
+            },
         }
+    }
+
+    /// What it means that an id has no row.
+    pub(super) async fn absence(&self, id: SocketId) -> Result<Absence, Fault> {
+        let key = self.keys.born(crate::owner::partition(id));
+        let born = self.ask_number(cmd("GET").arg(&key)).await?;
+        Ok(absence(id, born.filter(|_| self.is_sure(&key)), self.now_ms(), self.why_ttl))
     }
 
     pub async fn lookup(&self, asked: &str) -> Lookup {
@@ -193,7 +194,7 @@ impl Redis {
         Ok(members.iter().filter_map(pair).collect())
     }
 
-    async fn read_row(&self, id: SocketId) -> Result<Option<Row>, Fault> {
+    pub(super) async fn read_row(&self, id: SocketId) -> Result<Option<Row>, Fault> {
         let said = self.link.ask(cmd("HGETALL").arg(self.keys.row(id))).await?;
         match rows::read(id, &said) {
             // Of a later version, or somebody else's: it is there, and nobody may say that it is not.
@@ -206,7 +207,7 @@ impl Redis {
         self.link.ask(command).await.map_err(|_| Unknown::Unavailable)
     }
 
-    async fn ask_number(&self, command: &Cmd) -> Result<Option<u64>, Fault> {
+    pub(super) async fn ask_number(&self, command: &Cmd) -> Result<Option<u64>, Fault> {
         Ok(match self.link.ask(command).await? {
             Value::Nil => None,
             value => Some(number(Some(&value))),

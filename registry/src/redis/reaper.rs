@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     lease::{LEASE, REAPED_AFTER},
-    names::{Group, GroupKey, Incarnation, Session, SocketId, StoreName, UserName},
+    names::{GroupKey, Incarnation, Session, SocketId, StoreName, UserName},
     owner::PARTITIONS,
     record::{Attempt, SocketRecord},
     rules::{Missing, rank},
@@ -203,7 +203,7 @@ impl Redis {
 
     async fn reap_some(&self, k: usize, dead: &Incarnation, ids: &[String]) -> Option<usize> {
         let known: Vec<_> = ids.iter().filter_map(|id| SocketId::from_short(id)).collect();
-        let mut keys = vec![self.keys.live(k), self.keys.ended(k)];
+        let mut keys = vec![self.keys.live(k)];
         keys.extend(known.iter().map(|id| self.keys.row(*id)));
         let said = REAP
             .on(keys)
@@ -236,9 +236,8 @@ impl Redis {
     }
 
     pub(super) async fn leave_user(&self, record: &SocketRecord, dead: &Incarnation) {
-        if let Some(user) = &record.user {
-            let key = self.keys.user_sockets(Group::User(user.clone()).key());
-            let _ = self.link.ask(cmd("ZREM").arg(key).arg(Self::member(record, dead))).await;
+        if let Some(index) = self.index(record) {
+            let _ = self.link.ask(cmd("ZREM").arg(index).arg(Self::member(record, dead))).await;
         }
     }
 }

@@ -22,7 +22,7 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 31] = [
+        let lines: [&[&str]; 32] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
@@ -35,6 +35,7 @@ impl Redis {
             &["ZRANGE", &set, "0", "-1"],
             &["ZRANGEBYLEX", &set, "-", "+"],
             &["ZREM", &set, "m"],
+            &["ZREMRANGEBYSCORE", &set, "0", "0"],
             &["XADD", &stream, "1-0", "f", "1"],
             &["XRANGE", &stream, "-", "+"],
             &["XTRIM", &stream, "MINID", "1"],

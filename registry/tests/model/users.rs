@@ -15,6 +15,8 @@ pub struct Admitted {
     pub answer: Answer,
     /// Members that the same client left.
     pub replaced: Vec<String>,
+    /// Clients that cool down from now on, and did not before.
+    pub cooled: Vec<String>,
     /// Everybody else, oldest first; nobody without a cap.
     pub others: Vec<String>,
 }
@@ -46,21 +48,27 @@ impl Store {
         let (id, client) = parts(&newcomer.member);
         let members = self.users.entry(user).or_default();
         members.retain(|(_, held)| !stale.contains(held));
-        // Of one socket, and of one client, the connection counts that was accepted last.
+        // Of one socket the connection counts that was accepted last. Of one client, too, but a later one may
+        // be later by another's clock only: then both count.
+        let counts_late = self.flaw == Some(Flaw::LateAdmits);
         let mut is_late = false;
         members.retain(|(since, held)| {
             let same_id = parts(held).0 == id && *held != newcomer.member;
-            let same_client = parts(held).0 != id && client.starts_with('c') && parts(held).1 == client;
-            let counts_late = self.flaw == Some(Flaw::LateAdmits);
-            is_late |= (same_id || same_client) && *since > newcomer.since && !counts_late;
+            is_late |= same_id && *since > newcomer.since && !counts_late;
             is_late || !same_id
         });
         if is_late {
-            return Ok(Admitted { answer: Answer::Welcome, replaced: Vec::new(), others: Vec::new() });
+            let none = Vec::new;
+            return Ok(Admitted { answer: Answer::Welcome, replaced: none(), cooled: none(), others: none() });
         }
-        let of_others = members.iter().map(|(_, held)| held.clone()).filter(|held| parts(held).0 != id);
+        let is_named = client.starts_with('c');
+        let same_client = |held: &str| is_named && parts(held).1 == client;
+        let of_others = members.iter().filter(|(_, held)| parts(held).0 != id).cloned();
         let (same, others): (Vec<_>, Vec<_>) =
-            of_others.partition(|held| client.starts_with('c') && parts(held).1 == client);
+            of_others.partition(|(since, held)| same_client(held) && (*since <= newcomer.since || counts_late));
+        let names = |members: Vec<(u64, String)>| members.into_iter().map(|(_, held)| held).collect::<Vec<_>>();
+        let (same, others) = (names(same), names(others));
+        let outdone = others.iter().any(|held| same_client(held));
         let max = cap.sockets_max;
         let full = max > 0 && others.len() + 1 > max;
         if full && cap.policy == Policy::EvictOldest && self.is_foreign(&Place::Cooling(user)) {
@@ -70,21 +78,28 @@ impl Store {
         let answer = match cap.policy {
             _ if !full => Answer::Welcome,
             Policy::Reject => Answer::Full,
-            Policy::EvictOldest if cooling => Answer::Cooling,
+            Policy::EvictOldest if outdone || cooling => Answer::Cooling,
             Policy::EvictOldest => Answer::Welcome,
         };
         let members = self.users.entry(user).or_default();
         if answer == Answer::Welcome {
             members.retain(|(_, held)| !same.contains(held) && *held != newcomer.member);
             members.insert((newcomer.since, newcomer.member.clone()));
-            for evicted in others.iter().take(if full { others.len() + 1 - max } else { 0 }) {
-                self.cooling.insert((user, parts(evicted).1.to_owned()), now + cool_ms);
+        }
+        let mut cooled = Vec::new();
+        if answer == Answer::Welcome && full {
+            self.cooling.retain(|(of, _), until| *of != user || *until > now);
+            for evicted in others.iter().take(others.len() + 1 - max) {
+                let client = parts(evicted).1.to_owned();
+                if self.cooling.insert((user, client.clone()), now + cool_ms).is_none() {
+                    cooled.push(client);
+                }
             }
         }
         if members.is_empty() {
             self.users.remove(&user);
         }
         let replaced = if answer == Answer::Welcome { same } else { Vec::new() };
-        Ok(Admitted { answer, replaced, others: if max > 0 { others } else { Vec::new() } })
+        Ok(Admitted { answer, replaced, cooled, others: if max > 0 { others } else { Vec::new() } })
     }
 }

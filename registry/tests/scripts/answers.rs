@@ -120,14 +120,15 @@ pub fn of_model(
             let stale: Vec<_> = stale.iter().map(|who| universe.member(who)).collect();
             let cap = Cap { sockets_max: *cap, policy: *policy };
             let said = store.admit(universe.user(*user), &newcomer, cap, KEEP_MS, &stale, now);
-            words(said, |Admitted { answer, replaced, others }| {
+            words(said, |Admitted { answer, replaced, cooled, others }| {
                 let word = match answer {
                     Answer::Welcome => "welcome",
                     Answer::Full => "full",
                     Answer::Cooling => "cooling",
                 };
-                let mut words = vec![word.to_owned(), replaced.len().to_string()];
+                let mut words = vec![word.to_owned(), replaced.len().to_string(), cooled.len().to_string()];
                 words.extend(replaced);
+                words.extend(cooled);
                 words.extend(others);
                 words
             })

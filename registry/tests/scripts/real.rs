@@ -129,7 +129,7 @@ impl<'a> Real<'a> {
             Step::Reap { of, partition: k } => {
                 let k = PARTITIONS[*k];
                 let ids: Vec<_> = universe.ids.iter().copied().filter(|id| partition(*id) == k).collect();
-                let mut places = vec![Place::Live(k), Place::Ended(k)];
+                let mut places = vec![Place::Live(k)];
                 places.extend(ids.iter().copied().map(Place::Row));
                 let mut args = vec![life(*of).to_string(), KEEP_MS.to_string()];
                 args.extend(ids.iter().map(|id| id.short()));
