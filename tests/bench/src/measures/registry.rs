@@ -7,6 +7,7 @@
 mod beats;
 mod bytes;
 mod costs;
+mod crowd;
 mod distance;
 mod fleet;
 mod idle;
@@ -36,6 +37,7 @@ pub fn measure(options: &Options) -> Result<Vec<Figure>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let mut figures = costs::measure(options).await?;
+        figures.extend(crowd::measure(options).await?);
         figures.extend(sends::measure(options).await?);
         figures.extend(beats::measure(options).await?);
         figures.extend(trips::measure(options).await?);
