@@ -23,8 +23,7 @@ const NO_CAP: Cap = Cap { sockets_max: 0, policy: Policy::EvictOldest };
 
 struct Instance {
     registry: Registry,
-    /// Dropping it is death.
-    _keeping: JoinSet<()>,
+    keeping: JoinSet<()>,
 }
 
 async fn instance(server: &Server, name: &str) -> Instance {
@@ -38,7 +37,7 @@ async fn instance(server: &Server, name: &str) -> Instance {
     keeping.spawn(async move { kept.keep().await });
     keeping.spawn(async move { while inbox.recv().await.is_some() {} });
     timeout(DEADLINE, registry.heard()).await.unwrap();
-    Instance { registry, _keeping: keeping }
+    Instance { registry, keeping }
 }
 
 impl Instance {
@@ -56,6 +55,14 @@ impl Instance {
             address: IpAddr::from([127, 0, 0, 1]),
             connected_at: id.made_at(),
         })
+    }
+
+    /// It beats no more, and its lease has lapsed. Returns its mark.
+    async fn die(mut self, server: &Server) -> String {
+        self.keeping.shutdown().await;
+        let mark = self.registry.incarnation().mark().to_owned();
+        server.ask(&["DEL", &format!("test:{{i:{mark}}}:lease")]);
+        mark
     }
 
     async fn admit(&self, client: Option<&str>, cap: Cap) -> Admission {
@@ -151,13 +158,23 @@ async fn a_lease_that_lapsed_is_no_death_and_a_tomb_is() {
     let server = Server::start();
     let (web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
     assert!(is_welcome(&web1.admit(None, REJECT_ONE).await));
-    let mark = web1.registry.incarnation().mark().to_owned();
-    drop(web1);
-    server.ask(&["DEL", &format!("test:{{i:{mark}}}:lease")]);
+    let mark = web1.die(&server).await;
     assert!(matches!(web2.admit(None, REJECT_ONE).await, Admission::Full { .. }));
     server.ask(&["SET", &format!("test:{{i:{mark}}}:tomb"), "web1"]);
     assert!(is_welcome(&web2.admit(None, REJECT_ONE).await));
     assert_eq!(count(&server, "sockets"), "1");
+}
+
+/// Else its client could not come back at once after a crash.
+#[tokio::test]
+async fn who_is_evicted_and_cannot_be_told_does_not_cool_down() {
+    let server = Server::start();
+    let (web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
+    let held = web1.socket(None);
+    assert!(is_welcome(&web1.registry.admit(&held, EVICT_ONE).await));
+    web1.die(&server).await;
+    assert_eq!(evicted(&web2.admit(None, EVICT_ONE).await), [held.id]);
+    assert_eq!(count(&server, "cooling"), "0");
 }
 
 #[tokio::test]

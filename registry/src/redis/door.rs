@@ -146,13 +146,15 @@ impl Redis {
     }
 
     /// The oldest beyond the cap, which counts the newcomer. The script took the oldest members for them; where
-    /// it turned out that some of those are not there, they go, and the right clients cool down.
+    /// it turned out that some of those are not there, they go, and the right clients cool down: those that will
+    /// hear that they were evicted.
     async fn evict(&self, door: &Door, said: &Said, others: Places) -> Vec<Arc<SocketRecord>> {
         let beyond = |held: usize| (held + 1).saturating_sub(door.cap.sockets_max.max(1));
         let Places { stale, held: mut evicted } = others;
         evicted.truncate(beyond(said.others.len() - stale.len()));
         let noted: BTreeSet<_> = said.others.iter().take(beyond(said.others.len())).map(|it| client_of(it)).collect();
-        let meant: BTreeSet<_> = evicted.iter().map(|(member, _)| client_of(member)).collect();
+        let told = evicted.iter().filter(|place| place.leased);
+        let meant: BTreeSet<_> = told.map(|place| client_of(&place.member)).collect();
         let spared: Vec<_> = said.cooled.iter().filter(|client| !meant.contains(client.as_str())).collect();
         let cooling = self.keys.user_cooling(door.user);
         let mut commands = Vec::new();
@@ -171,6 +173,6 @@ impl Redis {
             commands.extend([note, cmd("PEXPIRE").arg(&cooling).arg(beat::ms(COOL_DOWN)).take()]);
         }
         join_all(commands.iter().map(|command| self.link.ask(command))).await;
-        evicted.into_iter().map(|(_, record)| record).collect()
+        evicted.into_iter().map(|place| place.record).collect()
     }
 }

@@ -36,10 +36,21 @@ pub fn client_of(member: &str) -> &str {
 }
 
 enum Look {
-    There(Arc<SocketRecord>),
+    There {
+        record: Arc<SocketRecord>,
+        leased: bool,
+    },
     /// Its row is not there yet, or cannot be read.
     Unread,
     Stale,
+}
+
+/// A member behind which somebody is, as far as anybody knows.
+pub struct Place {
+    pub member: String,
+    pub record: Arc<SocketRecord>,
+    /// Whether its owner holds a lease, or may: who is not told to go does not come back for it.
+    pub leased: bool,
 }
 
 /// Members, each with what is behind it.
@@ -47,12 +58,12 @@ enum Look {
 pub struct Places {
     pub stale: Vec<String>,
     /// In the order of the members.
-    pub held: Vec<(String, Arc<SocketRecord>)>,
+    pub held: Vec<Place>,
 }
 
 impl Places {
     pub fn records(self) -> Vec<Arc<SocketRecord>> {
-        self.held.into_iter().map(|(_, record)| record).collect()
+        self.held.into_iter().map(|place| place.record).collect()
     }
 }
 
@@ -68,21 +79,24 @@ impl Redis {
         let mut places = Places::default();
         for (member, look) in members.iter().zip(looks) {
             let held = match look {
-                Look::There(record) => Some(record),
-                Look::Unread => unread(member, &known),
+                Look::There { record, leased } => Some((record, leased)),
+                Look::Unread => unread(member, &known).map(|record| (record, true)),
                 Look::Stale => {
                     places.stale.push(member.clone());
                     None
                 }
             };
-            places.held.extend(held.map(|record| (member.clone(), record)));
+            places.held.extend(held.map(|(record, leased)| Place { member: member.clone(), record, leased }));
         }
         places
     }
 
     async fn look_at_one(&self, index: &str, text: &str, members: &[String]) -> Look {
         let Some(member) = Member::parse(text) else { return Look::Stale };
-        let (row, dead) = tokio::join!(self.read_row(member.id), self.is_tombed(member.mark));
+        let (lease, tomb) = (self.keys.lease(member.mark), self.keys.tomb(member.mark));
+        let (row, lease, tomb) = tokio::join!(self.read_row(member.id), self.exists(&lease), self.exists(&tomb));
+        // What cannot be asked lives.
+        let (leased, dead) = (lease.unwrap_or(true), tomb.unwrap_or(false));
         match row {
             Ok(Some(Row::Live(record))) if record.session == member.session => {
                 // An instance that goes on under another mark gives its sockets a new place, and then takes the
@@ -92,7 +106,7 @@ impl Redis {
                     || members.iter().any(|other| other.starts_with(record.owner.mark()) && other[22..] == text[22..]);
                 match if elsewhere { twice() } else { dead } {
                     true => Look::Stale,
-                    false => Look::There(record),
+                    false => Look::There { record, leased: leased || elsewhere },
                 }
             }
             Ok(Some(_)) => Look::Stale,
@@ -105,8 +119,8 @@ impl Redis {
         }
     }
 
-    async fn is_tombed(&self, mark: &str) -> bool {
-        self.link.ask(cmd("EXISTS").arg(self.keys.tomb(mark))).await == Ok(Value::Int(1))
+    async fn exists(&self, key: &str) -> Result<bool, Fault> {
+        Ok(self.link.ask(cmd("EXISTS").arg(key)).await? == Value::Int(1))
     }
 
     /// Whether a member without a row may still have one: soon, or again.
