@@ -2,7 +2,6 @@
 
 use crate::{client::Client, fleet::Fleet, holdfast::Holdfast, http::Answer, patience::eventually};
 use futures_util::future::join_all;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::Server;
 use std::{collections::BTreeSet, time::Duration};
@@ -184,21 +183,6 @@ async fn what_was_answered_holds_everywhere_at_once() {
         assert_eq!(member.hears().await["data"], round);
     }
     fleet.is_sound().await;
-}
-
-#[tokio::test]
-async fn after_a_drain_everybody_knows_the_cause() {
-    let server = Server::start();
-    let mut fleet = fleet(&server).await;
-    let mut client = fleet.gateway(0).greeted("/ws").await;
-    fleet.gateway(0).signal(Signal::TERM);
-    assert_eq!(client.hears().await["type"], "retry");
-    assert_eq!(client.closed().await.0, 1012);
-    let verdict = fleet.gateway(1).verdict(&client.id).await;
-    assert_eq!((&verdict["cause"], &verdict["instance"]), (&json!("instance_restart"), &json!("web1")));
-    assert_eq!(fleet.gateway_mut(0).exits().await, 0);
-    let names: Vec<_> = fleet.incarnations(1).await.into_keys().collect();
-    assert_eq!(names, ["web2", "web3"]);
 }
 
 #[tokio::test]

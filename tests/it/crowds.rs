@@ -1,7 +1,7 @@
-//! Rooms over a fleet of three, and how many sockets a user may have in all of it.
+//! Rooms over a fleet of three.
 
-use crate::{client::Client, fleet::Fleet, patience::soon};
-use serde_json::{Value, json};
+use crate::{client::Client, fleet::Fleet};
+use serde_json::json;
 use servers::Server;
 use std::collections::BTreeMap;
 
@@ -66,79 +66,5 @@ async fn a_binary_frame_comes_once_to_who_shares_several_rooms() {
     assert_eq!(one.hears_bytes().await, [0, 255, 10]);
     both.heard_all().await;
     one.heard_all().await;
-    fleet.is_sound().await;
-}
-
-#[tokio::test]
-async fn the_oldest_of_too_many_goes_wherever_it_is() {
-    let server = Server::start();
-    let fleet = Fleet::on(&server.url(), &[("MAX_SOCKETS_PER_USER", "2")]).await;
-    let mut oldest = fleet.gateway(0).greeted("/ws?user_id=ann&client_id=a").await;
-    let mut second = fleet.gateway(1).greeted("/ws?user_id=ann&client_id=b").await;
-    let mut third = fleet.gateway(2).greeted("/ws?user_id=ann&client_id=c").await;
-    assert_eq!(oldest.closed().await, (4410, "Too many connections, closing oldest".to_owned()));
-    let verdict = fleet.gateway(2).verdict(&oldest.id).await;
-    assert_eq!((&verdict["cause"], &verdict["instance"]), (&json!("evicted"), &json!("web1")));
-    // Who was evicted cannot evict in turn, on no instance.
-    let mut again = fleet.gateway(2).connect("/ws?user_id=ann&client_id=a").await;
-    assert_eq!(again.closed().await.0, 4410);
-    second.heard_all().await;
-    third.heard_all().await;
-    fleet.is_sound().await;
-}
-
-#[tokio::test]
-async fn a_client_replaces_itself_elsewhere() {
-    let server = Server::start();
-    let fleet = Fleet::on(&server.url(), &[]).await;
-    let mut before = fleet.gateway(0).greeted("/ws?user_id=ann&client_id=tab").await;
-    let mut after = fleet.gateway(1).greeted("/ws?user_id=ann&client_id=tab").await;
-    assert_eq!(before.closed().await.0, 4409);
-    assert_eq!(fleet.gateway(2).verdict(&before.id).await["cause"], "replaced");
-    after.heard_all().await;
-    fleet.is_sound().await;
-}
-
-#[tokio::test]
-async fn with_reject_a_living_holder_elsewhere_keeps_its_place_and_a_silent_one_does_not() {
-    let server = Server::start();
-    let settings = [("MAX_SOCKETS_PER_USER", "1"), ("DUPLICATE_POLICY", "reject")];
-    let fleet = Fleet::on(&server.url(), &settings).await;
-    let mut living = fleet.gateway(0).greeted("/ws?user_id=ann").await;
-    let refused = async {
-        let mut newcomer = fleet.gateway(1).connect("/ws?user_id=ann").await;
-        newcomer.closed().await
-    };
-    let refused = soon("the newcomer is told", Box::pin(living.stays_while(refused))).await;
-    assert_eq!(refused, (1008, "User already connected".to_owned()));
-    living.heard_all().await;
-    // One that answers no ping is gone as far as anybody can tell.
-    let silent = fleet.gateway(0).raw_greeted("/ws?user_id=bob").await;
-    let mut newcomer = fleet.gateway(1).greeted("/ws?user_id=bob").await;
-    newcomer.heard_all().await;
-    drop(silent);
-    fleet.is_sound().await;
-}
-
-#[tokio::test]
-async fn newcomers_at_once_on_all_instances_keep_the_cap() {
-    let server = Server::start();
-    let fleet = Fleet::on(&server.url(), &[("MAX_SOCKETS_PER_USER", "3")]).await;
-    let fleet = &fleet;
-    let arriving = (0..12).map(|nth| async move {
-        let mut client = fleet.gateway(nth % 3).connect(&format!("/ws?user_id=ann&client_id=c{nth}")).await;
-        match client.next().await {
-            Some(message) if message.is_text() => Some(client),
-            _ => None,
-        }
-    });
-    let arrived: Vec<_> = futures_util::future::join_all(arriving).await.into_iter().flatten().collect();
-    assert!(arrived.len() >= 3);
-    let three = crate::patience::eventually("three are left", async || {
-        let told: Value = fleet.gateway(0).get("/api/users/ann").await.json();
-        (told["count"] == 3).then_some(told)
-    })
-    .await;
-    assert_eq!(three["missing"], json!([]));
     fleet.is_sound().await;
 }

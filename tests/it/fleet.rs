@@ -4,8 +4,10 @@ use crate::{gateway::Gateway, http::Answer, patience::note};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use servers::Server;
 use std::{
     collections::BTreeMap,
+    ops::Index,
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
@@ -33,11 +35,34 @@ pub async fn within(deadline: Duration, what: &str, mut look: impl AsyncFnMut() 
 
 pub struct Fleet {
     gateways: Vec<Gateway>,
-    /// Those that were killed hold nothing any more.
-    killed: Vec<bool>,
+    /// Those that were killed, or have ended, hold nothing any more.
+    gone: Vec<bool>,
+    /// How each is started again.
+    started_with: Vec<Vec<(String, String)>>,
+    /// Its own, where the fact brought none; it ends after the gateways.
+    redis: Option<Server>,
+}
+
+impl Index<usize> for Fleet {
+    type Output = Gateway;
+
+    fn index(&self, at: usize) -> &Gateway {
+        &self.gateways[at]
+    }
 }
 
 impl Fleet {
+    /// web1, web2 and web3, on an empty Redis that is theirs alone.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let redis = Server::start();
+        let fleet = Self::on(&redis.url(), settings).await;
+        Self { redis: Some(redis), ..fleet }
+    }
+
+    pub fn redis(&self) -> &Server {
+        self.redis.as_ref().expect("a fleet that was started without a Redis of somebody else's")
+    }
+
     /// web1, web2 and web3.
     pub async fn on(url: &str, settings: &[(&str, &str)]) -> Self {
         Self::at([url, url, url], settings).await
@@ -45,11 +70,14 @@ impl Fleet {
 
     /// Each with its own way to Redis.
     pub async fn at(urls: [&str; 3], settings: &[(&str, &str)]) -> Self {
-        let starting = urls.iter().zip(["web1", "web2", "web3"]).map(|(url, name)| {
+        let started_with = urls.iter().zip(["web1", "web2", "web3"]).map(|(url, name)| {
             let own = [("REDIS_URL", *url), ("INSTANCE", name), ("LOG_LEVEL", "info")];
-            Gateway::with(own.into_iter().chain(settings.iter().copied()))
+            let all = own.into_iter().chain(settings.iter().copied());
+            all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
         });
-        let fleet = Self { gateways: join_all(starting).await, killed: vec![false; 3] };
+        let started_with: Vec<_> = started_with.collect();
+        let gateways = join_all(started_with.iter().map(|settings| start(settings))).await;
+        let fleet = Self { gateways, gone: vec![false; 3], started_with, redis: None };
         fleet.hears().await;
         fleet
     }
@@ -67,14 +95,28 @@ impl Fleet {
         &mut self.gateways[at]
     }
 
-    /// Those that were not killed, with their places.
+    /// Those that were not killed and have not ended, with their places.
     pub fn living(&self) -> impl Iterator<Item = (usize, &Gateway)> {
-        self.gateways.iter().enumerate().filter(|(at, _)| !self.killed[*at])
+        self.gateways.iter().enumerate().filter(|(at, _)| !self.gone[*at])
     }
 
     pub fn kill(&mut self, at: usize) {
         self.gateways[at].signal(Signal::KILL);
-        self.killed[at] = true;
+        self.gone[at] = true;
+    }
+
+    /// Waits for the end of one that was told to drain.
+    pub async fn ends(&mut self, at: usize) {
+        assert_eq!(self.gateways[at].exits().await, 0, "{}", self.gateways[at].output());
+        self.gone[at] = true;
+    }
+
+    /// Starts the one that ended anew, under the same name.
+    pub async fn restart(&mut self, at: usize) {
+        assert!(self.gone[at], "{} still runs", Self::name(at));
+        self.gateways[at] = start(&self.started_with[at]).await;
+        self.gone[at] = false;
+        self.hears().await;
     }
 
     /// Sends to a target, from there.
@@ -154,4 +196,8 @@ impl Fleet {
             }
         }
     }
+}
+
+async fn start(settings: &[(String, String)]) -> Gateway {
+    Gateway::with(settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))).await
 }

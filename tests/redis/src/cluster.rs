@@ -6,9 +6,10 @@ use crate::{
     patience::{until, within},
     port,
     roster::Roster,
-    server::{Server, read},
+    server::{Server, Settings, read},
+    tls::Papers,
 };
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After so long without an answer a node counts as failed. Shorter, and two busy cores fail healthy nodes.
@@ -18,27 +19,46 @@ const ASK_AGAIN: Duration = Duration::from_secs(6);
 
 pub struct Cluster {
     nodes: Vec<Server>,
+    scheme: &'static str,
 }
 
 impl Cluster {
     /// At least three masters, as Redis wants it, and so many replicas of each; returns when every node
     /// knows all and every replica follows its master. The first nodes are the masters.
     pub fn of(masters: usize, replicas_per_master: usize) -> Self {
-        let nodes: Vec<_> = (0..masters * (1 + replicas_per_master)).map(|_| node()).collect();
+        Self::join(
+            (0..masters * (1 + replicas_per_master)).map(|_| node(|_, _| Vec::new())).collect(),
+            replicas_per_master,
+        )
+    }
+
+    /// So many masters that speak TLS alone, with their clients and with each other.
+    pub fn with_tls(masters: usize) -> Self {
+        let papers = Papers::new();
+        let nodes = (0..masters).map(|_| node(|folder, port| papers.settings(folder, port)));
+        Self::join(nodes.collect(), 0)
+    }
+
+    fn join(nodes: Vec<Server>, replicas_per_master: usize) -> Self {
+        let authority = nodes[0].ca_file();
         let mut create = Command::new("redis-cli");
+        if authority.exists() {
+            create.arg("--tls").arg("--cacert").arg(&authority);
+        }
         create.args(["--cluster", "create"]).args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())));
         create.args(["--cluster-replicas", &replicas_per_master.to_string(), "--cluster-yes"]);
         let said = create.output().expect("redis-cli runs (Debian: apt-get install redis-tools)");
         assert!(said.status.success(), "redis-cli --cluster create: {}", String::from_utf8_lossy(&said.stdout));
-        let cluster = Self { nodes };
+        let scheme = if authority.exists() { "rediss" } else { "redis" };
+        let cluster = Self { nodes, scheme };
         cluster.settle();
         cluster
     }
 
-    /// redis+cluster:// and every node.
+    /// redis+cluster://, or rediss, and every node.
     pub fn url(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", nodes.join(","))
+        format!("{}+cluster://{}", self.scheme, nodes.join(","))
     }
 
     pub fn nodes(&self) -> &[Server] {
@@ -150,15 +170,17 @@ impl Cluster {
     }
 }
 
-fn node() -> Server {
-    Server::launch(&["redis.conf"], None, |_, _| {
-        vec![
+fn node(more: impl Fn(&Path, u16) -> Settings) -> Server {
+    Server::launch(&["redis.conf"], None, |folder, port| {
+        let mut settings = vec![
             ("cluster-enabled", "yes".to_owned()),
             ("cluster-node-timeout", NODE_TIMEOUT_MS.to_string()),
             // Not the port and 10000, which may be anybody's.
             ("cluster-port", port::free().to_string()),
             // A master waits five seconds for more replicas otherwise, before it sends its data.
             ("repl-diskless-sync-delay", "0".to_owned()),
-        ]
+        ];
+        settings.extend(more(folder, port));
+        settings
     })
 }

@@ -17,7 +17,7 @@ mod server;
 /// What it has done so far.
 mod figures;
 
-/// A server that speaks TLS alone, under an authority of its own.
+/// Servers that speak TLS alone, under an authority of their own.
 mod tls;
 
 /// Nodes that share the slots.

@@ -2,9 +2,10 @@
 
 use crate::{
     patience::until,
-    server::{Server, read},
+    server::{Server, Settings, read},
+    tls::Papers,
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// The master's name among the sentinels.
 const NAME: &str = "holdfast";
@@ -13,25 +14,36 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Sentinels {
     nodes: Vec<Server>,
     sentinels: Vec<Server>,
+    scheme: &'static str,
 }
 
 impl Sentinels {
     /// Returns when every sentinel knows the replica and the other sentinels.
     pub fn start() -> Self {
-        let master = data(&[]);
-        let replica = data(&[("replicaof", format!("127.0.0.1 {}", master.port()))]);
+        Self::of("redis", |_, _| Vec::new())
+    }
+
+    /// The same, and all of them speak TLS alone.
+    pub fn with_tls() -> Self {
+        let papers = Papers::new();
+        Self::of("rediss", |folder, port| papers.settings(folder, port))
+    }
+
+    fn of(scheme: &'static str, own: impl Fn(&Path, u16) -> Settings) -> Self {
+        let master = data(&own, &[]);
+        let replica = data(&own, &[("replicaof", format!("127.0.0.1 {}", master.port()))]);
         // Sentinels ask a master for its replicas every ten seconds, so the first answer should have it.
         until("the replica follows", PATIENCE, || follows(&replica).then_some(()));
-        let sentinels = (0..3).map(|_| sentinel(master.port())).collect();
-        let all = Self { nodes: vec![master, replica], sentinels };
+        let sentinels = (0..3).map(|_| sentinel(&own, master.port())).collect();
+        let all = Self { nodes: vec![master, replica], sentinels, scheme };
         all.settle();
         all
     }
 
-    /// redis+sentinel://, every sentinel, and the master's name.
+    /// redis+sentinel://, or rediss, every sentinel, and the master's name.
     pub fn url(&self) -> String {
         let all: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
-        format!("redis+sentinel://{}/{NAME}", all.join(","))
+        format!("{}+sentinel://{}/{NAME}", self.scheme, all.join(","))
     }
 
     /// The two that hold data.
@@ -122,21 +134,24 @@ fn follows(node: &Server) -> bool {
     node.info("replication", "master_link_status").as_deref() == Some("up")
 }
 
-fn data(more: &[(&'static str, String)]) -> Server {
-    Server::launch(&["redis.conf"], None, |_, _| {
+fn data(own: impl Fn(&Path, u16) -> Settings, more: &[(&'static str, String)]) -> Server {
+    Server::launch(&["redis.conf"], None, |folder, port| {
+        let mut settings = own(folder, port);
         // A master waits five seconds for more replicas otherwise, before it sends its data.
-        let mut settings = vec![("repl-diskless-sync-delay", "0".to_owned())];
+        settings.push(("repl-diskless-sync-delay", "0".to_owned()));
         settings.extend(more.iter().cloned());
         settings
     })
 }
 
-fn sentinel(master: u16) -> Server {
-    Server::launch(&["redis.conf", "--sentinel"], None, |_, _| {
-        vec![
+fn sentinel(own: impl Fn(&Path, u16) -> Settings, master: u16) -> Server {
+    Server::launch(&["redis.conf", "--sentinel"], None, |folder, port| {
+        let mut settings = own(folder, port);
+        settings.extend([
             ("sentinel monitor", format!("{NAME} 127.0.0.1 {master} 2")),
             ("sentinel down-after-milliseconds", format!("{NAME} 1000")),
             ("sentinel failover-timeout", format!("{NAME} 3000")),
-        ]
+        ]);
+        settings
     })
 }
