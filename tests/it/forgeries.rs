@@ -69,7 +69,7 @@ async fn bytes_that_are_no_letter_do_no_harm() {
     let all = [
         r"'\255\254\0'",
         r"'5\n\255\254\0'",
-        r"'5\n@nothing'",
+        r"'5\n@\255\254'",
         r"'5\n' .. string.rep('[', 200000) .. '\n'",
         r#"'5\n{"v":1,"id":' .. string.rep('9', 1000) .. '}\n'"#,
         r"string.rep('7', 3000000)",
