@@ -93,7 +93,7 @@ impl Arrival {
         };
         if !silent {
             // Written only now that the registry holds the socket.
-            let hi = greeting.hi(epoch_ms());
+            let hi = greeting.hi(gateway.courier.registry.now_ms());
             let bytes = hi.len();
             // Refused only if it was told to go already.
             if line.greet(&[hi, frame::reset()]).is_ok() {
@@ -202,6 +202,8 @@ fn live(
 async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>, seat: Seat, end: End) {
     let record = seat.socket.record();
     let ending = end.ending();
+    // At once: whoever waits for its answer need not wait for the registry as well.
+    gateway.courier.calls.ended(&record, &ending);
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
     // Counted first: who looks when it is gone finds it among the closed.
     let label = CauseLabel { cause: ending.cause.as_str() };

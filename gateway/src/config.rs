@@ -62,6 +62,7 @@ pub struct Config {
     pub rooms_max: usize,
     pub trusted_proxies: Vec<IpNet>,
     pub why_ttl: Duration,
+    pub call_timeout: Duration,
     pub drain_timeout: Duration,
     pub rate_connect: Option<Rate>,
     pub rate_messages: Option<Rate>,
@@ -142,6 +143,7 @@ impl Reader<'_> {
         let sockets_min =
             self.optional("MIN_SOCKETS", |text| text.parse::<usize>().map_err(|_| "a whole number is wanted".into()));
         let why_ttl = self.positive("WHY_TTL");
+        let call_timeout = self.parsed("CALL_TIMEOUT", value::duration);
         let drain_timeout = self.parsed("DRAIN_TIMEOUT", value::duration);
         let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
         let rate_messages = self.optional("RATE_MESSAGES", value::rate).map(Option::flatten);
@@ -164,6 +166,7 @@ impl Reader<'_> {
             rooms_max: rooms_max?,
             trusted_proxies: trusted_proxies?,
             why_ttl: why_ttl?,
+            call_timeout: call_timeout?,
             drain_timeout: drain_timeout?,
             rate_connect: rate_connect?,
             rate_messages: rate_messages?,

@@ -1,7 +1,9 @@
 //! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
 //! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
-//! groups, `ends` parts with sockets, `change` replaces what they say of themselves.
+//! groups, `call` asks one and waits for its answer, `ends` parts with sockets, `change` replaces what they
+//! say of themselves.
 
+mod call;
 mod change;
 mod ends;
 mod many;
@@ -9,12 +11,14 @@ mod search;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use call::{Answered, Delivered, Fallback, Outcome, Question, Step, Whom};
 pub use change::{Move, Moved};
 pub use ends::Parted;
 pub use many::{Roll, Target};
 pub use search::{Absent, Found, Look, Search};
 
 use crate::{
+    calls::Calls,
     letters::{Letters, Unheard},
     metrics::Metrics,
     outbox::Refused,
@@ -51,12 +55,14 @@ pub struct Courier {
     pub sockets: Arc<Sockets>,
     pub registry: Registry,
     pub letters: Arc<Letters>,
+    pub calls: Arc<Calls>,
 }
 
 impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters }
+        let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
+        Self { sockets: Arc::default(), registry, letters, calls }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

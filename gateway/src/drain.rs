@@ -16,6 +16,9 @@ const LAST_FAREWELLS: Duration = Duration::from_millis(2500);
 
 /// Drains the instance, by `until` at the latest. New sockets are refused already.
 pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
+    // Who is asked something may still answer.
+    let _ =
+        timeout_at(until - LAST_FAREWELLS.min(gateway.config.drain_timeout / 2), gateway.courier.calls.finish()).await;
     let sockets = gateway.courier.sockets.walk(SocketId::FIRST, usize::MAX);
     let span = until.saturating_duration_since(Instant::now()).saturating_sub(LAST_FAREWELLS);
     let count = u32::try_from(sockets.len()).unwrap_or(u32::MAX);

@@ -1,11 +1,11 @@
 //! The wire's words: what a client can say, and what it is told.
 
-use crate::{json, json::Members, wire};
+use crate::{calls::Said, json, json::Members, wire};
 use bytes::Bytes;
-use registry::{RoomName, SocketId, StoreName, names};
+use registry::{CallId, RoomName, SocketId, StoreName, names};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 /// The version of this wire, as `hi` says it.
 pub const VERSION: &str = "1";
@@ -48,7 +48,11 @@ pub enum Ask<'a> {
     },
     Request,
     /// `progress`, `reply` or `failed`: words about a call.
-    OfCall,
+    OfCall {
+        call: Cow<'a, str>,
+        said: Said,
+        data: &'a RawValue,
+    },
     Ack,
     Unknown(String),
 }
@@ -65,7 +69,7 @@ impl Ask<'_> {
             Self::Leave(_) => "leave",
             Self::Publish { .. } => "publish",
             Self::Request => "request",
-            Self::OfCall => "call",
+            Self::OfCall { .. } => "call",
             Self::Ack => "ack",
             Self::Unknown(_) => "unknown",
         }
@@ -113,10 +117,12 @@ impl<'a> ClientFrame<'a> {
         let id = members.get("id");
         let verb = ["type", "evt", "action"].into_iter().find_map(|key| members.get(key).map(|verb| (key, verb)));
         let Some((key, verb)) = verb else {
-            let ask = match members.get("callId").or_else(|| members.get("correlation_id")) {
-                Some(_) => Ok(Ask::OfCall),
-                None => Err((Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into())),
+            let said = match members.get("is_final").is_some_and(|flag| flag.get() == "true") {
+                true => Said::Reply,
+                false => Said::Progress,
             };
+            let ask = of_call(said, &members)
+                .map_err(|_| (Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into()));
             return Self { key: Key::Type, id, ask };
         };
         let key = if key == "evt" { Key::Evt } else { Key::Type };
@@ -138,10 +144,20 @@ fn ask<'a>(verb: &str, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)>
         "leave" => Ask::Leave(room(members)?),
         "publish" => Ask::Publish { room: room(members)?, data: members.get("data").unwrap_or(RawValue::NULL) },
         "request" => Ask::Request,
-        "progress" | "reply" | "failed" => Ask::OfCall,
+        "progress" => of_call(Said::Progress, members)?,
+        "reply" => of_call(Said::Reply, members)?,
+        "failed" => of_call(Said::Failed, members)?,
         "ack" => Ask::Ack,
         other => Ask::Unknown(other.to_owned()),
     })
+}
+
+/// What a client says about a call.
+fn of_call<'a>(said: Said, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)> {
+    let call = members.text("callId").or_else(|| members.text("correlation_id"));
+    let call = call.ok_or_else(|| (Code::Invalid, "callId is missing or no text".to_owned()))?;
+    let name = if said == Said::Failed { "error" } else { "data" };
+    Ok(Ask::OfCall { call, said, data: members.get(name).unwrap_or(RawValue::NULL) })
 }
 
 fn room(members: &Members<'_>) -> Result<RoomName, (Code, String)> {
@@ -281,6 +297,35 @@ pub fn sent(event: &str, data: &RawValue, extra: Option<(&str, &RawValue)>) -> B
     }
 }
 
+/// A call, as its client gets it.
+pub struct Call<'a> {
+    pub event: &'a str,
+    pub id: &'a CallId,
+    pub store: Option<&'a StoreName>,
+    pub data: &'a RawValue,
+    /// By the clock of `hi`'s time.
+    pub deadline: u64,
+    pub request_id: &'a str,
+    pub traceparent: Option<&'a str>,
+}
+
+/// What a caller asks of a client.
+pub fn call(call: &Call<'_>) -> Bytes {
+    let Call { event, id, store, data, deadline, request_id, traceparent } = call;
+    let store = store.map_or_else(|| "null".to_owned(), |store| quoted(store.as_str()));
+    let traceparent = traceparent.map(|parent| format!(",\"traceparent\":{}", quoted(parent))).unwrap_or_default();
+    wire::text(format!(
+        "{{\"type\":{},\"callId\":\"{id}\",\"storeId\":{store},\"data\":{data},\"deadline\":{deadline},\"requestId\":{}{traceparent}}}",
+        quoted(event),
+        quoted(request_id),
+    ))
+}
+
+/// Nobody waits for the answer any more.
+pub fn cancel(id: &CallId) -> Bytes {
+    wire::text(format!(r#"{{"type":"cancel","callId":"{id}"}}"#))
+}
+
 /// The word before a drain's close: come back, and when.
 pub fn retry(after_ms: u64) -> Bytes {
     wire::text(format!(r#"{{"type":"retry","afterMs":{after_ms}}}"#))
@@ -308,7 +353,11 @@ mod tests {
         let frame = read(r#"{"evt":"getSocketId"}"#);
         assert!(matches!(frame.ask, Ok(Ask::GetSocketId)) && frame.key == Key::Evt);
         assert_eq!(read(r#"{"action":"ping"}"#).key, Key::Type);
-        assert!(matches!(read(r#"{"callId":"c_1","data":1}"#).ask, Ok(Ask::OfCall)));
+        assert!(matches!(read(r#"{"callId":"c_1","data":1}"#).ask, Ok(Ask::OfCall { said: Said::Progress, .. })));
+        assert!(matches!(
+            read(r#"{"correlation_id":"c_1","is_final":true}"#).ask,
+            Ok(Ask::OfCall { said: Said::Reply, .. })
+        ));
         assert!(matches!(read(r#"{"room":"r"}"#).ask, Err((Code::Invalid, _))));
         assert!(matches!(read("no").ask, Err((Code::BadJson, _))));
     }

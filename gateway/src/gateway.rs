@@ -2,6 +2,7 @@
 
 use crate::{
     admission::{Room, rate::ConnectRate},
+    calls,
     config::{Config, Live},
     courier::Courier,
     drain, heartbeat, http, inbox,
@@ -124,6 +125,7 @@ impl Gateway {
         registry.announce(self.serving(), self.courier.sockets.len());
         let mut keeping = AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(registry.keep()).await }));
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
+        let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
         if self.courier.registry.health() == Health::Up {
             // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
@@ -135,6 +137,7 @@ impl Gateway {
             () = stop.cancelled() => {}
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
+            _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }
@@ -149,6 +152,7 @@ impl Gateway {
     async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>) {
         let until = Instant::now() + self.config.drain_timeout;
         self.draining.cancel();
+        self.courier.calls.close();
         self.courier.registry.announce(self.serving(), self.courier.sockets.len());
         drain::run(self, until).await;
         self.stopping.cancel();

@@ -2,7 +2,13 @@
 //! date. Nothing ticks per socket; this walk is all there is. The fleet is counted beside it, since that is
 //! a question to another machine, and no ping waits for its answer.
 
-use crate::{clock, close::Close, gateway::Gateway, metrics::Fleet, sockets::SLICE};
+use crate::{
+    clock,
+    close::Close,
+    gateway::Gateway,
+    metrics::Fleet,
+    sockets::{SLICE, Socket},
+};
 use registry::{Health, SocketId, lease::BEAT};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -97,6 +103,9 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32, just_awake: bool) {
         let slice = gateway.courier.sockets.walk(after, SLICE);
         let Some(end) = slice.last() else { break };
         after = end.id;
+        if !gateway.courier.registry.is_alone() {
+            tell_activity(gateway, &slice, last);
+        }
         for socket in &slice {
             let line = &socket.line;
             queued += line.unsent();
@@ -124,6 +133,15 @@ async fn sweep(gateway: &Gateway, last: u32, now: u32, just_awake: bool) {
     }
     gateway.metrics.healthy.set(healthy);
     gateway.metrics.queued_bytes.set(queued as i64);
+}
+
+/// Whoever is asked for the most active socket of a store or user has to know where that is.
+fn tell_activity(gateway: &Gateway, slice: &[Arc<Socket>], last: u32) {
+    let spoke = slice.iter().filter(|socket| socket.line.spoke_since(last));
+    let groups: Vec<_> = spoke.flat_map(|socket| socket.record().called_by().collect::<Vec<_>>()).collect();
+    if !groups.is_empty() {
+        gateway.courier.registry.active(&groups);
+    }
 }
 
 /// Each socket has its own phase, so that pings are spread over the interval and need no timer.

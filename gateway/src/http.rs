@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod calls;
 pub mod debug;
 pub mod doors;
 pub mod head;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
@@ -46,7 +47,7 @@ pub type Body = Full<Bytes>;
 pub type Answer = Result<Response<Body>, Problem>;
 
 /// One request, as its handler gets it.
-pub struct Call {
+pub struct Request {
     pub gateway: Arc<Gateway>,
     pub head: Parts,
     pub body: Bytes,
@@ -58,7 +59,7 @@ pub struct Call {
     on_upgrade: Option<OnUpgrade>,
 }
 
-impl Call {
+impl Request {
     /// The query string, or nothing.
     pub fn query(&self) -> &str {
         self.head.uri.query().unwrap_or_default()
@@ -71,17 +72,17 @@ impl Call {
 }
 
 /// Every request's way: told apart, answered, dressed, counted. A panic costs this request alone.
-async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
+async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Request<Incoming>) -> Response<Body> {
     let began = Instant::now();
-    let request_id = given_id(request.headers()).unwrap_or_else(request_id);
-    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
-    let (head, body) = request.into_parts();
+    let request_id = given_id(incoming.headers()).unwrap_or_else(request_id);
+    let on_upgrade = incoming.extensions_mut().remove::<OnUpgrade>();
+    let (head, body) = incoming.into_parts();
     let asks = Asks::of(&head);
     debug!(request_id, peer = %peer, "Fetch request received: {} {}", head.method, redact::uri(&head.uri));
 
-    let (label, call) = match routes::find(&head) {
+    let (label, request) = match routes::find(&head) {
         Ok((route, path_values)) => {
-            let call = Call {
+            let request = Request {
                 gateway: gateway.clone(),
                 head,
                 body: Bytes::new(),
@@ -91,11 +92,11 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut request: Request<Incomi
                 began,
                 on_upgrade,
             };
-            (route.path, handle(route, call, body).boxed())
+            (route.path, handle(route, request, body).boxed())
         }
         Err(problem) => ("none", std::future::ready(Err(problem)).boxed()),
     };
-    let answer = caught(call, &request_id).await;
+    let answer = caught(request, &request_id).await;
     let mut response = answer.unwrap_or_else(|problem| {
         let mut response = problem.response(&request_id, asks.problem_json);
         if asks.upgrade {
@@ -112,8 +113,8 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut request: Request<Incomi
 }
 
 /// A panic is a bug; it costs the one request that met it.
-async fn caught(call: BoxFuture<'_, Answer>, request_id: &str) -> Answer {
-    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| {
+async fn caught(request: BoxFuture<'_, Answer>, request_id: &str) -> Answer {
+    AssertUnwindSafe(request).catch_unwind().await.unwrap_or_else(|_| {
         error!(request_id, "a request panicked; this is a bug of Holdfast");
         let hint = "this is a bug; report it with the request id and the log around it";
         Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", hint))
@@ -138,21 +139,21 @@ impl Asks {
     }
 }
 
-async fn handle(route: &'static Route, mut call: Call, body: Incoming) -> Answer {
-    if call.head.method == Method::OPTIONS {
-        admission::origin::check_page(&call.head.headers, &call.gateway.live.load().origins)?;
+async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> Answer {
+    if request.head.method == Method::OPTIONS {
+        admission::origin::check_page(&request.head.headers, &request.gateway.live.load().origins)?;
         return Ok(preflight(route));
     }
     // The doors look at the origin in their own order.
-    if !doors::is_door(route, &call) {
-        let caller = Caller { peer: call.peer, version: call.head.version, headers: &call.head.headers };
-        plane::check(route.plane, &caller, &call.gateway.live.load())?;
+    if !doors::is_door(route, &request) {
+        let caller = Caller { peer: request.peer, version: request.head.version, headers: &request.head.headers };
+        plane::check(route.plane, &caller, &request.gateway.live.load())?;
     }
     if route.method == Method::POST {
-        body::check_content_type(&call.head.headers)?;
-        call.body = body::read(body, call.gateway.config.body_bytes_max).await?;
+        body::check_content_type(&request.head.headers)?;
+        request.body = body::read(body, request.gateway.config.body_bytes_max).await?;
     }
-    (route.handler)(call).await
+    (route.handler)(request).await
 }
 
 fn preflight(route: &Route) -> Response<Body> {

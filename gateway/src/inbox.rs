@@ -3,6 +3,7 @@
 //! socket. Whatever has to wait runs as an errand beside it.
 
 use crate::{
+    calls::{News, Place},
     close::Close,
     courier::{Courier, Move, Moved, Receipt, Target},
     letters,
@@ -14,12 +15,16 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
-    envelope::{Answer, Head, Message, Refusal, To},
+    CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
+    envelope::{Answer, Head, Message, Refusal, To, Word},
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tracing::debug;
 
 /// Errands at once. At the bound the letters wait, first in the inbox and then in the mailbox.
 const ERRANDS_MAX: usize = 1024;
@@ -64,8 +69,12 @@ impl Clerk {
     fn read(&mut self, letter: Envelope) {
         let Envelope { head: Head { id, from, until, message, .. }, body } = letter;
         self.desk.metrics.letter_received(letters::kind(&message));
-        if let Message::Answer { re, answer } = message {
-            return self.desk.courier.letters.answered(re, answer, body);
+        match message {
+            Message::Answer { re, answer } => return self.desk.courier.letters.answered(re, answer, body),
+            Message::OfCall { call, word } => {
+                return self.desk.courier.calls.hear(&call, &Place::There(from), News::of(word, body));
+            }
+            _ => {}
         }
         if !self.read.is_new((&from, id)) {
             self.desk.metrics.duplicate_write.inc();
@@ -78,7 +87,20 @@ impl Clerk {
             false => (until < registry.now_ms()).then_some(Refusal::Expired),
         };
         let asker = Asker { from, re: id };
-        let wants_answer = !matches!(message, Message::Send { ack: false, .. });
+        if let Message::Call { call, to, except, request } = message {
+            let given = refusal.map_or_else(|| self.give(&asker.from, until, &call, to, except, body), Err);
+            debug!(
+                request_id = &*request,
+                "call {call} of {}: {}",
+                asker.from,
+                given.map_or("not given", |()| "given")
+            );
+            if let Err(refusal) = given {
+                self.refuse(asker.from, until, call, refusal);
+            }
+            return;
+        }
+        let wants_answer = !matches!(message, Message::Send { ack: false, .. } | Message::Cancel { .. });
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
             Some(_) => {}
@@ -112,8 +134,44 @@ impl Clerk {
                     asker.hears(&desk.courier, Answer::Members, list).await;
                 });
             }
-            Message::Answer { .. } => {}
+            Message::Cancel { call } => self.desk.courier.calls.cancelled(&call, Some(&asker.from)),
+            // Taken care of before.
+            Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
         }
+    }
+
+    /// A call of another instance goes to the one socket that is meant, or to the one of its group that was
+    /// active last.
+    fn give(
+        &self,
+        asker: &Incarnation,
+        until: u64,
+        call: &CallId,
+        to: To,
+        except: Option<SocketId>,
+        frame: Bytes,
+    ) -> Result<(), Refusal> {
+        let Courier { sockets, calls, registry, .. } = &self.desk.courier;
+        let (id, session, line) = match target(to) {
+            Err((id, session)) => (id, session, sockets.line(id, session).ok_or(Refusal::NotMine)?),
+            Ok(Target::Group(group)) => {
+                let socket = sockets.most_active(group.key(), except).ok_or(Refusal::NotMine)?;
+                (socket.id, socket.record().session, socket.line.clone())
+            }
+            Ok(_) => return Err(Refusal::NotMine),
+        };
+        let by = Instant::now() + Duration::from_millis(until.saturating_sub(registry.now_ms()));
+        calls.give(call, Some(asker), (id, session, &line), frame, by)
+    }
+
+    fn refuse(&mut self, asker: Incarnation, until: u64, call: CallId, refusal: Refusal) {
+        let courier = self.desk.courier.clone();
+        self.errands.spawn(async move {
+            let by = Instant::now() + Duration::from_millis(until.saturating_sub(courier.registry.now_ms()));
+            let message = Message::OfCall { call, word: Word::Refused(refusal) };
+            let post = courier.calls.post(asker, message, Bytes::new(), by);
+            courier.calls.send(post).await;
+        });
     }
 
     /// The one place where a frame of another instance is written.

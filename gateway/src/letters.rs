@@ -57,6 +57,9 @@ pub fn kind(message: &Message) -> &'static str {
         Message::Probe { .. } => "probe",
         Message::Who { .. } => "who",
         Message::Answer { .. } => "answer",
+        Message::Call { .. } => "call",
+        Message::Cancel { .. } => "cancel",
+        Message::OfCall { .. } => "of_call",
     }
 }
 
@@ -90,7 +93,7 @@ impl Letters {
         if budget.is_zero() {
             return Err(Unheard::NotDelivered(Undelivered::Refused(Refusal::Expired)));
         }
-        let letter = self.write(message, body, budget);
+        let letter = self.compose(message, body, budget);
         let (sender, receiver) = oneshot::channel();
         let _waiting = self.wait(letter.head.id, sender);
         let answered = async {
@@ -110,7 +113,7 @@ impl Letters {
 
     /// Tells an instance something that it need not answer.
     pub async fn tell(&self, to: &Incarnation, message: Message, body: Bytes) -> Routed {
-        self.registry.route(to, &self.write(message, body, LIFE)).await
+        self.registry.route(to, &self.compose(message, body, LIFE)).await
     }
 
     /// Answers a letter. An answer that finds no way is an answer too late.
@@ -126,7 +129,8 @@ impl Letters {
         }
     }
 
-    fn write(&self, message: Message, body: Bytes, life: Duration) -> Envelope {
+    /// A letter that may be acted upon for so long.
+    pub fn compose(&self, message: Message, body: Bytes, life: Duration) -> Envelope {
         self.metrics.letter_sent(kind(&message));
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);

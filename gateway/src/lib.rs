@@ -5,6 +5,8 @@
 pub mod admission;
 /// From 101 to the first frame.
 pub mod arrival;
+/// The calls in flight.
+pub mod calls;
 /// The command line.
 pub mod client;
 /// A coarse clock for small stamps.

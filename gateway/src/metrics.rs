@@ -54,7 +54,10 @@ pub struct Metrics {
     pub client_messages: Family<VerbClass, Counter>,
     pub client_faults: Counter,
     pub app_pings: Counter,
+    pub calls: Family<Outcome, Counter>,
+    pub call_seconds: Histogram,
     pub replies_dropped: Counter,
+    pub progress_dropped: Counter,
     pub sends: Family<Outcome, Counter>,
     pub room_deliveries: Counter,
     pub room_refusals: Counter,
@@ -143,6 +146,7 @@ impl Default for Metrics {
         registry.register("http_request_seconds", "From the whole head to the answer", request_seconds.clone());
         let hello_seconds =
             timed!("hello_seconds", "From the whole head of a handshake to its hi frame", 0.0001, 4.0, 9);
+        let call_seconds = timed!("call_seconds", "From the whole head of a call to its answer", 0.0001, 4.0, 10);
         let age_seconds =
             Family::<CauseLabel, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 9)));
         registry.register("socket_age_seconds", "How old sockets are when they end, by cause", age_seconds.clone());
@@ -158,7 +162,10 @@ impl Default for Metrics {
             client_messages: counted!("client_messages", "Messages of clients by class of verb"),
             client_faults: counted!("client_message_faults", "Messages of clients that were answered with an error"),
             app_pings: counted!("app_pings", "Pings answered without any work behind them"),
-            replies_dropped: counted!("replies_dropped", "Words about a call that is not pending"),
+            calls: counted!("calls", "Calls over HTTP by outcome"),
+            call_seconds,
+            replies_dropped: counted!("reply_for_unknown_call", "Words about a call that nobody waits for; dropped"),
+            progress_dropped: counted!("progress_dropped", "Progress that came faster than its caller took it"),
             sends: counted!("sends", "Sends over HTTP by outcome"),
             room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
             room_refusals: counted!("room_refusals", "Room messages that found a member's queue full"),
@@ -229,6 +236,10 @@ impl Metrics {
 
     pub fn sent(&self, outcome: &'static str) {
         self.sends.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub fn called(&self, outcome: &'static str) {
+        self.calls.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub fn letter_sent(&self, kind: &'static str) {

@@ -112,6 +112,18 @@ impl Problem {
             .retry_after(if *unknown == Unknown::Rebuilding { 5 } else { 1 })
     }
 
+    /// 503: the instance takes on nothing more.
+    pub fn draining() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Draining",
+            "try again; another instance answers, or this one when it is back",
+        )
+        .code("draining")
+        .detail("its instance is about to end; nothing was written, and it is not known to be offline")
+        .retry_after(1)
+    }
+
     /// 504: the time was over. `delivered` says what became of it, as far as that is known.
     pub fn no_reply(delivered: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(
@@ -163,7 +175,7 @@ impl Problem {
 /// The verdict, as every answer shows it: always with every member, null where nothing is known.
 pub fn verdict_json(verdict: &Verdict, store_sockets: Option<usize>) -> Value {
     let known = match &verdict.gone {
-        Gone::Closed { instance, connected_at, closed_at, store, ending } => {
+        Gone::Closed { instance, connected_at, closed_at, store, ending, .. } => {
             Some((instance, connected_at, closed_at, store.as_ref(), ending))
         }
         Gone::NeverSeen | Gone::Forgotten => None,

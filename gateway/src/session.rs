@@ -2,6 +2,7 @@
 //! goes through the courier.
 
 use crate::{
+    calls::Said as SaidOfCall,
     close::Close,
     config::value::Rate,
     courier::{Courier, Move, Moved, Target},
@@ -15,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use registry::{Group, RoomName, SocketRecord, epoch_ms};
+use registry::{CallId, Group, RoomName, SocketRecord};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use tracing::{debug, info};
@@ -53,7 +54,10 @@ impl Conversation for Session {
         match said {
             Said::Ping | Said::Binary(_) if inner.too_fast() => Reaction::Close(Close::TooFast),
             Said::Ping => Reaction::Silence,
-            Said::Binary(bytes) => inner.relay(&bytes),
+            Said::Binary(bytes) => {
+                inner.socket.line.spoke();
+                inner.relay(&bytes)
+            }
             Said::Text(text) => {
                 if let Some(pong) = frame::exact_pong(&text) {
                     if inner.too_fast() {
@@ -115,9 +119,19 @@ impl Inner {
 
     fn one(self: &Arc<Self>, text: &[u8]) -> Reaction {
         let ClientFrame { key, id, ask } = ClientFrame::read(text);
-        // A client that acks what it gets is not to blame for how much that is.
-        if !matches!(ask, Ok(Ask::Ack)) && self.too_fast() {
-            return Reaction::Close(Close::TooFast);
+        // A client that acks what it gets, and answers what it is asked, is not to blame for how much that is.
+        let is_answer = match &ask {
+            Ok(Ask::Ack) => true,
+            Ok(Ask::OfCall { call, .. }) => {
+                CallId::parse(call).is_some_and(|call| self.desk.courier.calls.has(&call, self.socket.id))
+            }
+            _ => false,
+        };
+        if !is_answer {
+            if self.too_fast() {
+                return Reaction::Close(Close::TooFast);
+            }
+            self.socket.line.spoke();
         }
         let ask = match ask {
             Ok(ask) => ask,
@@ -168,10 +182,7 @@ impl Inner {
             Ask::Request => {
                 Reaction::Say(self.fault(key, Code::UnknownVerb, "nobody answers requests: MESSAGE_URL is not set", id))
             }
-            Ask::OfCall => {
-                self.desk.metrics.replies_dropped.inc();
-                Reaction::Silence
-            }
+            Ask::OfCall { call, said, data } => self.of_call(&call, said, data),
             Ask::Ack => Reaction::Silence,
             Ask::Unknown(verb) => {
                 let detail = format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set");
@@ -180,9 +191,34 @@ impl Inner {
         }
     }
 
+    /// To whoever asked. The next frame is understood when the registry has it, so that what one client says
+    /// about a call arrives in its order.
+    fn of_call(self: &Arc<Self>, call: &str, said: SaidOfCall, data: &RawValue) -> Reaction {
+        let calls = &self.desk.courier.calls;
+        let Some(call) = CallId::parse(call) else {
+            self.desk.metrics.replies_dropped.inc();
+            return Reaction::Silence;
+        };
+        // Copied, since the payload is a slice of what was read.
+        let data = Bytes::copy_from_slice(data.get().as_bytes());
+        match calls.says(&call, self.socket.id, said, data) {
+            None => Reaction::Silence,
+            Some(post) => {
+                let calls = calls.clone();
+                Reaction::Later(
+                    async move {
+                        calls.send(post).await;
+                        Vec::new()
+                    }
+                    .boxed(),
+                )
+            }
+        }
+    }
+
     /// `hi` again with a fresh time; a client of another version is told so behind it.
     fn greet_again(self: &Arc<Self>, key: Key, version: Option<String>) -> Reaction {
-        let hi = self.greeting.hi(epoch_ms());
+        let hi = self.greeting.hi(self.desk.courier.registry.now_ms());
         match version {
             Some(version) if version != frame::VERSION => {
                 let detail = format!("protocol version {version} is not spoken here, only {}", frame::VERSION);

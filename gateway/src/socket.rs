@@ -84,6 +84,7 @@ pub struct Line {
     outbox: Outbox,
     queue_bytes_max: usize,
     heard_at: AtomicU32,
+    spoke_at: AtomicU32,
     pinged_at: AtomicU32,
     rtt_ms: AtomicU32,
 }
@@ -97,6 +98,7 @@ impl Line {
             outbox: Outbox::default(),
             queue_bytes_max,
             heard_at: AtomicU32::new(clock::now_ms()),
+            spoke_at: AtomicU32::new(clock::now_ms()),
             pinged_at: AtomicU32::new(0),
             rtt_ms: AtomicU32::new(NO_RTT),
         }
@@ -145,6 +147,21 @@ impl Line {
         self.heard_at().wrapping_sub(then) as i32 >= 0
     }
 
+    /// Notes that its client said something of its own accord.
+    pub fn spoke(&self) {
+        self.spoke_at.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether its client said something at or after a moment.
+    pub fn spoke_since(&self, then: u32) -> bool {
+        self.spoke_at.load(Ordering::Relaxed).wrapping_sub(then) as i32 >= 0
+    }
+
+    /// For how long its client said nothing but that it lives.
+    pub fn quiet_ms(&self, now: u32) -> u32 {
+        clock::since(now, self.spoke_at.load(Ordering::Relaxed))
+    }
+
     /// For how long nothing was heard.
     pub fn silent_ms(&self, now: u32) -> u32 {
         clock::since(now, self.heard_at())
@@ -162,6 +179,11 @@ impl Line {
 
     pub fn unsent(&self) -> usize {
         self.outbox.unsent()
+    }
+
+    /// Whether it is open and its client reads.
+    pub fn takes_frames(&self) -> bool {
+        self.is_open() && !self.is_full()
     }
 
     /// Whether more waits than may: then its client is not heard until it has listened.

@@ -2,7 +2,7 @@
 //! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it stands in
 //! no list, but whoever knows its session already, from the registry, reaches its line.
 
-use crate::socket::Line;
+use crate::{clock, socket::Line};
 use arc_swap::ArcSwap;
 use registry::{GroupKey, Session, SocketId, SocketRecord};
 use std::{
@@ -117,6 +117,20 @@ impl Sockets {
         self.each_member(group, |socket| members.push(socket.clone()));
         members.retain(|socket| socket.line.is_open());
         members
+    }
+
+    /// The member that spoke last, of those that take frames.
+    pub fn most_active(&self, group: GroupKey, except: Option<SocketId>) -> Option<Arc<Socket>> {
+        let now = clock::now_ms();
+        let mut best: Option<(u32, Arc<Socket>)> = None;
+        self.each_member(group, |socket| {
+            let quiet = socket.line.quiet_ms(now);
+            let better = best.as_ref().is_none_or(|(least, _)| quiet <= *least);
+            if better && Some(socket.id) != except && socket.line.takes_frames() {
+                best = Some((quiet, socket.clone()));
+            }
+        });
+        best.map(|(_, socket)| socket)
     }
 
     /// Visits the members of a group, those who are on their way out among them, in the order of

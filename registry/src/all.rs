@@ -107,6 +107,20 @@ pub struct Holding {
     pub owner: Incarnation,
     /// Exact when it was written, which is some seconds ago at most.
     pub members: usize,
+    /// When one of them was heard, by the registry's clock; as old as the number.
+    pub active_at: u64,
+}
+
+/// Whether an instance hears what is sent to it, as the registry sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    Hears,
+    /// Nobody listens to its bell; its last beat is so long ago.
+    Deaf {
+        beaten: Duration,
+    },
+    /// It holds no lease.
+    Gone,
 }
 
 /// What comes to an instance from the registry, in order.
@@ -329,11 +343,28 @@ impl Registry {
         }
     }
 
-    /// Takes an instance that was not reached out of a group, if it is dead. Whoever meets the dead in an
-    /// index removes exactly them.
-    pub async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) {
+    /// Whether an instance hears what is sent to it.
+    pub async fn hearing(&self, of: &Incarnation) -> Result<Hearing, Unknown> {
         match self {
+            Self::Memory(local) => Ok(local.memory.hearing(of)),
+            Self::Redis(redis) => redis.hearing(of).await,
+        }
+    }
+
+    /// Notes that members of these groups were heard, so that who is asked for the most active knows.
+    pub fn active(&self, groups: &[GroupKey]) {
+        match self {
+            // There everybody who asks sees the sockets themselves.
             Self::Memory(_) => {}
+            Self::Redis(redis) => redis.active(groups),
+        }
+    }
+
+    /// Takes an instance that was not reached out of a group, if it is dead, and says whether it is. Whoever
+    /// meets the dead in an index removes exactly them.
+    pub async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) -> bool {
+        match self {
+            Self::Memory(_) => true,
             Self::Redis(redis) => redis.leave_if_dead(group, owner).await,
         }
     }

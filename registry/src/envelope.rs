@@ -3,7 +3,7 @@
 //! a person who looks into Redis can read it. The body follows untouched, whatever bytes it holds.
 
 use crate::{
-    names::{Group, Incarnation, RoomName, Session, SocketId},
+    names::{CallId, Group, Incarnation, RoomName, Session, SocketId, StoreName},
     verdict::Ending,
 };
 use bytes::Bytes;
@@ -81,6 +81,46 @@ pub enum Message {
     },
     /// The answer to the receiver's letter `re`.
     Answer { re: u64, answer: Answer },
+    /// Write the body, which is a call's frame, to this socket, or to the one of the group that was active
+    /// last; `request` is for the log. What becomes of it is told by [`Message::OfCall`].
+    Call {
+        call: CallId,
+        to: To,
+        #[serde(deserialize_with = "stated")]
+        except: Option<SocketId>,
+        request: Box<str>,
+    },
+    /// Its caller waits no longer.
+    Cancel { call: CallId },
+    /// Something about a call of the receiver's. What the client said is the body.
+    OfCall { call: CallId, word: Word },
+}
+
+/// What became of a call, so far or for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// This socket has it, and has not answered yet.
+    Accepted(SocketId),
+    /// The client works on it.
+    Progress(SocketId),
+    /// The client answered, so many milliseconds after it was given the call.
+    Reply(SocketId, u32),
+    /// The client could not do it.
+    Failed(SocketId, u32),
+    /// The socket that had it ended.
+    Lost(Box<LostSocket>),
+    /// Nothing was written.
+    Refused(Refusal),
+}
+
+/// A socket that ended with a call in its hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostSocket {
+    pub socket: SocketId,
+    pub store: Option<StoreName>,
+    pub connected_at: u64,
+    pub ending: Ending,
 }
 
 /// Nobody is said so. What is not said at all was lost on the way, and is no letter.
@@ -118,6 +158,10 @@ pub enum Refusal {
     Expired,
     /// The socket is about to close.
     Closing,
+    /// Its queue has no room.
+    Slow,
+    /// The instance is about to end.
+    Draining,
 }
 
 impl Envelope {
@@ -174,6 +218,7 @@ mod tests {
     fn every_kind_of_letter_reads_back() {
         let (id, session, room) = (SocketId::fresh(), Session::fresh(), RoomName::parse("r").unwrap());
         let ending = Ending { cause: Cause::Kicked, code: Some(4403), reason: "kicked".into() };
+        let (kicked, call) = (ending.clone(), CallId::fresh(&Incarnation::fresh("web1")));
         let group = Group::Room(room.clone());
         let answers = [
             Answer::Sent { matched: 3, delivered: 2, full: 1 },
@@ -191,9 +236,21 @@ mod tests {
             Message::Room { id, session, room, join: true },
             Message::Probe { sockets: vec![(id, session)] },
             Message::Who { group, after: Some(id), limit: 5 },
+            Message::Call { call: call.clone(), to: To::All, except: Some(id), request: "r".into() },
+            Message::Cancel { call: call.clone() },
         ];
+        let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked };
+        let words = [
+            Word::Accepted(id),
+            Word::Progress(id),
+            Word::Reply(id, 3),
+            Word::Failed(id, 4),
+            Word::Lost(Box::new(lost)),
+            Word::Refused(Refusal::Slow),
+        ];
+        let words = words.map(|word| Message::OfCall { call: call.clone(), word });
         let answers = answers.map(|answer| Message::Answer { re: 9, answer });
-        for message in messages.into_iter().chain(answers) {
+        for message in messages.into_iter().chain(answers).chain(words) {
             let letter = Envelope::new(7, Incarnation::fresh("web1"), 12, message, Bytes::from_static(b"x"));
             assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter.clone()), "{letter:?}");
         }

@@ -22,6 +22,10 @@ const EMPTIED_MAX: usize = 2_000;
 #[derive(Default)]
 struct Members {
     count: u32,
+    /// When one of them was last heard, as far as anybody said, by the registry's clock.
+    active_at: u64,
+    /// One of them was heard since that was told.
+    stirred: bool,
     told: Told,
     /// Somebody is telling it at this moment.
     telling: bool,
@@ -52,8 +56,8 @@ pub enum Telling {
     Nothing,
     /// Somebody else is at it.
     Busy,
-    /// That so many are here; none means that nobody is.
-    Tell { count: Option<u32> },
+    /// That so many are here, and when one of them was last heard; none means that nobody is.
+    Tell { count: Option<u32>, active_at: u64 },
 }
 
 impl Groups {
@@ -62,6 +66,7 @@ impl Groups {
             let key = group.key();
             let members = self.by_key.entry(key).or_default();
             members.count += 1;
+            members.active_at = members.active_at.max(record.attempt.accepted_at);
             if matches!(group, Group::User(_)) {
                 members.ids.push(record.id);
             }
@@ -87,6 +92,14 @@ impl Groups {
         self.by_key.get(&key).map_or(&[], |members| &members.ids)
     }
 
+    /// Members of it were heard.
+    pub fn active(&mut self, key: GroupKey, at: u64) {
+        if let Some(members) = self.by_key.get_mut(&key) {
+            (members.active_at, members.stirred) = (members.active_at.max(at), true);
+            self.stale.insert(key);
+        }
+    }
+
     /// Begins to tell a group. With `exact`, numbers count as well; without, only whether there is anybody.
     pub fn tell(&mut self, key: GroupKey, exact: bool) -> Telling {
         let Some(members) = self.by_key.get_mut(&key) else { return Telling::Nothing };
@@ -95,10 +108,15 @@ impl Groups {
             return Telling::Busy;
         }
         match members.told {
-            Told::This(told) if told == count || (!exact && told.is_some() == count.is_some()) => Telling::Nothing,
+            Told::This(told)
+                if (told == count && !(exact && members.stirred && count.is_some()))
+                    || (!exact && told.is_some() == count.is_some()) =>
+            {
+                Telling::Nothing
+            }
             _ => {
-                members.telling = true;
-                Telling::Tell { count }
+                (members.telling, members.stirred) = (true, false);
+                Telling::Tell { count, active_at: members.active_at }
             }
         }
     }
@@ -110,7 +128,7 @@ impl Groups {
         let trusted = !std::mem::take(&mut members.distrusted);
         members.told = if answered && trusted { Told::This(count) } else { Told::Unknown };
         let now = Some(members.count).filter(|count| *count > 0);
-        if members.told == Told::This(now) {
+        if members.told == Told::This(now) && !members.stirred {
             self.stale.remove(&key);
             if now.is_none() {
                 self.by_key.remove(&key);

@@ -44,13 +44,13 @@ pub mod verdict;
 
 pub use admit::{Admission, Cap, Policy};
 pub use all::{
-    Figures, Health, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Superseded, Unknown,
-    epoch_ms,
+    Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Superseded,
+    Unknown, epoch_ms,
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
 pub use memory::Memory;
-pub use names::{Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
+pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use record::{Attempt, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
 pub use seen::Seen;

@@ -3,7 +3,7 @@
 
 use crate::{
     admit::{self, Admission, Cap, CoolDowns},
-    all::{Holding, Inbox, Lookup, Post, Registered, Retention, Routed, epoch_ms},
+    all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, epoch_ms},
     envelope::Envelope,
     lease::{About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
@@ -199,7 +199,16 @@ impl Memory {
                 None => drop(counts.insert(owner.clone(), 1)),
             }
         }
-        counts.into_iter().map(|(owner, members)| Holding { owner, members }).collect()
+        counts.into_iter().map(|(owner, members)| Holding { owner, members, active_at: 0 }).collect()
+    }
+
+    pub(crate) fn hearing(&self, of: &Incarnation) -> Hearing {
+        let tables = self.tables();
+        let closed = |member: &Member| member.inbox.is_closed();
+        tables.instances.get(of).map_or(Hearing::Gone, |member| match closed(member) {
+            true => Hearing::Gone,
+            false => Hearing::Hears,
+        })
     }
 
     pub(crate) fn page(&self, after: SocketId, limit: usize) -> Vec<Arc<SocketRecord>> {
@@ -259,6 +268,7 @@ impl Tables {
             connected_at: record.connected_at,
             closed_at: epoch_ms(),
             store: record.store.clone(),
+            user: record.user.clone(),
             ending,
         };
         self.ended.insert(record.id, Tombstone { at: Instant::now(), gone });

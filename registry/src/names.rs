@@ -100,6 +100,7 @@ travels_as_text! {
     SocketId: SocketId::parse;
     Session: Session::parse;
     Incarnation: Incarnation::parse;
+    CallId: CallId::parse;
 }
 
 macro_rules! name {
@@ -323,6 +324,39 @@ impl fmt::Debug for Incarnation {
     }
 }
 
+/// `c_<mark of the asker>.<mark>`: one call. It says whom the answer goes to, wherever it comes from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(Arc<str>);
+
+impl CallId {
+    pub fn fresh(asker: &Incarnation) -> Self {
+        Self(format!("c_{}.{}", asker.mark(), SORTED.encode(Uuid::now_v7().as_bytes())).into())
+    }
+
+    /// Reads the form that [`fmt::Display`] writes; any other text was never a call of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (asker, own) = text.strip_prefix("c_")?.split_once('.')?;
+        let ours = short::<16>(asker).is_some() && short::<16>(own).is_some();
+        ours.then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,6 +409,17 @@ mod tests {
         assert_eq!(incarnation.mark().len(), 22);
         for foreign in ["", "web1", "web1.", "web1.x", ".", &format!(".{}", incarnation.mark())] {
             assert_eq!(Incarnation::parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_call_names_its_asker_and_reads_back() {
+        let asker = Incarnation::fresh("web1");
+        let call = CallId::fresh(&asker);
+        assert!(call.as_str().contains(asker.mark()));
+        assert_eq!(CallId::parse(call.as_str()), Some(call.clone()));
+        for foreign in ["", "c_", "c_1", "c_1.2", &call.as_str()[2..], &format!("{call}x")] {
+            assert_eq!(CallId::parse(foreign), None, "{foreign}");
         }
     }
 

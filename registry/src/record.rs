@@ -1,6 +1,6 @@
 //! What a socket says of itself. A record is never changed, only replaced by a later one.
 
-use crate::names::{Group, Incarnation, RoomName, Session, SocketId, StoreName, UserName};
+use crate::names::{Group, GroupKey, Incarnation, RoomName, Session, SocketId, StoreName, UserName};
 use std::{net::IpAddr, sync::Arc};
 
 /// Which connection of a socket is the later one: the client's count, not ours, so that two instances
@@ -44,6 +44,11 @@ impl SocketRecord {
         let user = self.user.iter().cloned().map(Group::User);
         let store = self.store.iter().cloned().map(Group::Store);
         user.chain(store).chain(self.rooms.iter().cloned().map(Group::Room))
+    }
+
+    /// The groups by which it may be asked, one of many.
+    pub fn called_by(&self) -> impl Iterator<Item = GroupKey> + '_ {
+        self.groups().filter(|group| !matches!(group, Group::Room(_))).map(|group| group.key())
     }
 
     /// The same newcomer, when it is tried again to let it in: to the registry a later connection. What was asked for

@@ -1,6 +1,6 @@
 //! The verdict: what became of a socket that is not there, and what nobody may guess.
 
-use crate::names::{SocketId, StoreName};
+use crate::names::{SocketId, StoreName, UserName};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -99,7 +99,14 @@ pub enum Gone {
     /// Older than what the registry remembers.
     Forgotten,
     /// It ended, and this is how.
-    Closed { instance: Box<str>, connected_at: u64, closed_at: u64, store: Option<StoreName>, ending: Ending },
+    Closed {
+        instance: Box<str>,
+        connected_at: u64,
+        closed_at: u64,
+        store: Option<StoreName>,
+        user: Option<UserName>,
+        ending: Ending,
+    },
 }
 
 /// The true reason why a socket is not there.
@@ -178,7 +185,8 @@ mod tests {
     #[test]
     fn a_lost_socket_is_said_to_have_been_noticed_missing() {
         let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
-        let gone = Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, ending };
+        let gone =
+            Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, user: None, ending };
         let verdict = Verdict::new("ws_1", gone, Duration::from_secs(3));
         assert_eq!(verdict.state(), "lost");
         assert_eq!(verdict.sentence(), "ws_1 was on web1 and is lost: its instance crashed, which was noticed 3 s ago");
@@ -191,6 +199,7 @@ mod tests {
             connected_at: 0,
             closed_at: 0,
             store: None,
+            user: None,
             ending: Ending { cause: Cause::InstanceRestart, code: Some(1012), reason: "restart".into() },
         };
         let verdict = Verdict::new("ws_1", gone, Duration::from_secs(12));

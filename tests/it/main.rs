@@ -32,9 +32,11 @@ mod patience;
 mod raw;
 
 mod absences;
+mod afar;
 mod alarms;
 mod anywhere;
 mod bodies;
+mod calls;
 mod commands;
 mod crowds;
 mod debug;

@@ -143,6 +143,12 @@ async fn the_schemas_take_what_the_gateway_takes() {
         ("/api/send", json!({ "userId": "u", "hello": "world" }), 422),
         ("/api/send", json!({ "userId": "u", "timeoutMs": 600_001 }), 422),
         ("/api/send", json!([]), 422),
+        ("/api/call", json!({ "socketId": "ws_123", "event": "e", "data": [1], "fallback": "store" }), 404),
+        ("/api/call", json!({ "to": { "userId": "u" }, "event": "e", "timeoutMs": 5 }), 404),
+        ("/api/call", json!({ "socketId": "ws_123" }), 422),
+        ("/api/sync/{kind}", json!({ "storeId": "s", "whatever": { "a": 1 } }), 404),
+        ("/api/sync/{kind}", json!({ "storeId": 3 }), 422),
+        ("/api/shopify/sync-{kind}", json!({ "socketId": "ws_123" }), 404),
         ("/api/rooms/{room}/send", json!({}), 200),
         ("/api/rooms/{room}/send", json!({ "event": "e", "data": 1 }), 200),
         ("/api/rooms/{room}/send", json!({ "event": 1 }), 422),
@@ -157,7 +163,7 @@ async fn the_schemas_take_what_the_gateway_takes() {
         ("/sse/push/batch", json!({ "user_id": "u", "data": 1 }), 422),
     ];
     for (path, body, status) in &examples {
-        let answer = gateway.post(&path.replace("{room}", "r"), body).await;
+        let answer = gateway.post(&path.replace("{room}", "r").replace("{kind}", "orders"), body).await;
         assert_eq!(answer.status, *status, "{path} {body}: {}", answer.text());
         let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{path} has a body, and no schema for it");

@@ -165,16 +165,19 @@ impl Courier {
                 // Who is in several groups is counted in each, so the largest is what is certain.
                 let mut most = BTreeMap::<Incarnation, usize>::new();
                 for holders in join_all(groups.iter().map(|group| self.registry.holders(group.key()))).await {
-                    for Holding { owner, members } in holders? {
+                    for Holding { owner, members, .. } in holders? {
                         let known = most.entry(owner).or_default();
                         *known = members.max(*known);
                     }
                 }
-                most.into_iter().map(|(owner, members)| Holding { owner, members }).collect()
+                most.into_iter().map(|(owner, members)| Holding { owner, members, active_at: 0 }).collect()
             }
             Target::All => {
                 let leases = self.registry.instances().await?;
-                leases.into_iter().map(|lease| Holding { owner: lease.incarnation, members: lease.sockets }).collect()
+                leases
+                    .into_iter()
+                    .map(|lease| Holding { owner: lease.incarnation, members: lease.sockets, active_at: 0 })
+                    .collect()
             }
         };
         let own = self.registry.incarnation();

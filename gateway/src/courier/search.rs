@@ -28,6 +28,8 @@ pub enum Absent {
     Silent(Incarnation),
     /// The time was over before it was reached. Nothing was done.
     OutOfTime,
+    /// Its instance is about to end, and takes on nothing more.
+    Draining,
 }
 
 /// How closely to look.
@@ -124,7 +126,10 @@ impl Search<'_> {
 
     fn given_up(&self) -> Absent {
         match &self.missed {
-            None | Some((_, Undelivered::Refused(Refusal::NotMine | Refusal::Closing))) => Absent::Unsettled,
+            Some((_, Undelivered::Refused(Refusal::Draining))) => Absent::Draining,
+            None | Some((_, Undelivered::Refused(Refusal::NotMine | Refusal::Closing | Refusal::Slow))) => {
+                Absent::Unsettled
+            }
             Some((_, Undelivered::Refused(Refusal::Expired))) => Absent::OutOfTime,
             Some((_, Undelivered::Unsent)) => Absent::Unknown(Unknown::Unavailable),
             Some((record, Undelivered::Gone | Undelivered::Deaf)) => {

@@ -1,7 +1,7 @@
 //! `/api/debug/sockets`: every socket of the fleet in one object, in a form that scripts rely on.
 
 use super::{
-    Answer, Call, ok,
+    Answer, Request, ok,
     paging::{Paging, bad_query},
 };
 use crate::{admission::names::Query, clock, gateway::Gateway, problem::Problem, view};
@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Reads the registry; never waits for another instance.
-pub async fn sockets(call: Call) -> Answer {
-    let query = Query::of(call.query());
+pub async fn sockets(request: Request) -> Answer {
+    let query = Query::of(request.query());
     let paging = Paging::of(&query)?;
     let verbose = query.one("verbose")?.is_some_and(|value| value == "1" || value == "true");
     let local = match query.one("scope")?.as_deref() {
@@ -19,7 +19,7 @@ pub async fn sockets(call: Call) -> Answer {
         Some("local") => true,
         Some(_) => return Err(bad_query("scope", "scope is local, or left out")),
     };
-    let gateway = &call.gateway;
+    let gateway = &request.gateway;
     let registry = &gateway.courier.registry;
     let (page, total) = match local {
         // From the table, so that it is told also while the registry is away.
@@ -67,7 +67,7 @@ pub async fn sockets(call: Call) -> Answer {
         body["drift"] = gateway.metrics.drift.get().into();
     }
     let mut response = ok(&body);
-    paging.link(&call, &mut response, page.last().map(|record| record.id), page.len());
+    paging.link(&request, &mut response, page.last().map(|record| record.id), page.len());
     Ok(response)
 }
 

@@ -1,6 +1,6 @@
 //! The doors through which a client becomes a socket, and the two that only tell.
 
-use super::{Answer, Body, Call, ok, redact, routes::Route};
+use super::{Answer, Body, Request, ok, redact, routes::Route};
 use crate::{
     admission::{self, Door, Entry, Knock, Rules, address, names::Query, upgrade::Upgrade},
     arrival::{self, Arrival, Welcome},
@@ -17,54 +17,54 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 /// Whether this request knocks at a door: those look at origin and names in their own order.
-pub fn is_door(route: &Route, call: &Call) -> bool {
+pub fn is_door(route: &Route, request: &Request) -> bool {
     match route.path {
-        "/" => admission::wants_upgrade(&call.head.headers),
+        "/" => admission::wants_upgrade(&request.head.headers),
         "/ws" | "/ws/{code}" | "/websocket" | "/connect" | "/api/handshake" => true,
         _ => false,
     }
 }
 
 /// Opens a socket, or says why not: as HTTP, or on the socket where `reject=close` asks for that.
-pub async fn open(mut call: Call) -> Answer {
-    call.gateway.metrics.handshakes.inc();
-    let door = Door::of(call.head.uri.path()).unwrap_or(Door::Ws);
-    let live = call.gateway.live.load_full();
-    let place = call.gateway.place();
+pub async fn open(mut request: Request) -> Answer {
+    request.gateway.metrics.handshakes.inc();
+    let door = Door::of(request.head.uri.path()).unwrap_or(Door::Ws);
+    let live = request.gateway.live.load_full();
+    let place = request.gateway.place();
     let entry = {
-        let knock = knock(&call, &door, call.query());
-        let rules = rules(&call, &live);
-        admission::admit(&knock, &rules, call.gateway.room(place.as_ref()))
+        let knock = knock(&request, &door, request.query());
+        let rules = rules(&request, &live);
+        admission::admit(&knock, &rules, request.gateway.room(place.as_ref()))
     };
     match entry {
         Ok(Entry { names, upgrade }) => {
             let user = names.user.as_ref().map_or("anonymous", |user| user.as_str());
             let room = names.rooms.first().map_or("-", |room| room.as_str());
-            info!(request_id = call.request_id, "WebSocket upgrade request for room: {room}, user: {user}");
-            switch(&mut call, &upgrade, Welcome::Enter(names), place)
+            info!(request_id = request.request_id, "WebSocket upgrade request for room: {room}, user: {user}");
+            switch(&mut request, &upgrade, Welcome::Enter(names), place)
         }
-        Err(problem) => refuse(&mut call, problem),
+        Err(problem) => refuse(&mut request, problem),
     }
 }
 
-fn refuse(call: &mut Call, problem: Problem) -> Answer {
+fn refuse(request: &mut Request, problem: Problem) -> Answer {
     let code = problem.code.to_string();
-    call.gateway.metrics.rejected(reason(&problem));
+    request.gateway.metrics.rejected(reason(&problem));
     warn!(
-        request_id = call.request_id,
-        peer = %call.peer,
+        request_id = request.request_id,
+        peer = %request.peer,
         status = problem.status.as_u16(),
         code,
-        uri = redact::uri(&call.head.uri),
-        headers = redact::headers(&call.head.headers),
+        uri = redact::uri(&request.head.uri),
+        headers = redact::headers(&request.head.headers),
         "WebSocket upgrade failed: {}", problem.summary(),
     );
     let on_socket = admission::close_code(&problem)
-        .filter(|_| admission::names::wants_close(call.head.uri.query().unwrap_or_default()))
-        .zip(admission::upgrade::read(&call.head.headers).ok());
+        .filter(|_| admission::names::wants_close(request.head.uri.query().unwrap_or_default()))
+        .zip(admission::upgrade::read(&request.head.headers).ok());
     match on_socket {
         Some((code, upgrade)) => {
-            switch(call, &upgrade, Welcome::Refuse(Close::Refused { code, title: problem.title }), None)
+            switch(request, &upgrade, Welcome::Refuse(Close::Refused { code, title: problem.title }), None)
         }
         None => Err(problem),
     }
@@ -89,20 +89,20 @@ fn reason(problem: &Problem) -> &'static str {
 }
 
 /// 101, and the task that takes over when hyper lets go of the connection.
-fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome, place: Option<OwnedSemaphorePermit>) -> Answer {
-    let Some(on_upgrade) = call.on_upgrade.take() else {
+fn switch(request: &mut Request, upgrade: &Upgrade, welcome: Welcome, place: Option<OwnedSemaphorePermit>) -> Answer {
+    let Some(on_upgrade) = request.on_upgrade.take() else {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "Invalid Upgrade header", "WebSocket needs HTTP/1.1")
             .detail("this connection cannot be upgraded"));
     };
     let arrival = Arrival {
-        gateway: call.gateway.clone(),
+        gateway: request.gateway.clone(),
         id: SocketId::fresh(),
-        address: address::of_client(call.peer, &call.head.headers, &call.gateway.config.trusted_proxies),
-        request_id: call.request_id.clone(),
-        began: call.began,
+        address: address::of_client(request.peer, &request.head.headers, &request.gateway.config.trusted_proxies),
+        request_id: request.request_id.clone(),
+        began: request.began,
         place,
     };
-    call.gateway.socket_tasks.spawn(arrival::run(arrival, on_upgrade, welcome));
+    request.gateway.socket_tasks.spawn(arrival::run(arrival, on_upgrade, welcome));
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -118,9 +118,9 @@ fn switch(call: &mut Call, upgrade: &Upgrade, welcome: Welcome, place: Option<Ow
 }
 
 /// `GET /api/handshake?path=/ws&…`: the same stages, but for the upgrade headers.
-pub async fn rehearse(call: Call) -> Answer {
-    call.gateway.metrics.handshakes.inc();
-    let path = Query::of(call.query()).one("path")?.unwrap_or_else(|| "/ws".into());
+pub async fn rehearse(request: Request) -> Answer {
+    request.gateway.metrics.handshakes.inc();
+    let path = Query::of(request.query()).one("path")?.unwrap_or_else(|| "/ws".into());
     let Some(door) = Door::of(&path) else {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
@@ -129,10 +129,10 @@ pub async fn rehearse(call: Call) -> Answer {
         )
         .detail(format!("{path} is no door")));
     };
-    let live = call.gateway.live.load_full();
-    let names = admission::identify(&knock(&call, &door, call.query()), &rules(&call, &live))
-        .and_then(|names| admission::check_room(call.gateway.room(call.gateway.place().as_ref())).map(|()| names))
-        .inspect_err(|problem| call.gateway.metrics.rejected(reason(problem)))?;
+    let live = request.gateway.live.load_full();
+    let names = admission::identify(&knock(&request, &door, request.query()), &rules(&request, &live))
+        .and_then(|names| admission::check_room(request.gateway.room(request.gateway.place().as_ref())).map(|()| names))
+        .inspect_err(|problem| request.gateway.metrics.rejected(reason(problem)))?;
     Ok(ok(&json!({
         "ok": true,
         "userId": names.user.map(|user| user.to_string()),
@@ -142,10 +142,10 @@ pub async fn rehearse(call: Call) -> Answer {
 }
 
 /// `GET /api/auth/session`: with `AUTH=none` nobody is authenticated, and whoever is named is believed.
-pub async fn session(call: Call) -> Answer {
-    let live = call.gateway.live.load_full();
-    let rules = Rules { required: Default::default(), ..rules(&call, &live) };
-    let names = admission::names::read(&knock(&call, &Door::Ws, call.query()), &rules)?;
+pub async fn session(request: Request) -> Answer {
+    let live = request.gateway.live.load_full();
+    let rules = Rules { required: Default::default(), ..rules(&request, &live) };
+    let names = admission::names::read(&knock(&request, &Door::Ws, request.query()), &rules)?;
     Ok(ok(&json!({
         "authenticated": false,
         "auth": "none",
@@ -153,24 +153,24 @@ pub async fn session(call: Call) -> Answer {
     })))
 }
 
-fn knock<'a>(call: &'a Call, door: &'a Door, query: &'a str) -> Knock<'a> {
-    let proxies = &call.gateway.config.trusted_proxies;
+fn knock<'a>(request: &'a Request, door: &'a Door, query: &'a str) -> Knock<'a> {
+    let proxies = &request.gateway.config.trusted_proxies;
     Knock {
         door,
         query,
-        headers: &call.head.headers,
-        trusted: address::is_trusted(call.peer, proxies),
-        address: address::of_client(call.peer, &call.head.headers, proxies),
+        headers: &request.head.headers,
+        trusted: address::is_trusted(request.peer, proxies),
+        address: address::of_client(request.peer, &request.head.headers, proxies),
     }
 }
 
-fn rules<'a>(call: &'a Call, live: &'a crate::config::Live) -> Rules<'a> {
-    let config = &call.gateway.config;
+fn rules<'a>(request: &'a Request, live: &'a crate::config::Live) -> Rules<'a> {
+    let config = &request.gateway.config;
     Rules {
         required: config.required,
         code_pattern: &config.code_pattern,
         rooms_max: config.rooms_max,
         origins: &live.origins,
-        rate: &call.gateway.connect_rate,
+        rate: &request.gateway.connect_rate,
     }
 }

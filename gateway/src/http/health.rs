@@ -1,6 +1,6 @@
 //! How the instance is: for people, load balancers and Prometheus.
 
-use super::{Answer, Body, Call, ok};
+use super::{Answer, Body, Request, ok};
 use crate::{clock::timestamp, gateway::VERSION, metrics::Snapshot, problem::Problem};
 use hyper::{
     Response, StatusCode,
@@ -16,14 +16,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const LENGTH: usize = 320;
 
 /// `GET /`: what this is. With an upgrade it is a door.
-pub async fn index(call: Call) -> Answer {
-    if crate::admission::wants_upgrade(&call.head.headers) {
-        return super::doors::open(call).await;
+pub async fn index(request: Request) -> Answer {
+    if crate::admission::wants_upgrade(&request.head.headers) {
+        return super::doors::open(request).await;
     }
     Ok(ok(&json!({
         "name": "holdfast",
         "version": VERSION,
-        "instance": call.gateway.instance,
+        "instance": request.gateway.instance,
         "websocket": ["/ws", "/ws/{code}", "/websocket", "/connect"],
         "health": "/health",
         "api": "/openapi.json",
@@ -31,8 +31,8 @@ pub async fn index(call: Call) -> Answer {
 }
 
 /// `GET /health`. From what is known already: it asks nobody.
-pub async fn health(call: Call) -> Answer {
-    let gateway = &call.gateway;
+pub async fn health(request: Request) -> Answer {
+    let gateway = &request.gateway;
     let registry = &gateway.courier.registry;
     let health = registry.health();
     let well = health != Health::Down && registry.hears();
@@ -60,14 +60,14 @@ fn word(health: Health) -> &'static str {
 }
 
 /// `GET /health/live`. Whoever would restart the process because Redis is away would make it worse.
-pub async fn live(_: Call) -> Answer {
+pub async fn live(_: Request) -> Answer {
     Ok(ok(&json!({ "status": "live" })))
 }
 
 /// `GET /health/ready`. Whoever does not hear the others gets no new sockets: nobody could reach them.
-pub async fn ready(call: Call) -> Answer {
-    let registry = &call.gateway.courier.registry;
-    let (title, code, hint) = match (call.gateway.draining.is_cancelled(), registry.hears(), registry.health()) {
+pub async fn ready(request: Request) -> Answer {
+    let registry = &request.gateway.courier.registry;
+    let (title, code, hint) = match (request.gateway.draining.is_cancelled(), registry.hears(), registry.health()) {
         (true, ..) => ("Draining", "draining", "this instance is about to stop; send new sockets to another"),
         (false, true, _) => return Ok(ok(&json!({ "status": "ready" }))),
         (false, false, Health::Down) => (
@@ -85,8 +85,8 @@ pub async fn ready(call: Call) -> Answer {
 }
 
 /// `GET /metrics`.
-pub async fn metrics(call: Call) -> Answer {
-    let gateway = &call.gateway;
+pub async fn metrics(request: Request) -> Answer {
+    let gateway = &request.gateway;
     gateway.metrics.active.set(gateway.courier.sockets.len() as i64);
     let registry = &gateway.courier.registry;
     let now = Snapshot {
@@ -95,7 +95,7 @@ pub async fn metrics(call: Call) -> Answer {
         health: registry.health(),
         hears: registry.hears(),
     };
-    let accept = call.head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let accept = request.head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") {
         return Ok(ok(&json!({
             "active_connections": gateway.courier.sockets.len(),

@@ -1,7 +1,7 @@
 //! Lists: every socket, those of a group, and the instances that hold them.
 
 use super::{
-    Answer, Call, ok,
+    Answer, Request, ok,
     paging::{Paging, bad_query},
     sockets::{PATIENCE, bad_name, in_a_word},
 };
@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// `GET /api/sockets`.
-pub async fn list(call: Call) -> Answer {
-    let query = Query::of(call.query());
+pub async fn list(request: Request) -> Answer {
+    let query = Query::of(request.query());
     let paging = Paging::of(&query)?;
     let groups = groups(&query)?;
     let instance = query.one("instance")?;
     let page = match groups.split_first() {
-        Some((first, rest)) => members_page(&call, first, rest, instance.as_deref(), &paging).await?,
-        None => whole_page(&call, instance.as_deref(), &paging).await?,
+        Some((first, rest)) => members_page(&request, first, rest, instance.as_deref(), &paging).await?,
+        None => whole_page(&request, instance.as_deref(), &paging).await?,
     };
     let mut body = json!({ "count": page.sockets.len(), "sockets": page.sockets });
     page.say_what_is_missing(&mut body);
     let mut response = ok(&body);
-    paging.link(&call, &mut response, page.next, paging.limit);
+    paging.link(&request, &mut response, page.next, paging.limit);
     Ok(response)
 }
 
@@ -50,8 +50,8 @@ impl Page {
 }
 
 /// A page of all there are, by their rows.
-async fn whole_page(call: &Call, instance: Option<&str>, paging: &Paging) -> Result<Page, Problem> {
-    let courier = &call.gateway.courier;
+async fn whole_page(request: &Request, instance: Option<&str>, paging: &Paging) -> Result<Page, Problem> {
+    let courier = &request.gateway.courier;
     let rows = courier.registry.page(paging.after, paging.limit).await.map_err(|unknown| Problem::unknown(&unknown))?;
     // Whether more may follow is told by what was looked at, not by what was wanted of it.
     let next = rows.last().map(|record| record.id).filter(|_| rows.len() >= paging.limit);
@@ -66,7 +66,7 @@ async fn whole_page(call: &Call, instance: Option<&str>, paging: &Paging) -> Res
 /// A page of a group, by their owners. What an instance left out of a full answer comes later, and
 /// so does whatever of the others stands behind it.
 async fn members_page(
-    call: &Call,
+    request: &Request,
     first: &Group,
     rest: &[Group],
     instance: Option<&str>,
@@ -75,12 +75,12 @@ async fn members_page(
     let wanted = |socket: &Value| {
         instance.is_none_or(|name| socket["instance"] == name) && rest.iter().all(|group| is_in(socket, group))
     };
-    let here = call.gateway.courier.sockets.members(first.key());
+    let here = request.gateway.courier.sockets.members(first.key());
     let here = here.iter().filter(|socket| socket.id > paging.after).map(|socket| view::of_socket(socket));
     let here: Vec<_> = here.filter(|socket| wanted(socket)).take(paging.limit).collect();
     let mut page = Page::default();
     let mut lists = vec![here];
-    let roll = call.gateway.courier.who(first, paging.after, paging.limit, Instant::now() + PATIENCE).await;
+    let roll = request.gateway.courier.who(first, paging.after, paging.limit, Instant::now() + PATIENCE).await;
     take_roll(roll, &mut lists, &mut page)?;
     (page.sockets, page.next) = merge(lists, paging.limit, wanted);
     Ok(page)
@@ -143,25 +143,25 @@ fn groups(query: &Query<'_>) -> Result<Vec<Group>, Problem> {
 }
 
 /// `GET /api/users/{name}`.
-pub async fn user(call: Call) -> Answer {
-    let user = UserName::parse(call.path_value()).map_err(|fault| bad_name("user", fault))?;
-    members(&call, &Group::User(user)).await
+pub async fn user(request: Request) -> Answer {
+    let user = UserName::parse(request.path_value()).map_err(|fault| bad_name("user", fault))?;
+    members(&request, &Group::User(user)).await
 }
 
 /// `GET /api/stores/{name}`.
-pub async fn store(call: Call) -> Answer {
-    let store = StoreName::parse(call.path_value()).map_err(|fault| bad_name("store", fault))?;
-    members(&call, &Group::Store(store)).await
+pub async fn store(request: Request) -> Answer {
+    let store = StoreName::parse(request.path_value()).map_err(|fault| bad_name("store", fault))?;
+    members(&request, &Group::Store(store)).await
 }
 
 /// `GET /api/rooms/{name}`.
-pub async fn room(call: Call) -> Answer {
-    let room = RoomName::parse(call.path_value()).map_err(|fault| bad_name("room", fault))?;
-    members(&call, &Group::Room(room)).await
+pub async fn room(request: Request) -> Answer {
+    let room = RoomName::parse(request.path_value()).map_err(|fault| bad_name("room", fault))?;
+    members(&request, &Group::Room(room)).await
 }
 
-async fn members(call: &Call, group: &Group) -> Answer {
-    let courier = &call.gateway.courier;
+async fn members(request: &Request, group: &Group) -> Answer {
+    let courier = &request.gateway.courier;
     let here = courier.sockets.members(group.key()).iter().map(|socket| view::of_socket(socket)).collect();
     let roll = courier.who(group, SocketId::FIRST, MEMBERS_MAX, Instant::now() + PATIENCE).await;
     let mut page = Page::default();
@@ -171,7 +171,7 @@ async fn members(call: &Call, group: &Group) -> Answer {
     let cut = lists[1..].iter().filter(|list| list.len() >= MEMBERS_MAX);
     page.missing.extend(cut.filter_map(|list| list.last()?["instance"].as_str().map(str::to_owned)));
     let mut sockets: Vec<_> = lists.into_iter().flatten().collect();
-    if !call.gateway.courier.registry.is_alone() {
+    if !request.gateway.courier.registry.is_alone() {
         sockets.sort_by_cached_key(id_of);
     }
     let mut body = json!({
@@ -187,8 +187,8 @@ async fn members(call: &Call, group: &Group) -> Answer {
 }
 
 /// `GET /api/instances`.
-pub async fn instances(call: Call) -> Answer {
-    let leases = call.gateway.courier.registry.instances().await.map_err(|unknown| Problem::unknown(&unknown))?;
+pub async fn instances(request: Request) -> Answer {
+    let leases = request.gateway.courier.registry.instances().await.map_err(|unknown| Problem::unknown(&unknown))?;
     let shown: Vec<_> = leases
         .iter()
         .map(|lease| {

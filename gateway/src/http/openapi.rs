@@ -1,12 +1,13 @@
 //! `/openapi.json`, made from the table of routes and the shapes of their bodies.
 
 use super::{
-    Answer, Call, ok,
+    Answer, Request, ok,
     plane::Plane,
     routes::{ROUTES, Route},
 };
 use crate::gateway::VERSION;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Statuses that say what became of a socket, and the codes that tell them apart.
 const GONE: &[(u16, &str)] = &[(404, "socket_never_seen, socket_forgotten"), (410, "socket_gone")];
@@ -16,6 +17,9 @@ const UNKNOWN: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuildi
 const UNREACHED: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuilding, owner_unreachable")];
 /// The instance that holds the socket did not say in time what it did.
 const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
+/// Somebody was asked, and this came of it.
+const CALLED: &[(u16, &str)] =
+    &[(404, "no_live_socket"), (409, "call_failed"), (502, "owner_lost, socket_lost"), (503, "draining")];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
@@ -34,6 +38,9 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
         (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],
         (_, "/api/send") => vec![GONE, BUSY, UNREACHED, SILENT],
+        (_, "/api/call" | "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => {
+            vec![CALLED, GONE, BUSY, UNREACHED, SILENT]
+        }
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],
@@ -42,7 +49,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
 }
 
 /// The document.
-pub async fn document(_: Call) -> Answer {
+pub async fn document(_: Request) -> Answer {
     Ok(ok(&describe()))
 }
 
@@ -64,7 +71,7 @@ fn describe() -> Value {
 }
 
 fn operation(route: &Route) -> Value {
-    let values = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let values = route.path.split('/').filter_map(|part| part.split_once('{')?.1.strip_suffix('}'));
     let parameters: Vec<_> = values
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
@@ -74,9 +81,14 @@ fn operation(route: &Route) -> Value {
             "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
         })
     };
-    let mut responses = Map::new();
+    let mut codes_of = BTreeMap::<u16, Vec<&str>>::new();
     for (status, codes) in statuses(route).into_iter().flatten() {
-        let described = if *status < 400 { json!({ "description": codes }) } else { problem(codes) };
+        codes_of.entry(*status).or_default().push(codes);
+    }
+    let mut responses = Map::new();
+    for (status, codes) in codes_of {
+        let codes = codes.join(", ");
+        let described = if status < 400 { json!({ "description": codes }) } else { problem(&codes) };
         responses.insert(status.to_string(), described);
     }
     if route.plane != Plane::Client {

@@ -1,6 +1,6 @@
 //! Pages of a long list: `limit`, `cursor`, and the link to what follows.
 
-use super::{Body, Call};
+use super::{Body, Request};
 use crate::{admission::names::Query, problem::Problem};
 use hyper::{
     Response, StatusCode,
@@ -38,11 +38,11 @@ impl Paging {
     }
 
     /// Adds the link to the next page, if this one was full.
-    pub fn link(&self, call: &Call, response: &mut Response<Body>, last: Option<SocketId>, count: usize) {
+    pub fn link(&self, request: &Request, response: &mut Response<Body>, last: Option<SocketId>, count: usize) {
         let Some(last) = last.filter(|_| count >= self.limit) else { return };
-        let kept = call.query().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let kept = request.query().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
         let query = kept.map(str::to_owned).chain([format!("cursor={last}")]).collect::<Vec<_>>().join("&");
-        if let Ok(link) = HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", call.head.uri.path())) {
+        if let Ok(link) = HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", request.head.uri.path())) {
             response.headers_mut().insert(LINK, link);
         }
     }

@@ -1,7 +1,7 @@
 //! Pushing from HTTP as SSE callers write it: to a user, or to the public account that is mentioned.
 
 use super::{
-    Answer, Call, Problem, ok,
+    Answer, Problem, Request, ok,
     sends::{BATCH_MAX, field, outcome},
     shape::{Field, Kind, Reader, Shape, Wrong, errors, refused, unfit},
     sockets::{PATIENCE, in_a_word},
@@ -22,6 +22,7 @@ pub static PUSH: Shape = Shape {
         Field { name: "data", kind: Kind::Any, required: true, meaning: "passed to the sockets untouched" },
         field("event_type", Kind::Text, "what the frame's type says; message unless given"),
     ],
+    open: false,
 };
 
 struct Push<'a> {
@@ -40,9 +41,9 @@ impl<'a> Push<'a> {
     }
 
     /// Sends it to its user, or to the public account that it mentions.
-    async fn go(&self, call: &Call, by: Instant) -> Receipt {
-        info!(user_id = self.user.as_str(), request_id = call.request_id, "Processing SSE message");
-        let account = mention::mentioned(self.data, &call.gateway.config.public_accounts);
+    async fn go(&self, request: &Request, by: Instant) -> Receipt {
+        info!(user_id = self.user.as_str(), request_id = request.request_id, "Processing SSE message");
+        let account = mention::mentioned(self.data, &request.gateway.config.public_accounts);
         let account = account.and_then(|account| UserName::parse(account).ok());
         let (user, frame) = match account {
             Some(account) => {
@@ -54,8 +55,8 @@ impl<'a> Push<'a> {
             None => (self.user.clone(), frame::sent(&self.event, self.data, None)),
         };
         let target = Target::Group(Group::User(user.clone()));
-        let receipt = call.gateway.courier.to_many(&target, None, &frame, by).await;
-        call.gateway.metrics.sent(outcome(&receipt));
+        let receipt = request.gateway.courier.to_many(&target, None, &frame, by).await;
+        request.gateway.metrics.sent(outcome(&receipt));
         match &receipt {
             Receipt { matched: 0, blind: Some(unknown), .. } => {
                 warn!(user_id = user.as_str(), "Error sending to user: {unknown}");
@@ -87,10 +88,10 @@ impl<'a> Push<'a> {
 }
 
 /// `POST /sse/push`.
-pub async fn push(call: Call) -> Answer {
-    let reader = Reader::new(&PUSH, &call.body, "").map_err(|fault| refused(&fault))?;
+pub async fn push(request: Request) -> Answer {
+    let reader = Reader::new(&PUSH, &request.body, "").map_err(|fault| refused(&fault))?;
     let push = Push::read(reader).map_err(|wrong| unfit(&wrong))?;
-    let receipt = push.go(&call, Instant::now() + PATIENCE).await;
+    let receipt = push.go(&request, Instant::now() + PATIENCE).await;
     let (status, message) = match &receipt {
         Receipt { delivered, .. } if *delivered > 0 => ("success", "Message delivered"),
         Receipt { matched: 0, blind: Some(unknown), .. } => return Err(Problem::unknown(unknown)),
@@ -113,8 +114,8 @@ pub async fn push(call: Call) -> Answer {
 }
 
 /// `POST /sse/push/batch`.
-pub async fn push_batch(call: Call) -> Answer {
-    let messages = json::elements(&call.body).map_err(|fault| refused(&fault))?;
+pub async fn push_batch(request: Request) -> Answer {
+    let messages = json::elements(&request.body).map_err(|fault| refused(&fault))?;
     if messages.len() > BATCH_MAX {
         return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
     }
@@ -125,7 +126,7 @@ pub async fn push_batch(call: Call) -> Answer {
         let reader = Reader::new(&PUSH, message.get().as_bytes(), &at).map_err(|fault| vec![Wrong::of(&fault, &at)]);
         results.push(match reader.and_then(Push::read) {
             Ok(push) => {
-                let receipt = push.go(&call, by).await;
+                let receipt = push.go(&request, by).await;
                 let mut result =
                     json!({ "index": index, "user_id": push.user.as_str(), "success": receipt.delivered > 0 });
                 if let Some(unknown) = &receipt.blind {

@@ -1,6 +1,8 @@
 //! The table of routes. Dispatch, 404, 405 and `/openapi.json` all read it.
 
-use super::{Answer, Call, debug, doors, health, lists, openapi, plane::Plane, pushes, sends, shape::Body, sockets};
+use super::{
+    Answer, Request, calls, debug, doors, health, lists, openapi, plane::Plane, pushes, sends, shape::Body, sockets,
+};
 use crate::{admission, problem::Problem};
 use futures_util::{FutureExt, future::BoxFuture};
 use hyper::{Method, StatusCode, Version, header, http::request::Parts};
@@ -12,7 +14,7 @@ pub struct Route {
     pub plane: Plane,
     pub summary: &'static str,
     pub body: Option<Body>,
-    pub handler: fn(Call) -> BoxFuture<'static, Answer>,
+    pub handler: fn(Request) -> BoxFuture<'static, Answer>,
 }
 
 macro_rules! routes {
@@ -23,7 +25,7 @@ macro_rules! routes {
             plane: Plane::$plane,
             summary: $summary,
             body: $body,
-            handler: |call| $handler(call).boxed(),
+            handler: |request| $handler(request).boxed(),
         }),*]
     };
 }
@@ -53,6 +55,9 @@ pub static ROUTES: &[Route] = routes! {
     GET "/api/rooms/{name}" Server lists::room, None, "A room's sockets";
     POST "/api/rooms/{room}/send" Server sends::to_room, Some(Body::One(&sends::ROOM_SEND)), "Send to everybody in a room";
     POST "/api/send" Server sends::send, Some(Body::One(&sends::SEND)), "Send to a socket, user, store, room, or all";
+    POST "/api/call" Server calls::call, Some(Body::One(&calls::CALL)), "Ask a client, and get its answer";
+    POST "/api/sync/{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "Ask a store's client to synchronize; other members are its data";
+    POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it";
     POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
     POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
@@ -127,10 +132,13 @@ fn matches(pattern: &str, path: &str) -> Option<Vec<Option<String>>> {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(values),
             (Some("{code}"), Some(part)) => values.push(Some(part.to_owned())),
-            (Some(name), Some(part)) if name.starts_with('{') && !part.is_empty() => {
-                values.push(admission::names::decode(part, false));
-            }
             (Some(name), Some(part)) if name == part => {}
+            (Some(name), Some(part)) => {
+                // A value may have a word in front of it, as in sync-{kind}.
+                let (word, _) = name.split_once('{')?;
+                let value = part.strip_prefix(word).filter(|value| !value.is_empty())?;
+                values.push(admission::names::decode(value, false));
+            }
             _ => return None,
         }
     }

@@ -1,8 +1,8 @@
 //! Sending from HTTP: to a socket, a user, a store, a room or all, one by one or in batches.
 
 use super::{
-    Answer, Call, Problem, ok,
-    shape::{Field, Kind, Reader, Shape, Wrong, refused, unfit},
+    Answer, Problem, Request, ok,
+    shape::{Field, Kind, Reader, Shape, refused, unfit},
     sockets,
 };
 use crate::{
@@ -37,7 +37,7 @@ const TARGET: [Field; 5] = [
 ];
 
 /// What stands in `to`.
-static TO: Shape = Shape { fields: &TARGET };
+static TO: Shape = Shape { fields: &TARGET, open: false };
 
 /// The body of `/api/send`.
 pub static SEND: Shape = Shape {
@@ -55,14 +55,16 @@ pub static SEND: Shape = Shape {
         DURABLE,
         TTL,
     ],
+    open: false,
 };
 
 /// The body of `/api/rooms/{room}/send`.
-pub static ROOM_SEND: Shape = Shape { fields: &[EVENT, DATA, EXCEPT, TIMEOUT, DURABLE, TTL] };
+pub static ROOM_SEND: Shape = Shape { fields: &[EVENT, DATA, EXCEPT, TIMEOUT, DURABLE, TTL], open: false };
 
 /// The body of `/api/send/batch`.
 pub static BATCH: Shape = Shape {
     fields: &[Field { name: "messages", kind: Kind::List, required: true, meaning: "up to 1000 bodies of /api/send" }],
+    open: false,
 };
 
 /// Messages in one batch.
@@ -117,9 +119,9 @@ impl<'a> Send<'a> {
     }
 
     /// `began`: the time it has is counted from here on, for all of a batch together.
-    async fn go(&self, call: &Call, began: Instant) -> Sent {
-        let sent = self.hand_over(call, began + self.budget).await;
-        call.gateway.metrics.sent(match &sent {
+    async fn go(&self, request: &Request, began: Instant) -> Sent {
+        let sent = self.hand_over(request, began + self.budget).await;
+        request.gateway.metrics.sent(match &sent {
             Sent::Line(receipt) => outcome(receipt),
             Sent::Absent(Absent::Gone(_)) => "absent",
             Sent::Absent(_) | Sent::Blind(_) => "unknown",
@@ -131,8 +133,8 @@ impl<'a> Send<'a> {
         sent
     }
 
-    async fn hand_over(&self, call: &Call, by: Instant) -> Sent {
-        let courier = &call.gateway.courier;
+    async fn hand_over(&self, request: &Request, by: Instant) -> Sent {
+        let courier = &request.gateway.courier;
         let frame = frame::sent(&self.event, self.data, None);
         match &self.to {
             To::Many(target) => match courier.to_many(target, self.except, &frame, by).await {
@@ -152,7 +154,7 @@ impl<'a> Send<'a> {
     }
 }
 
-fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Problem> {
+pub fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Problem> {
     match (reader.finish(), read) {
         (Ok(()), Some(read)) => Ok(read),
         (Err(wrong), _) => Err(unfit(&wrong)),
@@ -164,15 +166,7 @@ fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Problem> {
 fn read_target(reader: &mut Reader<'_>) -> Option<To> {
     let mut targets = targets(reader);
     if let Some(to) = reader.raw("to") {
-        let inside = Reader::new(&TO, to.get().as_bytes(), "/to").map_err(|fault| vec![Wrong::of(&fault, "/to")]);
-        let inside = inside.and_then(|mut inside| {
-            targets.extend(self::targets(&mut inside));
-            inside.finish()
-        });
-        if let Err(wrong) = inside {
-            reader.include(wrong);
-            return None;
-        }
+        targets.extend(reader.inside(&TO, "to", to, self::targets)?);
     }
     match targets.len() {
         1 => targets.pop().flatten(),
@@ -241,28 +235,28 @@ pub fn outcome(receipt: &Receipt) -> &'static str {
 }
 
 /// `POST /api/send`.
-pub async fn send(call: Call) -> Answer {
-    let send = Send::read(&call.body)?;
-    answer(&call, send).await
+pub async fn send(request: Request) -> Answer {
+    let send = Send::read(&request.body)?;
+    answer(&request, send).await
 }
 
 /// `POST /api/rooms/{room}/send`.
-pub async fn to_room(call: Call) -> Answer {
-    let room = RoomName::parse(call.path_value()).map_err(|fault| sockets::bad_name("room", fault))?;
-    let send = Send::to_room(&call.body, room)?;
-    answer(&call, send).await
+pub async fn to_room(request: Request) -> Answer {
+    let room = RoomName::parse(request.path_value()).map_err(|fault| sockets::bad_name("room", fault))?;
+    let send = Send::to_room(&request.body, room)?;
+    answer(&request, send).await
 }
 
-async fn answer(call: &Call, send: Send<'_>) -> Answer {
-    match send.go(call, Instant::now()).await {
+async fn answer(request: &Request, send: Send<'_>) -> Answer {
+    match send.go(request, Instant::now()).await {
         Sent::Line(receipt) => Ok(ok(&line(&receipt))),
-        Sent::Absent(absent) => Err(sockets::absent(call, &absent).await),
+        Sent::Absent(absent) => Err(sockets::absent(request, &absent).await),
         Sent::Blind(unknown) => Err(Problem::unknown(&unknown)),
         Sent::Busy => Err(busy()),
     }
 }
 
-fn busy() -> Problem {
+pub fn busy() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "Socket busy",
@@ -273,7 +267,7 @@ fn busy() -> Problem {
     .retry_after(1)
 }
 
-fn log_absent(verdict: &Verdict) {
+pub fn log_absent(verdict: &Verdict) {
     warn!("⚠️ Socket {} not found in activeSockets: {}", verdict.asked, verdict.sentence());
     if verdict.state() == "never_seen" {
         warn!(
@@ -284,8 +278,8 @@ fn log_absent(verdict: &Verdict) {
 }
 
 /// `POST /api/send/batch`: in order, each by itself.
-pub async fn batch(call: Call) -> Answer {
-    let mut reader = Reader::new(&BATCH, &call.body, "").map_err(|fault| refused(&fault))?;
+pub async fn batch(request: Request) -> Answer {
+    let mut reader = Reader::new(&BATCH, &request.body, "").map_err(|fault| refused(&fault))?;
     let messages = reader.raw("messages").and_then(|list| match json::elements(list.get().as_bytes()) {
         Ok(messages) if messages.len() <= BATCH_MAX => Some(messages),
         Ok(_) => reader.wrong("messages", &format!("{BATCH_MAX} messages at most")),
@@ -296,12 +290,12 @@ pub async fn batch(call: Call) -> Answer {
     let mut results = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         let mut result = match Send::read(message.get().as_bytes()) {
-            Err(problem) => failed(problem, &call),
-            Ok(send) => match send.go(&call, began).await {
+            Err(problem) => failed(problem, &request),
+            Ok(send) => match send.go(&request, began).await {
                 Sent::Line(receipt) => line(&receipt),
-                Sent::Absent(absent) => failed(sockets::absent(&call, &absent).await, &call),
-                Sent::Blind(unknown) => failed(Problem::unknown(&unknown), &call),
-                Sent::Busy => failed(busy(), &call),
+                Sent::Absent(absent) => failed(sockets::absent(&request, &absent).await, &request),
+                Sent::Blind(unknown) => failed(Problem::unknown(&unknown), &request),
+                Sent::Busy => failed(busy(), &request),
             },
         };
         result["index"] = index.into();
@@ -313,8 +307,8 @@ pub async fn batch(call: Call) -> Answer {
 }
 
 /// A problem as a line among others: there `status` is a word, so the number has another name.
-fn failed(problem: Problem, call: &Call) -> Value {
-    let mut line = problem.json(&call.request_id);
+fn failed(problem: Problem, request: &Request) -> Value {
+    let mut line = problem.json(&request.request_id);
     line["httpStatus"] = line["status"].take();
     line["status"] = "failed".into();
     line

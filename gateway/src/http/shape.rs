@@ -8,7 +8,7 @@ use crate::{
 use hyper::StatusCode;
 use registry::NameFault;
 use serde_json::{Value, json, value::RawValue};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +49,11 @@ impl Body {
     }
 }
 
-/// An object with these fields and no others.
+/// An object with these fields, and no others unless it is open.
 #[derive(Debug)]
 pub struct Shape {
     pub fields: &'static [Field],
+    pub open: bool,
 }
 
 impl Shape {
@@ -60,7 +61,7 @@ impl Shape {
         let properties: serde_json::Map<_, _> =
             self.fields.iter().map(|field| (field.name.to_owned(), field.schema())).collect();
         let required: Vec<_> = self.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
-        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": self.open})
     }
 }
 
@@ -105,6 +106,31 @@ impl<'a> Reader<'a> {
         let mut reader = Self { shape, members, at: at.into(), wrong: Vec::new() };
         reader.refuse_strangers();
         Ok(reader)
+    }
+
+    /// The members that an open shape does not know, as an object.
+    pub fn strangers(&self) -> Box<RawValue> {
+        let known = |key: &str| self.shape.fields.iter().any(|field| same_name(key, field.name));
+        let strangers: BTreeMap<_, _> = self.members.iter().filter(|(key, _)| !known(key)).collect();
+        // What was read as JSON can be written.
+        serde_json::value::to_raw_value(&strangers).unwrap_or_default()
+    }
+
+    /// Reads an object that stands in a field, and notes what is wrong in it.
+    pub fn inside<T>(
+        &mut self,
+        shape: &'static Shape,
+        name: &str,
+        value: &'a RawValue,
+        read: impl FnOnce(&mut Reader<'a>) -> T,
+    ) -> Option<T> {
+        let at = format!("{}/{name}", self.at);
+        let inside = Reader::new(shape, value.get().as_bytes(), &at).map_err(|fault| vec![Wrong::of(&fault, &at)]);
+        let found = inside.and_then(|mut inside| {
+            let found = read(&mut inside);
+            inside.finish().map(|()| found)
+        });
+        found.map_err(|wrong| self.wrong.extend(wrong)).ok()
     }
 
     /// The field's value; `null` is no value.
@@ -179,17 +205,15 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Takes over what was found wrong inside.
-    pub fn include(&mut self, wrong: Vec<Wrong>) {
-        self.wrong.extend(wrong);
-    }
-
     /// What was wrong.
     pub fn finish(self) -> Result<(), Vec<Wrong>> {
         if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong) }
     }
 
     fn refuse_strangers(&mut self) {
+        if self.shape.open {
+            return;
+        }
         let known = |key: &str| self.shape.fields.iter().any(|field| same_name(key, field.name));
         let strangers = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key));
         let strangers: Vec<_> = strangers.take(STRANGERS_TOLD).collect();
@@ -268,6 +292,7 @@ mod tests {
             Field { name: "ms", kind: Kind::Millis(100), required: false, meaning: "" },
             Field { name: "flag", kind: Kind::Flag, required: false, meaning: "" },
         ],
+        open: false,
     };
 
     fn pointers(body: &str) -> Vec<String> {

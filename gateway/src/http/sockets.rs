@@ -1,6 +1,6 @@
 //! Looking one socket up, moving it between rooms, and telling it to go.
 
-use super::{Answer, Call, ok, paging::bad_query};
+use super::{Answer, Request, ok, paging::bad_query};
 use crate::{
     admission::names::Query,
     close::{Close, KICKED},
@@ -9,7 +9,7 @@ use crate::{
     view,
 };
 use hyper::StatusCode;
-use registry::{Gone, Group, Incarnation, NameFault, RoomName, Unknown, UserName};
+use registry::{Gone, Group, Incarnation, NameFault, RoomName, StoreName, Unknown, UserName};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,16 +24,16 @@ pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
 }
 
 /// `GET /api/sockets/{id}`.
-pub async fn show(call: Call) -> Answer {
-    match call.gateway.courier.find(call.path_value(), Look::AtTheOwner).await {
+pub async fn show(request: Request) -> Answer {
+    match request.gateway.courier.find(request.path_value(), Look::AtTheOwner).await {
         Ok(Found::Here(socket)) => Ok(ok(&view::of_socket(&socket))),
         Ok(Found::There(record)) => Ok(ok(&view::of_record(&record))),
-        Err(absent) => Err(self::absent(&call, &absent).await),
+        Err(absent) => Err(self::absent(&request, &absent).await),
     }
 }
 
 /// The problem for a socket that was not reached, with what is known about its store.
-pub async fn absent(call: &Call, absent: &Absent) -> Problem {
+pub async fn absent(request: &Request, absent: &Absent) -> Problem {
     let verdict = match absent {
         Absent::Gone(verdict) => verdict,
         Absent::Unsettled => {
@@ -47,21 +47,25 @@ pub async fn absent(call: &Call, absent: &Absent) -> Problem {
             let detail = format!("{}, which holds it, did not say in time whether it was done", owner.instance());
             return Problem::no_reply("unknown", detail);
         }
+        Absent::Draining => return Problem::draining(),
         Absent::OutOfTime => return Problem::no_reply(false, "the time was over before it was reached"),
     };
     let store_sockets = match &verdict.gone {
-        Gone::Closed { store: Some(store), .. } => {
-            let holders = call.gateway.courier.registry.holders(Group::Store(store.clone()).key()).await;
-            holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
-        }
+        Gone::Closed { store: Some(store), .. } => count(request, store).await,
         _ => Some(0),
     };
     Problem::absent(verdict, store_sockets)
 }
 
+/// How many sockets a store has, if that is known.
+pub async fn count(request: &Request, store: &StoreName) -> Option<usize> {
+    let holders = request.gateway.courier.registry.holders(Group::Store(store.clone()).key()).await;
+    holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+}
+
 /// The close that a caller asks for: 4403, or an application's own code.
-fn asked_close(call: &Call) -> Result<Close, Problem> {
-    let query = Query::of(call.query());
+fn asked_close(request: &Request) -> Result<Close, Problem> {
+    let query = Query::of(request.query());
     let code = match query.one("code")? {
         None => KICKED,
         Some(text) => {
@@ -75,27 +79,28 @@ fn asked_close(call: &Call) -> Result<Close, Problem> {
 }
 
 /// `DELETE /api/sockets/{id}`.
-pub async fn kick(call: Call) -> Answer {
-    let close = asked_close(&call)?;
-    let kicked = call.gateway.courier.close_anywhere(call.path_value(), close.clone(), Instant::now() + PATIENCE).await;
+pub async fn kick(request: Request) -> Answer {
+    let close = asked_close(&request)?;
+    let kicked =
+        request.gateway.courier.close_anywhere(request.path_value(), close.clone(), Instant::now() + PATIENCE).await;
     if let Err(absent) = kicked {
-        return Err(self::absent(&call, &absent).await);
+        return Err(self::absent(&request, &absent).await);
     }
     Ok(ok(&json!({
         "status": "closed",
-        "socketId": call.path_value(),
+        "socketId": request.path_value(),
         "code": close.code(),
         "reason": close.reason(),
     })))
 }
 
 /// `DELETE /api/users/{name}`.
-pub async fn kick_user(call: Call) -> Answer {
-    let close = asked_close(&call)?;
-    let user = UserName::parse(call.path_value()).map_err(|fault| bad_name("user", fault))?;
+pub async fn kick_user(request: Request) -> Answer {
+    let close = asked_close(&request)?;
+    let user = UserName::parse(request.path_value()).map_err(|fault| bad_name("user", fault))?;
     let target = Target::Group(Group::User(user));
-    let parted = call.gateway.courier.close_many(&target, close, Instant::now() + PATIENCE).await;
-    let mut body = json!({ "status": "closed", "userId": call.path_value(), "closed": parted.closed });
+    let parted = request.gateway.courier.close_many(&target, close, Instant::now() + PATIENCE).await;
+    let mut body = json!({ "status": "closed", "userId": request.path_value(), "closed": parted.closed });
     match &parted.blind {
         Some(unknown) if parted.closed == 0 => return Err(Problem::unknown(unknown)),
         Some(unknown) => {
@@ -120,30 +125,30 @@ pub fn in_a_word(unknown: &Unknown) -> &'static str {
 }
 
 /// `PUT /api/sockets/{id}/rooms/{room}`.
-pub async fn join(call: Call) -> Answer {
-    shift(&call, Move::In, "joined").await
+pub async fn join(request: Request) -> Answer {
+    shift(&request, Move::In, "joined").await
 }
 
 /// `DELETE /api/sockets/{id}/rooms/{room}`.
-pub async fn leave(call: Call) -> Answer {
-    shift(&call, Move::Out, "left").await
+pub async fn leave(request: Request) -> Answer {
+    shift(&request, Move::Out, "left").await
 }
 
-async fn shift(call: &Call, way: Move, done: &str) -> Answer {
-    let room = room_of(call)?;
-    let (courier, max) = (&call.gateway.courier, call.gateway.config.rooms_max);
-    match courier.move_anywhere(call.path_value(), &room, way, max, Instant::now() + PATIENCE).await {
-        Ok(Moved::Done) => Ok(ok(&json!({ "status": done, "socketId": call.path_value(), "room": room.as_str() }))),
+async fn shift(request: &Request, way: Move, done: &str) -> Answer {
+    let room = room_of(request)?;
+    let (courier, max) = (&request.gateway.courier, request.gateway.config.rooms_max);
+    match courier.move_anywhere(request.path_value(), &room, way, max, Instant::now() + PATIENCE).await {
+        Ok(Moved::Done) => Ok(ok(&json!({ "status": done, "socketId": request.path_value(), "room": room.as_str() }))),
         Ok(Moved::TooManyRooms { max }) => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Too many rooms",
             format!("a socket is in {max} rooms at most; MAX_ROOMS sets it"),
         )),
-        Err(absent) => Err(self::absent(call, &absent).await),
+        Err(absent) => Err(self::absent(request, &absent).await),
     }
 }
 
-fn room_of(call: &Call) -> Result<RoomName, Problem> {
-    let name = call.path_values.get(1).map_or("", String::as_str);
+fn room_of(request: &Request) -> Result<RoomName, Problem> {
+    let name = request.path_values.get(1).map_or("", String::as_str);
     RoomName::parse(name).map_err(|fault| bad_name("room", fault))
 }

@@ -208,6 +208,11 @@ impl Redis {
         join_all(groups.into_iter().map(|key| self.tell_one(key, false))).await;
     }
 
+    pub fn active(&self, groups: &[GroupKey]) {
+        let (now, mut owner) = (self.now_ms(), self.owner());
+        groups.iter().for_each(|key| owner.groups.active(*key, now));
+    }
+
     /// With `exact`, numbers count as well.
     pub(super) async fn tell_one(&self, key: GroupKey, exact: bool) {
         loop {
@@ -222,13 +227,13 @@ impl Redis {
                         return;
                     }
                 }
-                Telling::Tell { count } => {
+                Telling::Tell { count, active_at } => {
                     let mut told = BeingTold { redis: self, key, count, answered: false };
                     let own = self.own();
                     let mut command = cmd(if count.is_some() { "HSET" } else { "HDEL" });
                     command.arg(self.keys.group(key)).arg(own.to_string());
                     if let Some(count) = count {
-                        command.arg(format!("{count}|{}", self.now_ms()));
+                        command.arg(format!("{count}|{active_at}"));
                     }
                     told.answered = self.link.ask(&command).await.is_ok();
                     for former in self.former.load().iter() {

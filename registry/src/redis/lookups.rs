@@ -7,7 +7,7 @@ use super::{
     scripts::{HEARD, number, text},
 };
 use crate::{
-    all::{Holding, Lookup, Unknown},
+    all::{Hearing, Holding, Lookup, Unknown},
     lease::{About, Lease, Serving},
     names::{GroupKey, Incarnation, SocketId},
     owner::PARTITIONS,
@@ -90,14 +90,20 @@ impl Redis {
             connected_at: record.connected_at,
             closed_at: self.now_ms(),
             store: record.store.clone(),
+            user: record.user.clone(),
             ending: Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() },
         }
     }
 
-    pub(super) async fn presence(&self, of: &Incarnation) -> Result<Presence, Fault> {
+    /// As HEARD says it.
+    async fn ask_presence(&self, of: &Incarnation) -> Result<Vec<Value>, Fault> {
         let (keys, mark) = (&self.keys, of.mark());
         let numsub = if self.link.is_cluster() { "SHARDNUMSUB" } else { "NUMSUB" };
-        let said = HEARD.on([keys.lease(mark), keys.tomb(mark), keys.bell(mark)]).arg(numsub).run(&self.link).await?;
+        HEARD.on([keys.lease(mark), keys.tomb(mark), keys.bell(mark)]).arg(numsub).run(&self.link).await
+    }
+
+    pub(super) async fn presence(&self, of: &Incarnation) -> Result<Presence, Fault> {
+        let said = self.ask_presence(of).await?;
         Ok(match (number(said.get(4)), number(said.get(3)), text(said.first())) {
             (1, ..) => Presence::Dead,
             (_, 0, _) | (.., "") => Presence::Unheard,
@@ -105,11 +111,25 @@ impl Redis {
         })
     }
 
+    pub async fn hearing(&self, of: &Incarnation) -> Result<Hearing, Unknown> {
+        let said = self.ask_presence(of).await.map_err(|_| Unknown::Unavailable)?;
+        let (beat, now) = (number(said.get(1)), number(said.get(2)));
+        Ok(match (text(said.first()), number(said.get(3))) {
+            ("", _) => Hearing::Gone,
+            (_, 0) => Hearing::Deaf { beaten: Duration::from_millis(now.saturating_sub(beat)) },
+            _ => Hearing::Hears,
+        })
+    }
+
     pub async fn holders(&self, group: GroupKey) -> Result<Vec<Holding>, Unknown> {
         let said = self.ask(cmd("HGETALL").arg(self.keys.group(group))).await?;
         let holding = |(owner, told): (String, String)| {
-            let members = told.split('|').next()?.parse::<u32>().ok()?;
-            Some(Holding { owner: Incarnation::parse(&owner)?, members: members as usize })
+            let (members, active_at) = told.split_once('|')?;
+            Some(Holding {
+                owner: Incarnation::parse(&owner)?,
+                members: members.parse::<u32>().ok()? as usize,
+                active_at: active_at.parse().ok()?,
+            })
         };
         Ok(rows::pairs(&said).into_iter().filter_map(holding).collect())
     }

@@ -224,10 +224,12 @@ impl Redis {
     }
 
     /// Takes an instance out of a group, if it is dead.
-    pub(crate) async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) {
-        if self.presence(owner).await == Ok(Presence::Dead) {
+    pub(crate) async fn leave_if_dead(&self, group: GroupKey, owner: &Incarnation) -> bool {
+        let is_dead = self.presence(owner).await == Ok(Presence::Dead);
+        if is_dead {
             self.leave_group(group, owner).await;
         }
+        is_dead
     }
 
     /// Exactly that incarnation, whatever others hold of the group.

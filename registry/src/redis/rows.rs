@@ -66,6 +66,7 @@ pub fn read(id: SocketId, value: &Value) -> Option<Row> {
     let number = |name: &str| text(name).and_then(|text| text.parse().ok());
     let owner = Incarnation::parse(text("owner")?)?;
     let store = text("store").and_then(|store| StoreName::parse(store).ok());
+    let user = text("user").and_then(|user| UserName::parse(user).ok());
     let connected_at = number("connectedAt").unwrap_or_default();
     match State::parse(text("state")?)? {
         State::Live => Some(Row::Live(Arc::new(SocketRecord {
@@ -76,7 +77,7 @@ pub fn read(id: SocketId, value: &Value) -> Option<Row> {
                 n: u32::try_from(number("attempt")?).ok()?,
                 accepted_at: number("accepted").unwrap_or_default(),
             },
-            user: text("user").and_then(|user| UserName::parse(user).ok()),
+            user,
             store,
             rooms: rooms(text("rooms").unwrap_or_default()).into(),
             client: text("client").map(Arc::from),
@@ -92,7 +93,7 @@ pub fn read(id: SocketId, value: &Value) -> Option<Row> {
             };
             let instance = owner.instance().into();
             Some(Row::Gone {
-                gone: Gone::Closed { instance, connected_at, closed_at: ended_at, store, ending },
+                gone: Gone::Closed { instance, connected_at, closed_at: ended_at, store, user, ending },
                 ended_at,
             })
         }

@@ -195,7 +195,7 @@ impl World {
     }
 
     pub fn tell_one(&mut self, n: usize, key: GroupKey, exact: bool) {
-        let Telling::Tell { count } = self.nodes[n].owner.groups.tell(key, exact) else { return };
+        let Telling::Tell { count, .. } = self.nodes[n].owner.groups.tell(key, exact) else { return };
         let by = self.nodes[n].own.clone();
         self.send(n, Op::Group { key, of: by, count }, None, Then::Told { key, count, exact });
         // A user's members are told with it, or a lost one would never be counted again.

@@ -1,0 +1,493 @@
+//! The calls in flight: those that callers here wait for, and those that sockets here were given. One task
+//! does what cannot be done at once: it tells who waits that a socket has its call, tries letters again that
+//! found no way, and notices when an owner is gone.
+
+mod given;
+
+use crate::{
+    frame,
+    letters::{LATE, Letters},
+    metrics::Metrics,
+    outbox::Refused,
+    socket::Line,
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use given::{Given, Table};
+use registry::{
+    CallId, Ending, Envelope, Hearing, Incarnation, Registry, Routed, Session, SocketId, SocketRecord,
+    envelope::{LostSocket, Message, Refusal, Word},
+};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+/// Words about one call that wait for its caller. Progress beyond it is dropped, an end never is.
+const NEWS_MAX: usize = 64;
+/// Of these, so many are kept for words that must not be dropped.
+const NEWS_KEPT: usize = 16;
+/// Between two rounds of the task at least.
+const ROUND: Duration = Duration::from_millis(10);
+/// How often owners of calls in flight are looked at, and how long a call is in flight before that.
+const WATCHED_EVERY: Duration = Duration::from_millis(800);
+/// An owner that nobody hears twice, and whose last beat is so long ago, is lost.
+const BEAT_LOST: Duration = Duration::from_secs(2);
+const UNHEARD_MAX: u32 = 2;
+/// Before a letter that found no way is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Letters that wait for another try.
+const UNDELIVERED_MAX: usize = 10_000;
+
+/// Where a call was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Here,
+    There(Incarnation),
+}
+
+/// What a caller hears of its call.
+#[derive(Debug)]
+pub enum News {
+    Accepted(SocketId),
+    Progress(SocketId, Bytes),
+    /// The client answered, after so many milliseconds.
+    Reply(SocketId, u32, Bytes),
+    Failed(SocketId, u32, Bytes),
+    Lost(Box<LostSocket>),
+    Refused(Refusal),
+    /// The instance that has it is gone.
+    OwnerLost,
+}
+
+impl News {
+    pub fn of(word: Word, body: Bytes) -> Self {
+        match word {
+            Word::Accepted(socket) => Self::Accepted(socket),
+            Word::Progress(socket) => Self::Progress(socket, body),
+            Word::Reply(socket, ms) => Self::Reply(socket, ms, body),
+            Word::Failed(socket, ms) => Self::Failed(socket, ms, body),
+            Word::Lost(lost) => Self::Lost(lost),
+            Word::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
+/// What a client said about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Progress,
+    Reply,
+    Failed,
+}
+
+struct Asked {
+    place: Option<Place>,
+    since: Instant,
+    news: mpsc::Sender<News>,
+}
+
+/// A letter that found no way yet.
+struct Undelivered {
+    to: Incarnation,
+    letter: Envelope,
+    due: Instant,
+    by: Instant,
+}
+
+/// The calls in flight.
+pub struct Calls {
+    registry: Registry,
+    letters: Arc<Letters>,
+    metrics: Arc<Metrics>,
+    asked: Mutex<HashMap<CallId, Asked>>,
+    given: Mutex<Table>,
+    undelivered: Mutex<VecDeque<Undelivered>>,
+    closed: AtomicBool,
+    /// There is something to do for the task.
+    wake: Notify,
+}
+
+/// A panic while a lock was held leaves tables that can be used: every step is whole.
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Calls {
+    pub fn new(registry: Registry, letters: Arc<Letters>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            registry,
+            letters,
+            metrics,
+            asked: Mutex::default(),
+            given: Mutex::default(),
+            undelivered: Mutex::default(),
+            closed: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// From now on no socket here is given another call.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn are_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no call is in flight, here or from here.
+    pub async fn finish(&self) {
+        while !lock(&self.asked).is_empty() || !lock(&self.given).is_idle(Instant::now()) {
+            sleep(ROUND).await;
+        }
+    }
+
+    /// Begins a call; who holds the ears hears what becomes of it.
+    pub fn begin(self: &Arc<Self>) -> Ears {
+        let id = CallId::fresh(&self.registry.incarnation());
+        let (news, heard) = mpsc::channel(NEWS_MAX);
+        lock(&self.asked).insert(id.clone(), Asked { place: None, since: Instant::now(), news });
+        Ears { calls: self.clone(), id, heard, place: None }
+    }
+
+    /// Something about a call that was asked here; `from` is who says it.
+    pub fn hear(&self, call: &CallId, from: &Place, news: News) {
+        let mut asked = lock(&self.asked);
+        let waiting = asked.get_mut(call).filter(|asked| asked.place.as_ref() == Some(from));
+        let Some(waiting) = waiting else {
+            drop(asked);
+            self.metrics.replies_dropped.inc();
+            return;
+        };
+        match &news {
+            News::Progress(..) if waiting.news.capacity() <= NEWS_KEPT => {
+                self.metrics.progress_dropped.inc();
+                return;
+            }
+            News::Accepted(_) | News::Progress(..) => {}
+            // It goes elsewhere.
+            News::Refused(_) => waiting.place = None,
+            News::Reply(..) | News::Failed(..) | News::Lost(_) | News::OwnerLost => {
+                if let Some(asked) = asked.remove(call) {
+                    let _ = asked.news.try_send(news);
+                }
+                return;
+            }
+        }
+        let _ = waiting.news.try_send(news);
+    }
+
+    /// Writes a call to a socket here. It is in the table before, since the answer may come at once.
+    pub fn give(
+        &self,
+        call: &CallId,
+        asker: Option<&Incarnation>,
+        (id, session, line): (SocketId, Session, &Arc<Line>),
+        frame: Bytes,
+        by: Instant,
+    ) -> Result<(), Refusal> {
+        if self.are_closed() {
+            return Err(Refusal::Draining);
+        }
+        let given = Given { asker: asker.cloned(), socket: id, session, line: line.clone(), at: Instant::now(), by };
+        if !lock(&self.given).give(call, given) {
+            self.metrics.duplicate_write.inc();
+            // It has been written; whoever asked twice hears of the first.
+            return Ok(());
+        }
+        let sent = line.send(frame).map_err(|refused| match refused {
+            Refused::Full => Refusal::Slow,
+            Refused::Closing => Refusal::Closing,
+        });
+        match sent {
+            Ok(()) if asker.is_some() => self.wake.notify_one(),
+            Ok(()) => {}
+            Err(_) => drop(lock(&self.given).take(call)),
+        }
+        sent
+    }
+
+    /// Whether a socket has this call, so that what it says of it is wanted.
+    pub fn has(&self, call: &CallId, socket: SocketId) -> bool {
+        lock(&self.given).of(call, socket).is_some()
+    }
+
+    /// What a client says about its call. What is for another instance is returned, with the last moment at
+    /// which it is of use.
+    pub fn says(&self, call: &CallId, socket: SocketId, said: Said, data: Bytes) -> Option<Post> {
+        let given = {
+            let mut table = lock(&self.given);
+            match (table.of(call, socket).is_some(), said) {
+                (false, _) => None,
+                (true, Said::Progress) => table.of(call, socket).cloned(),
+                (true, Said::Reply | Said::Failed) => table.take(call),
+            }
+        };
+        let Some(given) = given else {
+            self.metrics.replies_dropped.inc();
+            return None;
+        };
+        let after_ms = u32::try_from(given.at.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let word = match said {
+            Said::Progress => Word::Progress(socket),
+            Said::Reply => Word::Reply(socket, after_ms),
+            Said::Failed => Word::Failed(socket, after_ms),
+        };
+        self.tell(call, given, word, data)
+    }
+
+    /// A connection ended: whoever waits for it hears so at once.
+    pub fn ended(&self, record: &SocketRecord, ending: &Ending) {
+        let held = lock(&self.given).take_all(record.id, record.session);
+        for (call, given) in held {
+            let lost = LostSocket {
+                socket: record.id,
+                store: record.store.clone(),
+                connected_at: record.connected_at,
+                ending: ending.clone(),
+            };
+            if let Some(post) = self.tell(&call, given, Word::Lost(lost.into()), Bytes::new()) {
+                self.later(post);
+            }
+        }
+    }
+
+    /// To a caller here at once; to another instance by the letter that is returned.
+    fn tell(&self, call: &CallId, given: Given, word: Word, data: Bytes) -> Option<Post> {
+        match given.asker {
+            None => {
+                self.hear(call, &Place::Here, News::of(word, data));
+                None
+            }
+            Some(asker) => Some(self.post(asker, Message::OfCall { call: call.clone(), word }, data, given.by)),
+        }
+    }
+
+    /// A letter about a call.
+    pub fn post(&self, to: Incarnation, message: Message, body: Bytes, by: Instant) -> Post {
+        let life = by.saturating_duration_since(Instant::now()) + LATE;
+        Post { to, letter: self.letters.compose(message, body, life), by: by + LATE }
+    }
+
+    /// Sends it; if it finds no way it is tried again for as long as it is of use.
+    pub async fn send(&self, post: Post) {
+        if !self.found_its_way(&post).await {
+            self.later(post);
+        }
+    }
+
+    async fn found_its_way(&self, post: &Post) -> bool {
+        let routed = self.registry.route(&post.to, &post.letter).await;
+        // One that may have been taken is sent again: by its number it is taken once.
+        matches!(routed, Routed::Taken | Routed::Gone)
+    }
+
+    /// Leaves a letter to the task.
+    fn later(&self, Post { to, letter, by }: Post) {
+        let mut undelivered = lock(&self.undelivered);
+        if undelivered.len() < UNDELIVERED_MAX {
+            undelivered.push_back(Undelivered { to, letter, due: Instant::now(), by });
+        } else {
+            self.metrics.replies_dropped.inc();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Its caller waits no longer: the client is told, if it has the call.
+    pub fn cancelled(&self, call: &CallId, asker: Option<&Incarnation>) {
+        let given = {
+            let mut table = lock(&self.given);
+            let is_theirs = |given: &Given| given.asker.as_ref() == asker;
+            table.get(call).is_some_and(is_theirs).then(|| table.take(call)).flatten()
+        };
+        if let Some(given) = given {
+            // One that does not take it is stopped by its full queue, or gone.
+            let _ = given.line.send(frame::cancel(call));
+        }
+    }
+
+    fn withdraw(&self, call: &CallId, place: Place) {
+        match place {
+            Place::Here => self.cancelled(call, None),
+            Place::There(owner) => {
+                let by = Instant::now() + AGAIN;
+                self.later(self.post(owner, Message::Cancel { call: call.clone() }, Bytes::new(), by));
+            }
+        }
+    }
+}
+
+/// A letter about a call, and until when it is of use.
+pub struct Post {
+    to: Incarnation,
+    letter: Envelope,
+    by: Instant,
+}
+
+/// One caller who waits. Dropping it before the end withdraws the call.
+pub struct Ears {
+    calls: Arc<Calls>,
+    pub id: CallId,
+    heard: mpsc::Receiver<News>,
+    place: Option<Place>,
+}
+
+impl Ears {
+    /// Whoever speaks of it from now on is believed, and nobody else.
+    pub fn point_to(&mut self, place: Place) {
+        if let Some(asked) = lock(&self.calls.asked).get_mut(&self.id) {
+            asked.place = Some(place.clone());
+            asked.since = Instant::now();
+        }
+        if let Place::There(_) = place {
+            // Its owner is looked at from now on.
+            self.calls.wake.notify_one();
+        }
+        self.place = Some(place);
+    }
+
+    /// It was not given to anybody after all.
+    pub fn point_nowhere(&mut self) {
+        if let Some(asked) = lock(&self.calls.asked).get_mut(&self.id) {
+            asked.place = None;
+        }
+        self.place = None;
+    }
+
+    /// The next word, unless the time is over before.
+    pub async fn next(&mut self, by: Instant) -> Option<News> {
+        let news = timeout_at(by, self.heard.recv()).await.ok().flatten();
+        if !matches!(news, None | Some(News::Accepted(_) | News::Progress(..))) {
+            // Nothing is left to withdraw.
+            self.place = None;
+        }
+        news
+    }
+}
+
+impl Drop for Ears {
+    fn drop(&mut self) {
+        lock(&self.calls.asked).remove(&self.id);
+        if let Some(place) = self.place.take() {
+            self.calls.withdraw(&self.id, place);
+        }
+    }
+}
+
+/// Does what has to be done later, until the instance ends.
+pub async fn run(calls: Arc<Calls>) {
+    let mut unheard = HashMap::new();
+    let mut watched = Instant::now();
+    loop {
+        let wake = calls.wake.notified();
+        let next = calls.next_due(watched + WATCHED_EVERY);
+        tokio::select! {
+            () = wake => {}
+            () = sleep_until(next.unwrap_or(watched)), if next.is_some() => {}
+        }
+        // So that many that come one after the other make one round.
+        sleep(ROUND).await;
+        calls.tell_accepted().await;
+        calls.try_again().await;
+        if watched.elapsed() >= WATCHED_EVERY {
+            watched = Instant::now();
+            lock(&calls.given).forget(watched);
+            calls.watch(&mut unheard).await;
+        }
+    }
+}
+
+impl Calls {
+    /// When there will be something to do; nothing is due while no call is in flight.
+    fn next_due(&self, watch: Instant) -> Option<Instant> {
+        let accepted = lock(&self.given).next_accepted();
+        let again = lock(&self.undelivered).iter().map(|letter| letter.due).min();
+        let watch = (!lock(&self.asked).is_empty()).then_some(watch);
+        [accepted, again, watch].into_iter().flatten().min()
+    }
+
+    async fn tell_accepted(&self) {
+        let accepted = lock(&self.given).accepted(Instant::now());
+        let told = accepted.into_iter().filter_map(|(call, given)| {
+            let word = Word::Accepted(given.socket);
+            self.tell(&call, given, word, Bytes::new())
+        });
+        join_all(told.map(|post| self.send(post))).await;
+    }
+
+    async fn try_again(&self) {
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let mut undelivered = lock(&self.undelivered);
+            undelivered.retain(|letter| letter.by > now);
+            let (due, rest) = std::mem::take(&mut *undelivered).into_iter().partition(|letter| letter.due <= now);
+            *undelivered = rest;
+            let due: VecDeque<Undelivered> = due;
+            due.into()
+        };
+        let tried = due.into_iter().map(async |Undelivered { to, letter, by, .. }| {
+            let post = Post { to, letter, by };
+            let arrived = self.found_its_way(&post).await;
+            (!arrived).then_some(post)
+        });
+        for Post { to, letter, by } in join_all(tried).await.into_iter().flatten() {
+            lock(&self.undelivered).push_back(Undelivered { to, letter, due: Instant::now() + AGAIN, by });
+        }
+    }
+
+    /// Looks whether the owners of calls that have been in flight for a while are still there.
+    async fn watch(&self, unheard: &mut HashMap<Incarnation, u32>) {
+        let owners: BTreeSet<_> = {
+            let asked = lock(&self.asked);
+            let slow = asked.values().filter(|asked| asked.since.elapsed() >= WATCHED_EVERY);
+            slow.filter_map(|asked| match &asked.place {
+                Some(Place::There(owner)) => Some(owner.clone()),
+                _ => None,
+            })
+            .collect()
+        };
+        unheard.retain(|owner, _| owners.contains(owner));
+        let looks = join_all(owners.iter().map(|owner| self.registry.hearing(owner))).await;
+        for (owner, hearing) in owners.into_iter().zip(looks) {
+            let lost = match hearing {
+                Ok(Hearing::Hears) => {
+                    unheard.remove(&owner);
+                    false
+                }
+                Ok(Hearing::Gone) => true,
+                Ok(Hearing::Deaf { beaten }) => {
+                    let times = unheard.entry(owner.clone()).or_default();
+                    *times += 1;
+                    *times >= UNHEARD_MAX && beaten >= BEAT_LOST
+                }
+                // Nobody can say.
+                Err(_) => false,
+            };
+            if lost {
+                self.lose(&owner);
+            }
+        }
+    }
+
+    fn lose(&self, owner: &Incarnation) {
+        let place = Place::There(owner.clone());
+        let lost: Vec<_> = {
+            let asked = lock(&self.asked);
+            asked
+                .iter()
+                .filter(|(_, asked)| asked.place.as_ref() == Some(&place))
+                .map(|(call, _)| call.clone())
+                .collect()
+        };
+        lost.iter().for_each(|call| self.hear(call, &place, News::OwnerLost));
+    }
+}

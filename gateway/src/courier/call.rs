@@ -1,0 +1,406 @@
+//! One call: to whom it goes, and what comes of it. It is written to one socket at most; it goes on to another
+//! only when it is certain that nothing was written.
+
+use super::{Absent, Courier, Found};
+use crate::{
+    calls::{Ears, News, Place},
+    clock, frame,
+    letters::{LATE, Undelivered},
+    sockets::Socket,
+};
+use bytes::Bytes;
+use registry::{
+    Gone, Group, Holding, Incarnation, Routed, SocketId, SocketRecord, StoreName, Unknown, UserName, Verdict,
+    envelope::{LostSocket, Message, Refusal, To},
+};
+use serde_json::value::RawValue;
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+/// Places tried for one call to a group.
+const TRIES_MAX: usize = 5;
+
+/// Whom a call is for.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    Socket(String),
+    /// Its most recently active socket.
+    Group(Group),
+}
+
+/// Who else may have it, when the named socket is not reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fallback {
+    #[default]
+    None,
+    Store,
+    User,
+}
+
+/// What is asked.
+pub struct Question<'a> {
+    pub whom: Whom,
+    pub event: &'a str,
+    pub data: &'a RawValue,
+    /// The store it is about; without it the one that the socket has.
+    pub store: Option<StoreName>,
+    pub fallback: Fallback,
+    pub by: Instant,
+    pub request_id: &'a str,
+    pub traceparent: Option<&'a str>,
+    /// Where progress goes, if somebody listens.
+    pub progress: Option<mpsc::Sender<Step>>,
+}
+
+/// What happens before the end.
+#[derive(Debug)]
+pub enum Step {
+    Accepted { socket: SocketId, instance: String },
+    Progress(Bytes),
+}
+
+/// Who answered, and what.
+#[derive(Debug)]
+pub struct Answered {
+    pub socket: SocketId,
+    pub instance: String,
+    pub is_remote: bool,
+    pub is_fallback: bool,
+    pub data: Bytes,
+    /// Until it was known where to send it, and what the client took.
+    pub lookup: Duration,
+    pub client: Duration,
+}
+
+/// Whether the client was given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub enum Outcome {
+    Replied(Answered),
+    /// The client said that it could not.
+    Failed(Answered),
+    /// No queue had room; nothing was written.
+    Busy,
+    Absent(Absent),
+    /// There is no socket in this group.
+    Nobody(Group),
+    OwnerLost {
+        owner: Incarnation,
+        delivered: Delivered,
+    },
+    /// Its socket ended with the call in its hands.
+    SocketLost(Verdict),
+    NoReply(Delivered),
+}
+
+/// Where a call came to rest, or why it did not.
+enum Placed {
+    Over(Outcome),
+    /// Nothing was written there, or will be.
+    Missed(Refusal),
+    /// There was nobody to write to.
+    Unreached(Undelivered),
+}
+
+impl Courier {
+    /// Asks, and waits for what comes of it.
+    pub async fn call(&self, question: &Question<'_>, ears: &mut Ears) -> Outcome {
+        let mut way =
+            Way { courier: self, question, ears, began: Instant::now(), lookup: None, named: None, is_fallback: false };
+        match &question.whom {
+            Whom::Group(group) => way.reach_group(group, None).await,
+            Whom::Socket(asked) => {
+                let outcome = way.reach_socket(asked).await;
+                way.fall_back(asked, outcome).await
+            }
+        }
+    }
+}
+
+/// One call on its way.
+struct Way<'a> {
+    courier: &'a Courier,
+    question: &'a Question<'a>,
+    ears: &'a mut Ears,
+    began: Instant,
+    lookup: Option<Duration>,
+    /// What is known of the named socket, if it was there.
+    named: Option<Arc<SocketRecord>>,
+    is_fallback: bool,
+}
+
+impl Way<'_> {
+    async fn reach_socket(&mut self, asked: &str) -> Outcome {
+        let mut search = self.courier.search(asked, self.question.by);
+        loop {
+            let found = match search.next().await {
+                Ok(found) => found,
+                Err(absent) => return Outcome::Absent(absent),
+            };
+            self.named = Some(match &found {
+                Found::Here(socket) => socket.record(),
+                Found::There(record) => record.clone(),
+            });
+            match found {
+                Found::Here(socket) => match self.give(&socket).await {
+                    Placed::Over(outcome) => return outcome,
+                    Placed::Missed(Refusal::Slow) => return Outcome::Busy,
+                    Placed::Missed(Refusal::Draining) => return Outcome::Absent(Absent::Draining),
+                    Placed::Missed(_) | Placed::Unreached(_) => search.missed_here(),
+                },
+                Found::There(record) => {
+                    let to = To::Socket { id: record.id, session: record.session };
+                    let store = self.question.store.clone().or_else(|| record.store.clone());
+                    match self.send(&record.owner, to, None, store.as_ref()).await {
+                        Placed::Over(outcome) => return outcome,
+                        Placed::Missed(Refusal::Slow) => return Outcome::Busy,
+                        Placed::Missed(Refusal::Draining) => return Outcome::Absent(Absent::Draining),
+                        Placed::Missed(refusal) => search.missed(&record, Undelivered::Refused(refusal)),
+                        Placed::Unreached(why) => search.missed(&record, why),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Only where it is certain that the named socket did not get it.
+    async fn fall_back(&mut self, asked: &str, outcome: Outcome) -> Outcome {
+        let certain = match &outcome {
+            Outcome::Busy => true,
+            Outcome::Absent(absent) => !matches!(absent, Absent::Silent(_) | Absent::OutOfTime),
+            _ => false,
+        };
+        let group = match (self.question.fallback, certain) {
+            (Fallback::Store, true) => self.store(&outcome).map(Group::Store),
+            (Fallback::User, true) => self.user(&outcome).map(Group::User),
+            _ => None,
+        };
+        let Some(group) = group else { return outcome };
+        self.is_fallback = true;
+        match self.reach_group(&group, SocketId::parse(asked)).await {
+            // What is true of the named one says more.
+            Outcome::Nobody(_) => outcome,
+            instead => instead,
+        }
+    }
+
+    /// The store of the question, or the one that the socket has or had.
+    fn store(&self, outcome: &Outcome) -> Option<StoreName> {
+        let had = match outcome {
+            Outcome::Absent(Absent::Gone(Verdict { gone: Gone::Closed { store, .. }, .. })) => store.clone(),
+            _ => self.named.as_ref().and_then(|named| named.store.clone()),
+        };
+        self.question.store.clone().or(had)
+    }
+
+    fn user(&self, outcome: &Outcome) -> Option<UserName> {
+        match outcome {
+            Outcome::Absent(Absent::Gone(Verdict { gone: Gone::Closed { user, .. }, .. })) => user.clone(),
+            _ => self.named.as_ref().and_then(|named| named.user.clone()),
+        }
+    }
+
+    /// To the most recently active socket of a group, wherever it is.
+    async fn reach_group(&mut self, group: &Group, except: Option<SocketId>) -> Outcome {
+        let (mut busy, mut draining, mut unreached) = (false, false, None);
+        let candidates = match self.candidates(group, except).await {
+            Ok(candidates) => candidates,
+            Err(unknown) => return Outcome::Absent(Absent::Unknown(unknown)),
+        };
+        for candidate in candidates.into_iter().take(TRIES_MAX) {
+            let (placed, owner) = match candidate {
+                Candidate::Here(socket) => (self.give(&socket).await, None),
+                Candidate::There(owner) => {
+                    let store = match group {
+                        Group::Store(store) => Some(store.clone()),
+                        _ => self.question.store.clone(),
+                    };
+                    (self.send(&owner, To::Group(group.clone()), except, store.as_ref()).await, Some(owner))
+                }
+            };
+            match (placed, owner) {
+                (Placed::Over(outcome), _) => return outcome,
+                (Placed::Missed(Refusal::Slow), _) => busy = true,
+                (Placed::Missed(Refusal::Draining), _) => draining = true,
+                (Placed::Missed(_), _) | (Placed::Unreached(_), None) => {}
+                (Placed::Unreached(Undelivered::Gone), Some(owner))
+                    if self.courier.registry.leave_if_dead(group.key(), &owner).await => {}
+                (Placed::Unreached(Undelivered::Unsent), _) => unreached = Some(Unknown::Unavailable),
+                (Placed::Unreached(_), Some(owner)) => unreached = Some(Unknown::OwnerUnreachable(owner)),
+            }
+            if Instant::now() >= self.question.by {
+                return Outcome::NoReply(Delivered::No);
+            }
+        }
+        match unreached {
+            _ if busy => Outcome::Busy,
+            Some(unknown) => Outcome::Absent(Absent::Unknown(unknown)),
+            None if draining => Outcome::Absent(Absent::Draining),
+            None => Outcome::Nobody(group.clone()),
+        }
+    }
+
+    /// Who may have it, the most recently active first.
+    async fn candidates(&mut self, group: &Group, except: Option<SocketId>) -> Result<Vec<Candidate>, Unknown> {
+        let courier = self.courier;
+        let (now, now_ms) = (clock::now_ms(), courier.registry.now_ms());
+        let here = courier.sockets.most_active(group.key(), except);
+        let mut candidates: Vec<_> = here
+            .into_iter()
+            .map(|socket| (now_ms.saturating_sub(u64::from(socket.line.quiet_ms(now))), Candidate::Here(socket)))
+            .collect();
+        if !courier.registry.is_alone() {
+            let holders = timeout_at(self.question.by + LATE, courier.registry.holders(group.key())).await;
+            let own = courier.registry.incarnation();
+            match holders.unwrap_or(Err(Unknown::Unavailable)) {
+                Ok(holders) => candidates.extend(
+                    holders
+                        .into_iter()
+                        .filter(|holding| holding.owner != own)
+                        .map(|Holding { owner, active_at, .. }| (active_at, Candidate::There(owner))),
+                ),
+                // Those who are here can be asked all the same.
+                Err(_) if !candidates.is_empty() => {}
+                Err(unknown) => return Err(unknown),
+            }
+        }
+        candidates.sort_by_key(|(active_at, _)| Reverse(*active_at));
+        Ok(candidates.into_iter().map(|(_, candidate)| candidate).collect())
+    }
+
+    /// Gives it to a socket here.
+    async fn give(&mut self, socket: &Arc<Socket>) -> Placed {
+        let record = socket.record();
+        let store = self.question.store.as_ref().or(record.store.as_ref());
+        let frame = self.frame(store);
+        self.sent();
+        self.ears.point_to(Place::Here);
+        let calls = &self.courier.calls;
+        let given = calls.give(&self.ears.id, None, (record.id, record.session, &socket.line), frame, self.question.by);
+        if let Err(refusal) = given {
+            self.ears.point_nowhere();
+            return Placed::Missed(refusal);
+        }
+        let owner = self.courier.registry.incarnation();
+        self.step(Step::Accepted { socket: record.id, instance: owner.instance().to_owned() }).await;
+        self.wait(&owner, Delivered::Yes).await
+    }
+
+    /// Sends it to another instance.
+    async fn send(
+        &mut self,
+        owner: &Incarnation,
+        to: To,
+        except: Option<SocketId>,
+        store: Option<&StoreName>,
+    ) -> Placed {
+        let message =
+            Message::Call { call: self.ears.id.clone(), to, except, request: self.question.request_id.into() };
+        let life = self.question.by.saturating_duration_since(Instant::now());
+        if life.is_zero() {
+            return Placed::Missed(Refusal::Expired);
+        }
+        let letter = self.courier.letters.compose(message, self.frame(store), life);
+        self.sent();
+        self.ears.point_to(Place::There(owner.clone()));
+        let routed = timeout_at(self.question.by + LATE, self.courier.registry.route(owner, &letter)).await;
+        let unreached = match routed.unwrap_or(Routed::Unknown) {
+            Routed::Unsent => Undelivered::Unsent,
+            Routed::Gone => Undelivered::Gone,
+            Routed::Deaf => Undelivered::Deaf,
+            Routed::Taken | Routed::Unknown => return self.wait(owner, Delivered::Unknown).await,
+        };
+        self.ears.point_nowhere();
+        Placed::Unreached(unreached)
+    }
+
+    /// Waits for the end, and passes on what comes before it.
+    async fn wait(&mut self, owner: &Incarnation, mut delivered: Delivered) -> Placed {
+        let outcome = loop {
+            match self.ears.next(self.question.by).await {
+                None => break Outcome::NoReply(delivered),
+                Some(News::Accepted(socket)) => {
+                    delivered = Delivered::Yes;
+                    self.step(Step::Accepted { socket, instance: owner.instance().to_owned() }).await;
+                }
+                Some(News::Progress(_, data)) => {
+                    delivered = Delivered::Yes;
+                    self.step(Step::Progress(data)).await;
+                }
+                Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),
+                Some(News::Failed(socket, ms, data)) => break Outcome::Failed(self.answered(owner, socket, ms, data)),
+                Some(News::Lost(lost)) => break Outcome::SocketLost(verdict(owner, *lost, self.courier)),
+                Some(News::OwnerLost) => break Outcome::OwnerLost { owner: owner.clone(), delivered },
+                Some(News::Refused(refusal)) => return Placed::Missed(refusal),
+            }
+        };
+        Placed::Over(outcome)
+    }
+
+    fn answered(&self, owner: &Incarnation, socket: SocketId, client_ms: u32, data: Bytes) -> Answered {
+        Answered {
+            socket,
+            instance: owner.instance().to_owned(),
+            is_remote: *owner != self.courier.registry.incarnation(),
+            is_fallback: self.is_fallback,
+            data,
+            lookup: self.lookup.unwrap_or_default(),
+            client: Duration::from_millis(client_ms.into()),
+        }
+    }
+
+    /// Somebody may listen, and slowly; the deadline stands all the same.
+    async fn step(&self, step: Step) {
+        if let Some(progress) = &self.question.progress {
+            let _ = timeout_at(self.question.by, progress.send(step)).await;
+        }
+    }
+
+    fn sent(&mut self) {
+        self.lookup.get_or_insert(self.began.elapsed());
+    }
+
+    fn frame(&self, store: Option<&StoreName>) -> Bytes {
+        let left = self.question.by.saturating_duration_since(Instant::now());
+        let deadline = self.courier.registry.now_ms() + u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        frame::call(&frame::Call {
+            event: self.question.event,
+            id: &self.ears.id,
+            store,
+            data: self.question.data,
+            deadline,
+            request_id: self.question.request_id,
+            traceparent: self.question.traceparent,
+        })
+    }
+}
+
+/// Who may have a call.
+enum Candidate {
+    Here(Arc<Socket>),
+    There(Incarnation),
+}
+
+/// Why a socket is not there any more that had a call.
+fn verdict(owner: &Incarnation, lost: LostSocket, courier: &Courier) -> Verdict {
+    let LostSocket { socket, store, connected_at, ending } = lost;
+    let gone = Gone::Closed {
+        instance: owner.instance().into(),
+        connected_at,
+        closed_at: courier.registry.now_ms(),
+        store,
+        user: None,
+        ending,
+    };
+    Verdict::new(&socket.to_string(), gone, Duration::ZERO)
+}

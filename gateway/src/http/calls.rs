@@ -1,0 +1,332 @@
+//! Calls from HTTP: asking a client, and answering with what it says.
+
+use super::{
+    Answer, Body, Problem, Request,
+    sends::{field, finish},
+    shape::{Field, Kind, Reader, Shape, refused},
+    sockets,
+};
+use crate::courier::{Absent, Answered, Delivered, Fallback, Outcome, Question, Whom};
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use registry::{CallId, Gone, Group, StoreName, UserName, Verdict};
+use serde_json::{Value, value::RawValue};
+use std::{borrow::Cow, time::Duration};
+use tracing::{debug, info, warn};
+
+/// A kind becomes part of a verb, so it looks like one.
+const KIND_BYTES_MAX: usize = 64;
+/// W3C's, as a client gets it.
+const TRACEPARENT_BYTES_MAX: usize = 128;
+
+const SOCKET: Field = field("socketId", Kind::Text, "the socket that is asked");
+const TIMEOUT: Field = field("timeoutMs", Kind::Millis(600_000), "how long to wait; CALL_TIMEOUT unless given");
+
+/// The body of `/api/call`.
+pub static CALL: Shape = Shape {
+    fields: &[
+        SOCKET,
+        field("userId", Kind::Name, "the most recently active socket of a user"),
+        field("storeId", Kind::Name, "the most recently active socket of a store"),
+        field("to", Kind::Object, "the target may also stand in here"),
+        Field { name: "event", kind: Kind::Text, required: true, meaning: "what the frame's type says" },
+        field("data", Kind::Any, "passed to the client untouched"),
+        field("fallback", Kind::Text, "none, store or user: who else may be asked when a named socket is not reached"),
+        field("whenOffline", Kind::Text, "fail; wait and queue are not in this version"),
+        TIMEOUT,
+    ],
+    open: false,
+};
+
+/// What stands in `to`.
+static TO: Shape = Shape {
+    fields: &[
+        SOCKET,
+        field("userId", Kind::Name, "the most recently active socket of a user"),
+        field("storeId", Kind::Name, "the most recently active socket of a store"),
+    ],
+    open: false,
+};
+
+/// The body of `/api/sync/{kind}`; all other members are its data.
+pub static SYNC: Shape = Shape {
+    fields: &[
+        SOCKET,
+        field("storeId", Kind::Name, "the store, whose most recently active socket is asked else"),
+        TIMEOUT,
+    ],
+    open: true,
+};
+
+/// One call, as it was read.
+struct Call<'a> {
+    whom: Whom,
+    event: String,
+    data: Cow<'a, RawValue>,
+    store: Option<StoreName>,
+    fallback: Fallback,
+    budget: Duration,
+}
+
+/// `POST /api/call`.
+pub async fn call(request: Request) -> Answer {
+    let mut reader = Reader::new(&CALL, &request.body, "").map_err(|fault| refused(&fault))?;
+    let read = read_call(&mut reader, request.gateway.config.call_timeout);
+    let call = finish(reader, read)?;
+    go(&request, call).await
+}
+
+/// `POST /api/sync/{kind}`, and as Shopify's apps write it.
+pub async fn sync(request: Request) -> Answer {
+    let kind = request.path_value();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if kind.is_empty() || kind.len() > KIND_BYTES_MAX || !kind.bytes().all(plain) {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "Invalid kind",
+            "a kind is 1 to 64 letters, digits, dots, dashes and underscores, such as orders",
+        ));
+    }
+    let mut reader = Reader::new(&SYNC, &request.body, "").map_err(|fault| refused(&fault))?;
+    let read = read_sync(&mut reader, kind, request.gateway.config.call_timeout);
+    let call = finish(reader, read)?;
+    debug!(
+        request_id = request.request_id,
+        kind,
+        "🔍 SYNC {} REQUEST DEBUG: {} bytes",
+        kind.to_uppercase(),
+        request.body.len()
+    );
+    if let Whom::Socket(id) = &call.whom {
+        info!(request_id = request.request_id, "🔌 Socket ID from request: {id:.128}");
+    }
+    go(&request, call).await
+}
+
+fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> {
+    let mut targets = targets(reader);
+    if let Some(to) = reader.raw("to") {
+        targets.extend(reader.inside(&TO, "to", to, self::targets)?);
+    }
+    let event = reader.text("event");
+    let data = reader.raw("data").unwrap_or(RawValue::NULL);
+    let fallback = match reader.text("fallback").as_deref() {
+        None | Some("none") => Some(Fallback::None),
+        Some("store") => Some(Fallback::Store),
+        Some("user") => Some(Fallback::User),
+        Some(_) => reader.wrong("fallback", "none, store or user is wanted"),
+    };
+    match reader.text("whenOffline").as_deref() {
+        None | Some("fail") => {}
+        Some("wait" | "queue") => {
+            reader.wrong::<()>("whenOffline", "wait and queue are not in this version; leave it out or say fail");
+        }
+        Some(_) => drop(reader.wrong::<()>("whenOffline", "fail, wait or queue is wanted")),
+    }
+    let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
+    let event = event.and_then(|event| match event.is_empty() {
+        true => reader.wrong("event", "is empty"),
+        false => Some(event),
+    });
+    let whom = match targets.len() {
+        1 => targets.pop().flatten(),
+        0 => reader.wrong_as_a_whole("a target is wanted: socketId, userId or storeId"),
+        _ => reader.wrong_as_a_whole("one target is wanted, not several"),
+    };
+    let store = match &whom {
+        Some(Whom::Group(Group::Store(store))) => Some(store.clone()),
+        _ => None,
+    };
+    Some(Call { whom: whom?, event: event?.into(), data: Cow::Borrowed(data), store, fallback: fallback?, budget })
+}
+
+/// A target that is named but is no good counts as one; its fault is noted.
+fn targets(reader: &mut Reader<'_>) -> Vec<Option<Whom>> {
+    let mut found = Vec::new();
+    if reader.has("socketId") {
+        found.push(reader.text("socketId").map(|id| Whom::Socket(id.into())));
+    }
+    if reader.has("userId") {
+        found.push(reader.name("userId", UserName::parse).map(|name| Whom::Group(Group::User(name))));
+    }
+    if reader.has("storeId") {
+        found.push(reader.name("storeId", StoreName::parse).map(|name| Whom::Group(Group::Store(name))));
+    }
+    found
+}
+
+fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Option<Call<'a>> {
+    let store = reader.name("storeId", StoreName::parse);
+    let socket = reader.text("socketId");
+    let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
+    let whom = match (socket, &store) {
+        (Some(id), _) => Whom::Socket(id.into()),
+        (None, Some(store)) => Whom::Group(Group::Store(store.clone())),
+        (None, None) => return reader.wrong_as_a_whole("a target is wanted: socketId or storeId"),
+    };
+    let data = Cow::Owned(reader.strangers());
+    Some(Call { whom, event: format!("sync_{kind}"), data, store, fallback: Fallback::Store, budget })
+}
+
+async fn go(request: &Request, call: Call<'_>) -> Answer {
+    let courier = &request.gateway.courier;
+    if courier.calls.are_closed() {
+        return Err(Problem::draining());
+    }
+    let mut ears = courier.calls.begin();
+    let question = Question {
+        whom: call.whom,
+        event: &call.event,
+        data: &call.data,
+        store: call.store,
+        fallback: call.fallback,
+        by: request.began + call.budget,
+        request_id: &request.request_id,
+        traceparent: traceparent(request),
+        progress: None,
+    };
+    let outcome = courier.call(&question, &mut ears).await;
+    let id = ears.id.clone();
+    drop(ears);
+    let metrics = &request.gateway.metrics;
+    metrics.called(word(&outcome));
+    metrics.call_seconds.observe(request.began.elapsed().as_secs_f64());
+    log(request, &id, &outcome);
+    answer(request, &id, outcome).await
+}
+
+fn traceparent(request: &Request) -> Option<&str> {
+    let parent = request.head.headers.get("traceparent")?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    (parent.len() <= TRACEPARENT_BYTES_MAX && parent.bytes().all(plain)).then_some(parent)
+}
+
+/// The word in metrics.
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Replied(_) => "replied",
+        Outcome::Failed(_) => "failed",
+        Outcome::Busy => "busy",
+        Outcome::Absent(Absent::Gone(_)) | Outcome::Nobody(_) => "absent",
+        Outcome::Absent(_) => "unknown",
+        Outcome::OwnerLost { .. } => "owner_lost",
+        Outcome::SocketLost(_) => "socket_lost",
+        Outcome::NoReply(_) => "no_reply",
+    }
+}
+
+fn log(request: &Request, id: &CallId, outcome: &Outcome) {
+    let request_id = &request.request_id;
+    match outcome {
+        Outcome::Replied(answered) | Outcome::Failed(answered) => {
+            let ms = request.began.elapsed().as_millis();
+            info!(
+                request_id,
+                "✅ Found socket {} for sync: call {id} {} after {ms} ms",
+                answered.socket,
+                word(outcome)
+            );
+        }
+        Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(verdict),
+        Outcome::Nobody(group) => {
+            warn!(request_id, "call {id}: no socket of {} {} is connected", group.kind(), group.name());
+            info!("🔄 No socket found, requesting client reconnect");
+        }
+        _ => warn!(request_id, "call {id}: {}", word(outcome)),
+    }
+}
+
+async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Answer {
+    match outcome {
+        Outcome::Replied(answered) => Ok(replied(request, id, &answered)),
+        Outcome::Failed(answered) => {
+            let failure = serde_json::from_slice::<Value>(&answered.data).unwrap_or_default();
+            Err(Problem::new(StatusCode::CONFLICT, "Call failed", "failure has what the client said")
+                .code("call_failed")
+                .detail(format!("{} was asked and said that it could not", answered.socket))
+                .member("failure", failure)
+                .member("callId", id.as_str())
+                .member("socketId", answered.socket.to_string())
+                .member("instance", answered.instance))
+        }
+        Outcome::Busy => Err(super::sends::busy().member("callId", id.as_str())),
+        Outcome::Absent(absent) => Err(sockets::absent(request, &absent).await.member("callId", id.as_str())),
+        Outcome::Nobody(group) => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "No live socket",
+            "ask the client to connect; nobody is there to answer",
+        )
+        .code("no_live_socket")
+        .detail(format!("no socket of {} {} is connected", group.kind(), group.name()))
+        .member("callId", id.as_str())),
+        Outcome::OwnerLost { owner, delivered } => Err(Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "Owner lost",
+            "the client comes back by itself; ask it again if a second time does no harm",
+        )
+        .code("owner_lost")
+        .detail(format!("{}, which had the call, is gone", owner.instance()))
+        .member("delivered", word_for(delivered))
+        .member("callId", id.as_str())),
+        Outcome::SocketLost(verdict) => Err(lost(request, &verdict).await.member("callId", id.as_str())),
+        Outcome::NoReply(delivered) => {
+            let detail = match delivered {
+                Delivered::Yes => "the client was given the call and did not answer in time",
+                Delivered::No => "the time was over before it was written",
+                Delivered::Unknown => "nobody said whether the client was given the call",
+            };
+            Err(Problem::no_reply(word_for(delivered), detail).member("callId", id.as_str()))
+        }
+    }
+}
+
+fn word_for(delivered: Delivered) -> Value {
+    match delivered {
+        Delivered::Yes => true.into(),
+        Delivered::No => false.into(),
+        Delivered::Unknown => "unknown".into(),
+    }
+}
+
+async fn lost(request: &Request, verdict: &Verdict) -> Problem {
+    let store_sockets = match &verdict.gone {
+        Gone::Closed { store: Some(store), .. } => sockets::count(request, store).await,
+        _ => Some(0),
+    };
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "Socket lost",
+        "the client had the call when it left; ask it again if a second time does no harm",
+    )
+    .code("socket_lost")
+    .detail(verdict.sentence())
+    .member("delivered", true)
+    .member("verdict", crate::problem::verdict_json(verdict, store_sockets))
+}
+
+/// 200, with the client's words as it wrote them.
+fn replied(request: &Request, id: &CallId, answered: &Answered) -> Response<Body> {
+    let elapsed = request.began.elapsed();
+    let hop = if answered.is_remote { "remote" } else { "local" };
+    let result = std::str::from_utf8(&answered.data).unwrap_or("null");
+    let body = format!(
+        "{{\"status\":\"replied\",\"callId\":\"{id}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}\n",
+        answered.socket,
+        Value::from(answered.instance.as_str()),
+        answered.is_fallback,
+        elapsed.as_millis(),
+    );
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+    let bus = elapsed.saturating_sub(answered.lookup).saturating_sub(answered.client);
+    let timing =
+        format!("lookup;dur={:.2}, bus;dur={:.2}, client;dur={:.0}", ms(answered.lookup), ms(bus), ms(answered.client));
+    if let Ok(timing) = HeaderValue::try_from(timing) {
+        headers.insert(HeaderName::from_static("server-timing"), timing);
+    }
+    response
+}
