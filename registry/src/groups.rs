@@ -14,6 +14,8 @@ pub struct Groups {
     stale: HashSet<GroupKey>,
     /// Of which Redis was told last that nobody is here, should a failover lose that.
     emptied: VecDeque<GroupKey>,
+    /// Of which a telling was not answered: it may still lie in a connection that was given up, and come late.
+    unanswered: HashSet<GroupKey>,
 }
 
 /// Empty groups that are remembered.
@@ -125,6 +127,9 @@ impl Groups {
     pub fn told(&mut self, key: GroupKey, count: Option<u32>, answered: bool) {
         let Some(members) = self.by_key.get_mut(&key) else { return };
         members.telling = false;
+        if !answered {
+            self.unanswered.insert(key);
+        }
         let trusted = !std::mem::take(&mut members.distrusted);
         members.told = if answered && trusted { Told::This(count) } else { Told::Unknown };
         let now = Some(members.count).filter(|count| *count > 0);
@@ -137,6 +142,15 @@ impl Groups {
                     self.emptied.pop_front();
                 }
             }
+        }
+    }
+
+    /// By now every telling that nobody answered has come, or never will: what it said may stand in Redis instead
+    /// of what was told after it.
+    pub fn doubt_unanswered(&mut self) {
+        for key in std::mem::take(&mut self.unanswered) {
+            self.by_key.entry(key).or_default();
+            self.doubt(key);
         }
     }
 
@@ -155,7 +169,7 @@ impl Groups {
     }
 
     /// Redis may have lost what it was told.
-    pub(crate) fn forget_told(&mut self) {
+    pub fn forget_told(&mut self) {
         for key in std::mem::take(&mut self.emptied) {
             self.by_key.entry(key).or_default();
         }

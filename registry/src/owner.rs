@@ -80,7 +80,7 @@ pub struct Ticket {
 /// A partition at rest, as it was when its comparison began.
 #[derive(Debug, Clone, Copy)]
 pub struct Quiet {
-    digest: Digest,
+    pub digest: Digest,
     steps: u64,
 }
 
@@ -158,6 +158,12 @@ impl Owner {
         }
     }
 
+    /// Whether Redis has still to be told how this connection ended.
+    pub fn is_untold(&self, id: SocketId, session: Session) -> bool {
+        self.partings.get(&id).is_some_and(|parting| parting.record.session == session)
+            && self.untold.iter().rev().any(|untold| *untold == id)
+    }
+
     /// Endings that Redis has not been told, oldest first.
     pub fn untold(&self, limit: usize) -> Vec<Parting> {
         self.untold.iter().filter_map(|id| self.partings.get(id)).take(limit).cloned().collect()
@@ -205,6 +211,11 @@ impl Owner {
         (part.in_flight == 0 && !part.suspect).then_some(Quiet { digest: part.digest, steps: part.steps })
     }
 
+    /// Whether nothing moved since.
+    pub fn is_quiet_since(&self, partition: usize, then: Quiet) -> bool {
+        self.parts[partition].steps == then.steps
+    }
+
     /// Ends it, with what Redis said. A partition that differs is suspect from then on.
     pub fn compare(&mut self, partition: usize, then: Quiet, theirs: Digest) -> Compared {
         let part = &mut self.parts[partition];
@@ -223,11 +234,6 @@ impl Owner {
     /// Redis may have lost anything, or we are another incarnation: everything has to be told again.
     pub fn suspect_all(&mut self) {
         self.parts.iter_mut().for_each(|part| part.suspect = true);
-        self.groups.forget_told();
-    }
-
-    /// Redis may have lost what it was told of groups; nothing compares them.
-    pub fn suspect_groups(&mut self) {
         self.groups.forget_told();
     }
 
@@ -264,6 +270,12 @@ impl Owner {
         self.turn = found + 1;
         self.parts[found].suspect = false;
         Some(found)
+    }
+
+    /// What is held in a partition and has no entry among these.
+    pub fn missing(&self, partition: usize, theirs: &BTreeMap<SocketId, (Session, u32)>) -> Vec<Arc<SocketRecord>> {
+        let ours = self.parts[partition].held.iter();
+        ours.filter(|(id, _)| !theirs.contains_key(id)).map(|(_, (record, _))| record.clone()).collect()
     }
 
     /// What has to be done about the entries that Redis has of ours in a partition.

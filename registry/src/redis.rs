@@ -115,6 +115,8 @@ pub struct Redis {
     told_at: AtomicU64,
     /// Whether it was said since when the partitions' memory is whole.
     settled: AtomicBool,
+    /// When it was last asked whether every instance is heard, and what was found.
+    all_heard: Mutex<(u64, bool)>,
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
     counters: Counters,
@@ -122,6 +124,7 @@ pub struct Redis {
     mend_now: Notify,
     reborn_now: Notify,
     group_told: Notify,
+    ending_told: Notify,
 }
 
 impl Redis {
@@ -151,12 +154,14 @@ impl Redis {
             indexes_suspect: std::array::from_fn(|_| AtomicBool::new(false)),
             told_at: AtomicU64::new(0),
             settled: AtomicBool::new(false),
+            all_heard: Mutex::default(),
             unsure_until: AtomicU64::new(0),
             counters: Counters::default(),
             beat_now: Notify::new(),
             mend_now: Notify::new(),
             reborn_now: Notify::new(),
             group_told: Notify::new(),
+            ending_told: Notify::new(),
         };
         (Arc::new(redis), inbox)
     }

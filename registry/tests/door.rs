@@ -191,13 +191,27 @@ async fn nobody_cools_down_for_what_was_not_there() {
 async fn of_a_client_with_a_later_connection_the_earlier_one_counts_and_evicts_nobody() {
     let server = Server::start();
     let (web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
-    let earlier = web1.socket(Some("tab"));
-    sleep(Duration::from_millis(5)).await;
+    let long_ago = web1.registry.now_ms() - 2000;
+    let earlier = SocketRecord { attempt: Attempt::first(long_ago), ..(*web1.socket(Some("tab"))).clone() };
+    let earlier = Arc::new(earlier);
     assert!(is_welcome(&web2.admit(Some("tab"), EVICT_TWO).await));
     assert!(is_welcome(&web1.registry.admit(&earlier, EVICT_TWO).await));
     assert_eq!(count(&server, "sockets"), "2");
     let late = Arc::new(SocketRecord { id: SocketId::fresh(), session: Session::fresh(), ..(*earlier).clone() });
     assert!(matches!(web1.registry.admit(&late, EVICT_ONE).await, Admission::CoolingDown));
+}
+
+/// Whatever the clocks of the instances say: they tell the time a little apart.
+#[tokio::test]
+async fn of_two_connections_of_a_client_at_once_the_one_that_asks_last_stays() {
+    let server = Server::start();
+    let (web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
+    let behind =
+        SocketRecord { attempt: Attempt::first(web1.registry.now_ms() - 300), ..(*web1.socket(Some("tab"))).clone() };
+    assert!(is_welcome(&web2.admit(Some("tab"), EVICT_TWO).await));
+    let admission = web1.registry.admit(&Arc::new(behind), EVICT_TWO).await;
+    assert!(matches!(&admission, Admission::Welcome { replaced, .. } if replaced.len() == 1), "{admission:?}");
+    assert_eq!(count(&server, "sockets"), "1");
 }
 
 #[tokio::test]

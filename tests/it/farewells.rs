@@ -221,3 +221,20 @@ async fn why_tells_of_sockets_of_other_instances() {
     .await;
     fleet.is_sound().await;
 }
+
+/// Whoever has heard that a kick was done may ask anybody at once.
+#[tokio::test]
+async fn right_after_a_kick_nobody_takes_it_for_live() {
+    let fleet = Fleet::with(&[]).await;
+    for turn in 0..100 {
+        let (at, elsewhere, third) = (turn % 3, (turn + 1) % 3, (turn + 2) % 3);
+        let mut kicked = fleet[at].greeted("/ws").await;
+        assert_eq!(fleet[elsewhere].delete(&format!("/api/sockets/{}", kicked.id)).await.status, 200);
+        let gone = fleet.lookup(third, &kicked.id).await;
+        assert_eq!((gone.status, &gone.json()["verdict"]["cause"]), (410, &json!("kicked")), "{}", gone.text());
+        let again = fleet[third].delete(&format!("/api/sockets/{}", kicked.id)).await;
+        assert_eq!((again.status, &again.json()["code"]), (410, &json!("socket_gone")), "{}", again.text());
+        assert_eq!(kicked.closed().await.0, 4403);
+    }
+    fleet.is_sound().await;
+}

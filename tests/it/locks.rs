@@ -1,6 +1,6 @@
 //! Whatever Redis is made of, it may be locked: by TLS, and by users with no more rights than are needed.
 
-use crate::fleet::Fleet;
+use crate::{fleet::Fleet, gateway::Gateway};
 use serde_json::json;
 use servers::{Cluster, Sentinels, Server};
 use std::path::PathBuf;
@@ -61,4 +61,22 @@ async fn a_cluster_whose_users_have_the_rights_that_suffice() {
     let cluster = block_in_place(|| Cluster::of(3, 0));
     let url = with_user(&cluster.url(), cluster.nodes());
     is_one_fleet(&url, None).await;
+}
+
+/// One password for all: the servers and the sentinels who watch them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_that_want_a_password_are_asked_with_it() {
+    let sentinels = block_in_place(Sentinels::start);
+    for node in sentinels.nodes() {
+        node.ask(&["CONFIG", "SET", "masterauth", "secret", "requirepass", "secret"]);
+    }
+    for sentinel in sentinels.sentinels() {
+        sentinel.ask(&["SENTINEL", "SET", "holdfast", "auth-pass", "secret"]);
+        sentinel.ask(&["ACL", "SETUSER", "default", "resetpass", ">secret"]);
+    }
+    let url = sentinels.url().replace("://", "://:secret@");
+    is_one_fleet(&url, None).await;
+    let wrong = Gateway::command(&[]).env("REDIS_URL", &url.replace("secret", "wrong")).run().await;
+    assert_eq!(wrong.code, 1, "{}", wrong.said());
+    assert!(wrong.said().contains("REDIS_URL") && !wrong.said().contains("wrong@"), "{}", wrong.said());
 }

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{sync::Barrier, time::sleep};
+use tokio_tungstenite::tungstenite::Message;
 
 /// Instances read Redis' clock each for itself, so of two that come closer to each other nobody came first.
 const APART: Duration = Duration::from_millis(50);
@@ -27,9 +28,7 @@ async fn arrives(fleet: &Fleet, at: usize, target: &str) -> Result<Client, (u16,
             assert_eq!(client.hears_text().await, r#"{"type":"reset"}"#);
             Ok(client)
         }
-        Some(tokio_tungstenite::tungstenite::Message::Close(Some(close))) => {
-            Err((close.code.into(), close.reason.as_str().to_owned()))
-        }
+        Some(Message::Close(Some(close))) => Err((close.code.into(), close.reason.as_str().to_owned())),
         other => panic!("{other:?}"),
     }
 }
@@ -204,5 +203,37 @@ async fn newcomers_at_once_on_all_instances_keep_the_cap() {
     })
     .await;
     assert_eq!(three["missing"], json!([]));
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_to_all_instances_at_once_stays_once() {
+    let fleet = Fleet::with(&[]).await;
+    for turn in 0..5 {
+        let target = format!("/ws?user_id=u{turn}&client_id=tab");
+        let arrivals = join_all((0..6).map(|nth| arrives(&fleet, nth % 3, &target))).await;
+        let arrived: Vec<_> = arrivals.into_iter().filter_map(Result::ok).collect();
+        let left = eventually("one is left", async || {
+            let left = holders(&fleet, turn % 3, &format!("u{turn}")).await;
+            (left.len() == 1).then(|| left[0].clone())
+        })
+        .await;
+        let mut stayed = 0;
+        for mut client in arrived {
+            // The one that stays answers; all others were told that they are replaced.
+            client.says(r#"{"type":"getSocketId"}"#).await;
+            match client.next().await {
+                Some(Message::Text(text)) => {
+                    assert!(text.contains(&left), "{text} of {left}");
+                    stayed += 1;
+                }
+                Some(Message::Close(Some(close))) => {
+                    assert_eq!(u16::from(close.code), 4409, "{close:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(stayed, 1, "{turn}");
+    }
     fleet.is_sound().await;
 }

@@ -3,6 +3,7 @@
 
 use super::{
     Redis,
+    clock::boottime_ms,
     scripts::{BEAT, number, text},
 };
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     names::Incarnation,
 };
 use redis::cmd;
-use rustix::time::{ClockId, clock_gettime};
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
@@ -18,15 +18,11 @@ use tracing::{error, info, warn};
 /// How much earlier or later than the second a beat may come, so that a fleet does not beat as one.
 const JITTER: f64 = 0.1;
 /// Between two good beats so far apart, others may have failed to tell what they accepted.
-const GAP: Duration = Duration::from_secs(4);
+pub const GAP: Duration = Duration::from_secs(4);
+/// Lives of ours that are remembered: what an earlier one left behind went with the ones in between.
+const FORMER_MAX: usize = 4;
 /// Beats whose ring was not heard until the subscription is renewed: one may still be on its way.
 const UNHEARD_MAX: u32 = 2;
-
-/// Milliseconds on a clock that also runs while the machine sleeps.
-fn boottime_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
-}
 
 impl Redis {
     /// Beats. Never returns.
@@ -125,7 +121,10 @@ impl Redis {
         let fresh = Incarnation::fresh(dead.instance());
         error!("this instance was declared dead while it did not answer; going on as {fresh}");
         self.counters.fenced.fetch_add(1, Ordering::Relaxed);
-        self.former.rcu(|former| former.iter().chain([dead]).cloned().collect::<Vec<_>>());
+        self.former.rcu(|former| {
+            let latest = former.iter().chain([dead]).rev().take(FORMER_MAX);
+            latest.cloned().collect::<Vec<_>>()
+        });
         self.own.store(fresh.into());
         self.all_is_suspect();
         self.bell.anew.notify_one();

@@ -23,7 +23,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::error;
 
-/// How long somebody waits for somebody else who is telling the same group.
+/// How long somebody waits for somebody else who is telling the same.
 const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
 
 /// A script on its way. Whatever happens to who waits for it, it is accounted for.
@@ -94,7 +94,11 @@ impl Redis {
 
     pub async fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {
         let left = self.owner().leave(id, session, ending);
-        let Some((parting, ticket)) = left else { return false };
+        let Some((parting, ticket)) = left else {
+            // Whoever ended it tells it at this moment: whoever asks next wants to hear of it.
+            let _ = timeout(TOLD_BY_ANOTHER, self.told_by_another(id, session)).await;
+            return false;
+        };
         let record = parting.record.clone();
         let (told, (), ()) =
             tokio::join!(self.part(&parting, ticket), self.tell(keys_of(&record)), self.drop_member(&record));
@@ -102,7 +106,18 @@ impl Redis {
         if told == Some(true) {
             self.owner().told(id);
         }
+        self.ending_told.notify_waiters();
         true
+    }
+
+    async fn told_by_another(&self, id: SocketId, session: Session) {
+        loop {
+            let told = self.ending_told.notified();
+            if !self.link.is_up() || !self.owner().is_untold(id, session) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Takes a newcomer out again who was not let in: nobody has heard its id, so it leaves no verdict.

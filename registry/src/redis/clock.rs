@@ -3,6 +3,7 @@
 
 use super::{Redis, beat::ms, scripts::number};
 use redis::{Value, cmd};
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -20,16 +21,22 @@ const GOOD_FOR: Duration = Duration::from_secs(30);
 /// Whole milliseconds are told, and kept.
 const ROUNDING_MS: u64 = 2;
 
+/// Milliseconds on a clock that also runs while the machine sleeps.
+pub fn boottime_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 pub struct Clock {
-    began: Instant,
-    /// What to add to the milliseconds since then.
+    /// What to add to the milliseconds since the machine was started.
     offset: AtomicU64,
     best: Mutex<Option<(Duration, Instant)>>,
 }
 
 impl Clock {
     pub fn new() -> Self {
-        Self { began: Instant::now(), offset: AtomicU64::new(crate::all::epoch_ms()), best: Mutex::default() }
+        let offset = crate::all::epoch_ms().wrapping_sub(boottime_ms());
+        Self { offset: AtomicU64::new(offset), best: Mutex::default() }
     }
 
     /// An answer that said `now` came after a round trip; half of it was the way back.
@@ -40,12 +47,13 @@ impl Clock {
         if was_set || best.is_none_or(|(shortest, at)| round_trip <= shortest || at.elapsed() > GOOD_FOR) {
             *best = Some((round_trip, Instant::now()));
             let then = now + ms(round_trip / 2);
-            self.offset.store(then.saturating_sub(ms(self.began.elapsed())), Ordering::Relaxed);
+            self.offset.store(then.wrapping_sub(boottime_ms()), Ordering::Relaxed);
         }
     }
 
     pub fn now_ms(&self) -> u64 {
-        self.offset.load(Ordering::Relaxed) + ms(self.began.elapsed())
+        // A host may have run for longer than Redis' clock says that the world exists.
+        self.offset.load(Ordering::Relaxed).wrapping_add(boottime_ms())
     }
 }
 

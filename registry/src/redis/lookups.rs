@@ -2,6 +2,7 @@
 
 use super::{
     Redis,
+    beat::{self, ms},
     link::Fault,
     rows::{self, Row},
     scripts::{HEARD, number, text},
@@ -17,12 +18,20 @@ use crate::{
 };
 use futures_util::future::{join_all, try_join_all};
 use redis::{Cmd, Value, cmd};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 /// Rows asked for at once.
 const ROWS_AT_ONCE: usize = 500;
 /// More ids than its even share that a partition is asked for, so that one round mostly does.
 const MORE_THAN_SHARE: usize = 8;
+
+/// For how long it is believed that everybody is heard: whoever asks for strangers must not ask all instances
+/// at each of them.
+const HEARD_HOLDS: Duration = Duration::from_millis(500);
 
 /// Whether an instance is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +73,32 @@ impl Redis {
     pub(super) async fn absence(&self, id: SocketId) -> Result<Absence, Fault> {
         let key = self.keys.born(crate::owner::partition(id));
         let born = self.ask_number(cmd("GET").arg(&key)).await?;
-        Ok(absence(id, born.filter(|_| self.is_sure(&key)), self.now_ms(), self.why_ttl))
+        match absence(id, born.filter(|_| self.is_sure(&key)), self.now_ms(), self.why_ttl) {
+            // Whoever lives and cannot tell Redis may have let it in.
+            Absence::NeverSeen if !self.all_are_heard().await? => Ok(Absence::Rebuilding),
+            absence => Ok(absence),
+        }
+    }
+
+    /// Whether every instance that is not known to be dead has told Redis lately what it holds.
+    async fn all_are_heard(&self) -> Result<bool, Fault> {
+        let asked = self.now_ms();
+        let (at, heard) = *self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if (at..at + ms(HEARD_HOLDS)).contains(&asked) {
+            return Ok(heard);
+        }
+        let own = self.own();
+        let known = self.known().await.map_err(|_| Fault::Away)?;
+        let others = known.into_iter().filter(|(other, _)| *other != own).map(async |(other, _)| {
+            let (mut beat, mut tomb) = (cmd("HGET"), cmd("EXISTS"));
+            beat.arg(self.keys.lease(other.mark())).arg("beat");
+            tomb.arg(self.keys.tomb(other.mark()));
+            let (beat, tomb) = tokio::join!(self.ask_number(&beat), self.ask_number(&tomb));
+            Ok::<_, Fault>(tomb? == Some(1) || beat?.is_some_and(|beat| beat + ms(beat::GAP) >= asked))
+        });
+        let heard = try_join_all(others).await?.into_iter().all(|heard| heard);
+        *self.all_heard.lock().unwrap_or_else(PoisonError::into_inner) = (asked, heard);
+        Ok(heard)
     }
 
     pub async fn lookup(&self, asked: &str) -> Lookup {

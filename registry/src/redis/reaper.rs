@@ -62,7 +62,8 @@ impl Redis {
             }
             self.enlist(&self.own()).await;
             let Ok(known) = self.known().await else { continue };
-            self.fleet.store(known.len(), Ordering::Relaxed);
+            let alive = known.iter().filter(|(_, last)| last + ms(LEASE) >= self.now_ms()).count();
+            self.fleet.store(alive.max(1), Ordering::Relaxed);
             let listed: BTreeSet<_> = known.iter().map(|(other, _)| other.clone()).collect();
             view.remembered.extend(known);
             self.forget_the_buried(&mut view, &listed).await;
@@ -86,6 +87,8 @@ impl Redis {
                 view.remembered.remove(&other);
             }
         }
+        view.missing.retain(|other, _| view.remembered.contains_key(other));
+        view.namesakes.retain(|other| view.remembered.contains_key(other));
     }
 
     async fn look(&self, view: &mut View, known: &[(Incarnation, u64)], began: Instant) {

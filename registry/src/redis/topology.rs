@@ -1,7 +1,7 @@
 //! Which servers there are, and which of them is the master of what. Asked afresh whenever a connection
 //! is rebuilt, since the answer that was right before is why it has to be.
 
-use super::url::{Node, RedisUrl, Topology};
+use super::url::{Login, Node, RedisUrl, Topology};
 use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use redis::{Client, Cmd, ErrorKind, InfoDict, RedisError, Value, cmd, from_redis_value};
@@ -114,8 +114,19 @@ impl Servers {
 
     /// The failovers that a sentinel knows of, and the master since the last.
     async fn ask_sentinel(&self, sentinel: &Node, name: &str) -> Result<(u64, Node), RedisError> {
+        let mut answer = Err(unreachable("the sentinels do not answer"));
+        for login in Login::ALL {
+            answer = self.ask_sentinel_as(login, sentinel, name).await;
+            if !answer.as_ref().is_err_and(is_refusal) {
+                break;
+            }
+        }
+        answer
+    }
+
+    async fn ask_sentinel_as(&self, login: Login, sentinel: &Node, name: &str) -> Result<(u64, Node), RedisError> {
         let asked = async {
-            let client = Client::open(self.url.sentinel(sentinel)?)?;
+            let client = Client::open(self.url.sentinel(sentinel, login)?)?;
             let mut connection = client.get_multiplexed_async_connection().await?;
             let said: BTreeMap<String, String> =
                 cmd("SENTINEL").arg("MASTER").arg(name).query_async(&mut connection).await?;

@@ -33,6 +33,18 @@ pub struct Node {
     pub port: u16,
 }
 
+/// As whom a sentinel is asked. Most want to know nothing; some want the password, few the user as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    Nobody,
+    Password,
+    User,
+}
+
+impl Login {
+    pub const ALL: [Self; 3] = [Self::Nobody, Self::Password, Self::User];
+}
+
 /// A `REDIS_URL` that could be read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
@@ -127,9 +139,16 @@ impl RedisUrl {
         Ok(self.address(node).into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp()))
     }
 
-    /// How a sentinel is reached: it knows nothing of the servers' users and databases.
-    pub fn sentinel(&self, node: &Node) -> Result<ConnectionInfo, RedisError> {
-        Ok(self.address(node).into_connection_info()?.set_tcp_settings(tcp()))
+    /// How a sentinel is reached. It has no databases; it may ask for a password, and may have users of its own.
+    pub fn sentinel(&self, node: &Node, login: Login) -> Result<ConnectionInfo, RedisError> {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(user) = self.user.as_ref().filter(|_| login == Login::User) {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = self.password.as_ref().filter(|_| login != Login::Nobody) {
+            settings = settings.set_password(password);
+        }
+        Ok(self.address(node).into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp()))
     }
 
     fn address(&self, node: &Node) -> ConnectionAddr {

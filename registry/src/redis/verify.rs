@@ -8,15 +8,14 @@ use super::{
 };
 use crate::{
     all::{Post, Registered},
-    lease::BEAT,
-    names::{Session, SocketId},
+    names::{GroupKey, Session, SocketId},
     owner::{Compared, Mend, PARTITIONS, partition},
     rules::Digest,
 };
 use futures_util::future::join_all;
 use redis::{Value, cmd};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -30,7 +29,7 @@ const COMPARED_AT_ONCE: usize = PARTITIONS.div_ceil(10);
 const MENDS_PER_SECOND: usize = 3000;
 /// Mends on their way at once.
 const MENDS_AT_ONCE: usize = 32;
-/// Group numbers told a second at most.
+/// Group numbers told a second at most, over time.
 const NUMBERS_AT_ONCE: usize = 500;
 /// Numbers of groups are told again so often at most.
 const NUMBERS_EVERY: Duration = Duration::from_secs(10);
@@ -43,8 +42,25 @@ const TOLD_SLACK: Duration = Duration::from_secs(1);
 const REBORN_EVERY: Duration = Duration::from_secs(20);
 /// Entries read at once.
 const READ_AT_ONCE: usize = 200;
+/// Missing entries whose rows are looked at: a loss shows in any of them.
+const LOSSES_LOOKED_AT: usize = 32;
+/// What was sent over a connection that was given up has come by then, or never will: the kernel keeps it no
+/// longer than `url.rs` allows.
+const LATE_BY: Duration = Duration::from_secs(12);
 /// Over how long a fleet spreads the begin of its rebuilding.
 const SPREAD: Duration = Duration::from_millis(500);
+
+/// Groups whose numbers are to be told.
+struct Numbers {
+    due: VecDeque<GroupKey>,
+    since: Instant,
+}
+
+/// Count and digest as the scripts write them: in 32 bits with a sign.
+fn read_digest(said: &[Value]) -> Digest {
+    let signed = text(said.get(1)).parse::<i64>().unwrap_or(0);
+    Digest { count: u32::try_from(number(said.first())).unwrap_or(u32::MAX), xor: signed as u32 }
+}
 
 impl Redis {
     /// Compares and mends. Never returns.
@@ -52,10 +68,11 @@ impl Redis {
         let mut looks = interval(COMPARED_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = fastrand::usize(..PARTITIONS);
-        let mut numbers = Instant::now();
-        let mut rebuilding = false;
+        let mut numbers = Numbers { due: VecDeque::new(), since: Instant::now() };
+        let mut life = (self.link.lives(), Instant::now(), false);
         let mut again = Vec::new();
         loop {
+            let mut rebuilding = false;
             tokio::select! {
                 _ = looks.tick() => {}
                 () = self.mend_now.notified() => {
@@ -63,8 +80,15 @@ impl Redis {
                     rebuilding = true;
                 }
             }
+            if life.0 != self.link.lives() {
+                life = (self.link.lives(), Instant::now(), false);
+            }
             if !self.link.is_up() {
                 continue;
+            }
+            if !life.2 && life.1.elapsed() >= LATE_BY {
+                life.2 = true;
+                self.owner().groups.doubt_unanswered();
             }
             self.tell_untold().await;
             let due: BTreeSet<_> = (0..COMPARED_AT_ONCE).map(|nth| (next + nth) % PARTITIONS).chain(again).collect();
@@ -72,10 +96,7 @@ impl Redis {
             again = due.into_iter().zip(moved).filter(|(_, moved)| *moved).map(|(k, _)| k).collect::<Vec<_>>();
             next = (next + COMPARED_AT_ONCE) % PARTITIONS;
             self.mend_suspects().await;
-            if std::mem::take(&mut rebuilding) || numbers.elapsed() >= NUMBERS_EVERY {
-                numbers = Instant::now();
-                self.tell_numbers().await;
-            }
+            self.tell_numbers(&mut numbers, rebuilding).await;
         }
     }
 
@@ -124,23 +145,48 @@ impl Redis {
         let (said, born) = tokio::join!(self.link.ask(&command), self.link.ask(&born));
         let (Ok(Value::Array(said)), Ok(born)) = (said, born) else { return true };
         self.look_at_birth(k, &born).await;
-        let signed = text(said.get(1)).parse::<i64>().unwrap_or(0);
-        // The script counts in 32 bits with a sign.
-        let theirs = Digest { count: u32::try_from(number(said.first())).unwrap_or(u32::MAX), xor: signed as u32 };
-        let compared = self.owner().compare(k, quiet, theirs);
+        let compared = self.owner().compare(k, quiet, read_digest(&said));
         let drift = match compared {
             Compared::Overtaken => return true,
             Compared::Same => 0,
             Compared::Differs(by) => {
                 info!("partition {k} differs from what is here by {by} sockets at least; mending it");
-                self.is_reborn(k).await;
-                // What a server lost here it lost elsewhere, too, and indexes have no digest.
-                self.all_is_suspect();
+                match self.has_lost(k).await {
+                    None => return true,
+                    Some(false) => {}
+                    Some(true) => {
+                        self.is_reborn(k).await;
+                        // What a server lost here it lost elsewhere, too, and indexes have no digest.
+                        self.all_is_suspect();
+                    }
+                }
                 by
             }
         };
         self.drift[k].store(drift, Ordering::Relaxed);
         false
+    }
+
+    /// Whether Redis lost something of ours in a partition. An entry that is missing because another instance
+    /// has the socket by now was not lost, and its row says so.
+    async fn has_lost(&self, k: usize) -> Option<bool> {
+        let theirs = self.entries(k).await?;
+        let mut missing = self.owner().missing(k, &theirs);
+        missing.truncate(LOSSES_LOOKED_AT);
+        let rows = join_all(missing.iter().map(async |record| {
+            let mut command = cmd("HMGET");
+            command.arg(self.keys.row(record.id)).arg("session");
+            match self.link.ask(&command).await {
+                Ok(Value::Array(said)) => Some(text(said.first()).to_owned()),
+                _ => None,
+            }
+        }));
+        let mut lost = false;
+        for (record, session) in missing.iter().zip(rows.await) {
+            let session = session?;
+            lost |= session.is_empty() || session == record.session.to_string();
+        }
+        Some(lost)
     }
 
     /// Where nothing of ours lies in a partition, its loss shows in this alone; what else its server held,
@@ -218,6 +264,9 @@ impl Redis {
         if !mends.is_empty() {
             debug!("partition {k}: {} mends", mends.len());
         }
+        if mends.is_empty() {
+            return self.right_the_count(k).await;
+        }
         let mut all_done = true;
         for some in mends.chunks(MENDS_AT_ONCE) {
             let pace = Instant::now() + self.pace(some.len());
@@ -232,6 +281,26 @@ impl Redis {
             self.drift[k].store(0, Ordering::Relaxed);
         }
         all_done
+    }
+
+    /// The entries are right. What is written over them may not be, and nobody else would put that right.
+    async fn right_the_count(&self, k: usize) -> bool {
+        let Some(quiet) = self.owner().quiet(k) else { return true };
+        let key = self.keys.owned(k, self.own().mark());
+        let Ok(Value::Array(said)) = self.link.ask(cmd("HMGET").arg(&key).arg("#n").arg("#d")).await else {
+            return false;
+        };
+        if quiet.digest.differs(read_digest(&said)) > 0 && self.owner().is_quiet_since(k, quiet) {
+            debug!("partition {k}: its count and digest were wrong by themselves");
+            let mut command = cmd(if quiet.digest.count == 0 { "DEL" } else { "HSET" });
+            command.arg(&key);
+            if quiet.digest.count > 0 {
+                command.arg("#n").arg(quiet.digest.count).arg("#d").arg(quiet.digest.xor.cast_signed());
+            }
+            return self.link.ask(&command).await.is_ok();
+        }
+        self.drift[k].store(0, Ordering::Relaxed);
+        true
     }
 
     async fn carry_out(&self, mend: &Mend) -> bool {
@@ -298,16 +367,15 @@ impl Redis {
         }
     }
 
-    /// Numbers of groups that changed since they were told.
-    async fn tell_numbers(&self) {
-        let stale = self.owner().groups.stale(NUMBERS_AT_ONCE * 10);
-        for some in stale.chunks(NUMBERS_AT_ONCE) {
-            let pace = Instant::now() + BEAT;
-            join_all(some.iter().map(|key| self.tell_one(*key, true))).await;
-            if some.len() == NUMBERS_AT_ONCE {
-                sleep_until(pace).await;
-            }
+    /// Numbers of groups that changed since they were told: some at each look, so that nothing else waits.
+    async fn tell_numbers(&self, numbers: &mut Numbers, at_once: bool) {
+        if at_once || (numbers.due.is_empty() && numbers.since.elapsed() >= NUMBERS_EVERY) {
+            numbers.since = Instant::now();
+            numbers.due = self.owner().groups.stale(NUMBERS_AT_ONCE * NUMBERS_EVERY.as_secs() as usize).into();
         }
+        let some = NUMBERS_AT_ONCE * COMPARED_EVERY.as_secs() as usize;
+        let some: Vec<_> = numbers.due.drain(..some.min(numbers.due.len())).collect();
+        join_all(some.iter().map(|key| self.tell_one(*key, true))).await;
     }
 
     /// Whether another instance held a lease well before this one did.

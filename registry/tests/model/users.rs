@@ -28,6 +28,9 @@ pub struct Newcomer {
     pub since: u64,
 }
 
+/// As in the script.
+const APART_MS: u64 = 1000;
+
 /// The parts of a member: the socket's id, and its client.
 pub fn parts(member: &str) -> (&str, &str) {
     (&member[22..44], &member[55..])
@@ -48,8 +51,8 @@ impl Store {
         let (id, client) = parts(&newcomer.member);
         let members = self.users.entry(user).or_default();
         members.retain(|(_, held)| !stale.contains(held));
-        // Of one socket the connection counts that was accepted last. Of one client, too, but a later one may
-        // be later by another's clock only: then both count.
+        // Of one socket the connection counts that was accepted last. Of one client, too, as far as the clocks of
+        // two instances agree: then the one that asks last.
         let counts_late = self.flaw == Some(Flaw::LateAdmits);
         let mut is_late = false;
         members.retain(|(since, held)| {
@@ -64,8 +67,8 @@ impl Store {
         let is_named = client.starts_with('c');
         let same_client = |held: &str| is_named && parts(held).1 == client;
         let of_others = members.iter().filter(|(_, held)| parts(held).0 != id).cloned();
-        let (same, others): (Vec<_>, Vec<_>) =
-            of_others.partition(|(since, held)| same_client(held) && (*since <= newcomer.since || counts_late));
+        let (same, others): (Vec<_>, Vec<_>) = of_others
+            .partition(|(since, held)| same_client(held) && (*since <= newcomer.since + APART_MS || counts_late));
         let names = |members: Vec<(u64, String)>| members.into_iter().map(|(_, held)| held).collect::<Vec<_>>();
         let (same, others) = (names(same), names(others));
         let outdone = others.iter().any(|held| same_client(held));

@@ -116,7 +116,7 @@ pub fn of_model(
             found.iter().flat_map(|record| lost(record)).collect()
         }
         Step::Admit { user, who, cap, policy, stale } => {
-            let newcomer = Newcomer { member: universe.member(who), since: 1000 + who.session as u64 };
+            let newcomer = Newcomer { member: universe.member(who), since: 1000 + 700 * who.session as u64 };
             let stale: Vec<_> = stale.iter().map(|who| universe.member(who)).collect();
             let cap = Cap { sockets_max: *cap, policy: *policy };
             let said = store.admit(universe.user(*user), &newcomer, cap, KEEP_MS, &stale, now);

@@ -137,7 +137,7 @@ impl<'a> Real<'a> {
             }
             Step::Admit { user, who, cap, policy, stale } => {
                 let policy = if *policy == Policy::Reject { "reject" } else { "evict" };
-                let since = 1000 + who.session;
+                let since = 1000 + 700 * who.session;
                 let mut args = vec![universe.member(who), since.to_string(), cap.to_string(), policy.into()];
                 args.push(KEEP_MS.to_string());
                 args.extend(stale.iter().map(|who| universe.member(who)));

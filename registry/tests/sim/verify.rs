@@ -155,7 +155,7 @@ impl World {
         if before.is_some_and(|before| before != born) {
             let node = &mut self.nodes[n];
             // The keys beside it are not compared, and the partition is.
-            node.owner.suspect_groups();
+            node.owner.groups.forget_told();
         }
     }
 }

@@ -48,6 +48,13 @@ async fn an_instance_behind_a_frozen_link_is_unreachable_and_not_dead() {
         here.hears(number).await;
     }
     crowd.comes(&fleet, 0, 3).await;
+    // Nobody else has ever heard of them, and nobody says that they never were.
+    for newcomer in crowd.guests.iter().rev().take(3) {
+        for from in [1, 2] {
+            let answer = fleet.lookup(from, &newcomer.id).await;
+            assert_eq!(answer.status, 503, "{}", answer.text());
+        }
+    }
     sleep_until(thaw_at.into()).await;
     relays[0].thaw();
 

@@ -12,15 +12,17 @@ local member, cap = ARGV[1], tonumber(ARGV[3])
 for i = 6, #ARGV do
     redis.call('ZREM', KEYS[1], ARGV[i])
 end
+-- Two instances tell the time so far apart at most; within it the one that asks last is the later one.
+local APART = 1000
 local id, client = string.sub(member, 23, 44), string.sub(member, 56)
 local is_named = string.sub(client, 1, 1) == 'c'
 local same, others, outdone = {}, {}, false
 local members = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #members, 2 do
     local held = members[i]
-    local later = tonumber(members[i + 1]) > tonumber(ARGV[2])
+    local ahead = tonumber(members[i + 1]) - tonumber(ARGV[2])
     if string.sub(held, 23, 44) == id then
-        if held ~= member and later then
+        if held ~= member and ahead > 0 then
             -- This question comes late: the socket has a later connection already.
             return { 'welcome', 0, 0 }
         elseif held ~= member then
@@ -28,10 +30,10 @@ for i = 1, #members, 2 do
         end
     else
         local same_client = is_named and string.sub(held, 56) == client
-        if same_client and not later then
+        if same_client and ahead <= APART then
             same[#same + 1] = held
         else
-            -- A later one of the same client is later by another's clock, perhaps: both count.
+            -- This question of the client comes late: the earlier connection counts, and evicts nobody.
             outdone = outdone or same_client
             others[#others + 1] = held
         end
