@@ -12,7 +12,7 @@ pub(crate) mod tests;
 pub use change::{Move, Moved};
 pub use ends::Parted;
 pub use many::{Roll, Target};
-pub use search::{Absent, Found, Look, Search};
+pub use search::{Absent, Found, Search};
 
 use crate::{
     letters::{Letters, Unheard},

@@ -4,7 +4,7 @@ use super::{Answer, Call, ok, paging::bad_query};
 use crate::{
     admission::names::Query,
     close::{Close, KICKED},
-    courier::{Absent, Found, Look, Move, Moved, Target},
+    courier::{Absent, Found, Move, Moved, Target},
     problem::Problem,
     view,
 };
@@ -25,7 +25,7 @@ pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
 
 /// `GET /api/sockets/{id}`.
 pub async fn show(call: Call) -> Answer {
-    match call.gateway.courier.find(call.path_value(), Look::AtTheOwner).await {
+    match call.gateway.courier.find(call.path_value()).await {
         Ok(Found::Here(socket)) => Ok(ok(&view::of_socket(&socket))),
         Ok(Found::There(record)) => Ok(ok(&view::of_record(&record))),
         Err(absent) => Err(self::absent(&call, &absent).await),

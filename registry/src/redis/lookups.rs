@@ -12,7 +12,7 @@ use crate::{
     lease::{About, Lease, Serving},
     names::{GroupKey, Incarnation, SocketId},
     owner::PARTITIONS,
-    record::SocketRecord,
+    record::{Holder, SocketRecord},
     rules::{Absence, REBUILT_AFTER, absence},
     verdict::{Cause, Ending, Gone, Verdict},
 };
@@ -58,7 +58,20 @@ struct Strand {
 }
 
 impl Redis {
-    pub async fn whereabouts(&self, asked: &str) -> Lookup {
+    /// Who holds it. What is not live is looked at more closely.
+    pub async fn whereabouts(&self, asked: &str) -> Lookup<Holder> {
+        let Some(id) = SocketId::parse(asked) else { return self.row(asked).await.map(|record| Holder::of(&record)) };
+        match self.link.ask(cmd("HMGET").arg(self.keys.row(id)).arg(&rows::OF_HOLDER)).await {
+            Ok(Value::Array(values)) => match rows::holder(id, &values) {
+                Some(holder) => Lookup::Live(holder),
+                None => self.row(asked).await.map(|record| Holder::of(&record)),
+            },
+            _ => Lookup::Unknown(Unknown::Unavailable),
+        }
+    }
+
+    /// What its row says, or what it means that it has none.
+    async fn row(&self, asked: &str) -> Lookup {
         let gone = |gone, since| Lookup::Gone(Verdict::new(asked, gone, since));
         let Some(id) = SocketId::parse(asked) else { return gone(Gone::NeverSeen, Duration::ZERO) };
         let Ok(row) = self.read_row(id).await else { return Lookup::Unknown(Unknown::Unavailable) };
@@ -120,7 +133,7 @@ impl Redis {
     }
 
     pub async fn lookup(&self, asked: &str) -> Lookup {
-        let record = match self.whereabouts(asked).await {
+        let record = match self.row(asked).await {
             Lookup::Live(record) => record,
             other => return other,
         };
