@@ -15,7 +15,7 @@ pub use call::{Answered, Delivered, Fallback, Outcome, Question, Step, Whom};
 pub use change::{Move, Moved};
 pub use ends::Parted;
 pub use many::{Roll, Target};
-pub use search::{Absent, Found, Look, Search};
+pub use search::{Absent, Found, Search};
 
 use crate::{
     calls::Calls,

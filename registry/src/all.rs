@@ -7,7 +7,7 @@ use crate::{
     lease::{About, Lease, Serving},
     memory::{Local, Memory},
     names::{GroupKey, Incarnation, Session, SocketId},
-    record::SocketRecord,
+    record::{Holder, SocketRecord},
     redis::{Redis, Settings, Unusable},
     verdict::{Ending, Verdict},
 };
@@ -58,11 +58,21 @@ pub enum Superseded {
 
 /// What a look-up finds.
 #[derive(Debug)]
-pub enum Lookup {
-    Live(Arc<SocketRecord>),
+pub enum Lookup<T = Arc<SocketRecord>> {
+    Live(T),
     Gone(Verdict),
     /// Nobody may call it offline.
     Unknown(Unknown),
+}
+
+impl<T> Lookup<T> {
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Lookup<U> {
+        match self {
+            Self::Live(live) => Lookup::Live(map(live)),
+            Self::Gone(verdict) => Lookup::Gone(verdict),
+            Self::Unknown(unknown) => Lookup::Unknown(unknown),
+        }
+    }
 }
 
 /// Why the registry cannot say.
@@ -320,9 +330,9 @@ impl Registry {
 
     /// Finds a socket by whatever text the caller holds for its id. The row's word alone: its owner
     /// may have died since, which whoever writes to it finds out.
-    pub async fn whereabouts(&self, asked: &str) -> Lookup {
+    pub async fn whereabouts(&self, asked: &str) -> Lookup<Holder> {
         match self {
-            Self::Memory(local) => local.memory.lookup(asked),
+            Self::Memory(local) => local.memory.lookup(asked).map(|record| Holder::of(&record)),
             Self::Redis(redis) => redis.whereabouts(asked).await,
         }
     }

@@ -51,7 +51,7 @@ pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
-pub use record::{Attempt, SocketRecord};
+pub use record::{Attempt, Holder, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
 pub use seen::Seen;
 pub use verdict::{Cause, Ending, Gone, Verdict};

@@ -213,7 +213,12 @@ impl Owner {
 
     /// Whether nothing moved since.
     pub fn is_quiet_since(&self, partition: usize, then: Quiet) -> bool {
-        self.parts[partition].steps == then.steps
+        self.steps(partition) == then.steps
+    }
+
+    /// Grows with every step of every script of a partition.
+    pub fn steps(&self, partition: usize) -> u64 {
+        self.parts[partition].steps
     }
 
     /// Ends it, with what Redis said. A partition that differs is suspect from then on.

@@ -38,6 +38,23 @@ pub struct SocketRecord {
     pub connected_at: u64,
 }
 
+/// Who holds a socket: as much of its record as it takes to write to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub id: SocketId,
+    pub session: Session,
+    pub owner: Incarnation,
+    pub user: Option<UserName>,
+    pub store: Option<StoreName>,
+}
+
+impl Holder {
+    pub fn of(record: &SocketRecord) -> Self {
+        let SocketRecord { id, session, owner, user, store, .. } = record;
+        Self { id: *id, session: *session, owner: owner.clone(), user: user.clone(), store: store.clone() }
+    }
+}
+
 impl SocketRecord {
     /// Every group that reaches this socket.
     pub fn groups(&self) -> impl Iterator<Item = Group> + '_ {

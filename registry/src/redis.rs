@@ -115,8 +115,8 @@ pub struct Redis {
     told_at: AtomicU64,
     /// Whether it was said since when the partitions' memory is whole.
     settled: AtomicBool,
-    /// When it was last asked whether every instance is heard, and what was found.
-    all_heard: Mutex<(u64, bool)>,
+    /// Whether every instance is heard, as it was when that was last asked.
+    all_heard: Mutex<lookups::Heard>,
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
     counters: Counters,

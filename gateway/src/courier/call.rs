@@ -10,7 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Gone, Group, Holding, Incarnation, Routed, SocketId, SocketRecord, StoreName, Unknown, UserName, Verdict,
+    Gone, Group, Holder, Holding, Incarnation, Routed, SocketId, StoreName, Unknown, UserName, Verdict,
     envelope::{LostSocket, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
@@ -135,7 +135,7 @@ struct Way<'a> {
     began: Instant,
     lookup: Option<Duration>,
     /// What is known of the named socket, if it was there.
-    named: Option<Arc<SocketRecord>>,
+    named: Option<Holder>,
     is_fallback: bool,
 }
 
@@ -148,8 +148,8 @@ impl Way<'_> {
                 Err(absent) => return Outcome::Absent(absent),
             };
             self.named = Some(match &found {
-                Found::Here(socket) => socket.record(),
-                Found::There(record) => record.clone(),
+                Found::Here(socket) => Holder::of(&socket.record()),
+                Found::There(holder) => holder.clone(),
             });
             match found {
                 Found::Here(socket) => match self.give(&socket).await {

@@ -5,15 +5,15 @@ use crate::{
     letters::{LATE, Undelivered},
     sockets::Socket,
 };
-use registry::{Incarnation, Lookup, SocketId, SocketRecord, Unknown, Verdict, envelope::Refusal};
+use registry::{Holder, Incarnation, Lookup, SocketId, SocketRecord, Unknown, Verdict, envelope::Refusal};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A socket that is there.
-pub enum Found {
+pub enum Found<T = Holder> {
     Here(Arc<Socket>),
     /// As its row says.
-    There(Arc<SocketRecord>),
+    There(T),
 }
 
 /// Why a named socket cannot be had, or was not reached.
@@ -32,15 +32,6 @@ pub enum Absent {
     Draining,
 }
 
-/// How closely to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// The row is enough, since the owner will be written to, and that shows whether it lives.
-    AtTheRow,
-    /// Also whether its owner is heard.
-    AtTheOwner,
-}
-
 /// How often, and how far apart, a socket on its way in or out is looked for.
 const SETTLING_LOOKS: usize = 100;
 const SETTLING_LOOK: Duration = Duration::from_millis(2);
@@ -52,29 +43,54 @@ const AGAIN: Duration = Duration::from_millis(10);
 impl Courier {
     /// The socket, or the true reason why it is not there. A socket that is just coming or going
     /// here is waited for, since neither answer would be true of it.
-    pub async fn find(&self, asked: &str, look: Look) -> Result<Found, Absent> {
-        let id = SocketId::parse(asked);
+    pub async fn find(&self, asked: &str) -> Result<Found<Arc<SocketRecord>>, Absent> {
         for _ in 0..SETTLING_LOOKS {
-            if let Some(socket) = id.and_then(|id| self.sockets.get(id)) {
+            if let Some(socket) = self.here(asked) {
                 return Ok(Found::Here(socket));
             }
-            let row = match look {
-                Look::AtTheRow => self.registry.whereabouts(asked).await,
-                Look::AtTheOwner => self.registry.lookup(asked).await,
-            };
-            match row {
-                Lookup::Gone(verdict) => return Err(Absent::Gone(verdict)),
-                Lookup::Unknown(unknown) => return Err(Absent::Unknown(unknown)),
-                Lookup::Live(record) if record.owner == self.registry.incarnation() => sleep(SETTLING_LOOK).await,
-                Lookup::Live(record) => return Ok(Found::There(record)),
+            let row = elsewhere(self.registry.lookup(asked).await)?;
+            if row.owner != self.registry.incarnation() {
+                return Ok(Found::There(row));
             }
+            sleep(SETTLING_LOOK).await;
         }
         Err(Absent::Unsettled)
+    }
+
+    /// Who holds it. The first time the row is enough, since the owner will be written to, and that shows whether
+    /// it lives.
+    async fn holder(&self, asked: &str, nth: u32) -> Result<Found, Absent> {
+        for _ in 0..SETTLING_LOOKS {
+            if let Some(socket) = self.here(asked) {
+                return Ok(Found::Here(socket));
+            }
+            let holder = elsewhere(match nth {
+                0 => self.registry.whereabouts(asked).await,
+                _ => self.registry.lookup(asked).await.map(|record| Holder::of(&record)),
+            })?;
+            if holder.owner != self.registry.incarnation() {
+                return Ok(Found::There(holder));
+            }
+            sleep(SETTLING_LOOK).await;
+        }
+        Err(Absent::Unsettled)
+    }
+
+    fn here(&self, asked: &str) -> Option<Arc<Socket>> {
+        self.sockets.get(SocketId::parse(asked)?)
     }
 
     /// Looks for a socket until it is reached, or is known not to be.
     pub fn search<'a>(&'a self, asked: &'a str, by: Instant) -> Search<'a> {
         Search { courier: self, asked, by, tries: 0, missed: None }
+    }
+}
+
+fn elsewhere<T>(found: Lookup<T>) -> Result<T, Absent> {
+    match found {
+        Lookup::Live(row) => Ok(row),
+        Lookup::Gone(verdict) => Err(Absent::Gone(verdict)),
+        Lookup::Unknown(unknown) => Err(Absent::Unknown(unknown)),
     }
 }
 
@@ -84,7 +100,7 @@ pub struct Search<'a> {
     asked: &'a str,
     by: Instant,
     tries: u32,
-    missed: Option<(Arc<SocketRecord>, Undelivered)>,
+    missed: Option<(Holder, Undelivered)>,
 }
 
 impl Search<'_> {
@@ -93,15 +109,15 @@ impl Search<'_> {
         if self.tries == TRIES_MAX {
             return Err(self.given_up());
         }
-        let look = if self.tries == 0 { Look::AtTheRow } else { Look::AtTheOwner };
         if let Some((_, Undelivered::Refused(_))) = &self.missed {
             if Instant::now() >= self.by {
                 return Err(self.given_up());
             }
             sleep(AGAIN * self.tries).await;
         }
+        let nth = self.tries;
         self.tries += 1;
-        let found = timeout_at(self.by + LATE, self.courier.find(self.asked, look)).await;
+        let found = timeout_at(self.by + LATE, self.courier.holder(self.asked, nth)).await;
         let found = found.unwrap_or(Err(Absent::Unknown(Unknown::Unavailable)))?;
         match (&found, &self.missed) {
             // Still the one that did not hear: asking it again would not make it hear.
@@ -115,8 +131,8 @@ impl Search<'_> {
     }
 
     /// Notes that the owner did nothing.
-    pub fn missed(&mut self, record: &Arc<SocketRecord>, why: Undelivered) {
-        self.missed = Some((record.clone(), why));
+    pub fn missed(&mut self, holder: &Holder, why: Undelivered) {
+        self.missed = Some((holder.clone(), why));
     }
 
     /// Notes that it began to close when it was found here.

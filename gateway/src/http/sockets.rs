@@ -4,7 +4,7 @@ use super::{Answer, Request, ok, paging::bad_query};
 use crate::{
     admission::names::Query,
     close::{Close, KICKED},
-    courier::{Absent, Found, Look, Move, Moved, Target},
+    courier::{Absent, Found, Move, Moved, Target},
     problem::Problem,
     view,
 };
@@ -25,7 +25,7 @@ pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
 
 /// `GET /api/sockets/{id}`.
 pub async fn show(request: Request) -> Answer {
-    match request.gateway.courier.find(request.path_value(), Look::AtTheOwner).await {
+    match request.gateway.courier.find(request.path_value()).await {
         Ok(Found::Here(socket)) => Ok(ok(&view::of_socket(&socket))),
         Ok(Found::There(record)) => Ok(ok(&view::of_record(&record))),
         Err(absent) => Err(self::absent(&request, &absent).await),

@@ -11,7 +11,7 @@ use crate::{
     names::Incarnation,
 };
 use redis::cmd;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{iter::once, sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -84,7 +84,9 @@ impl Redis {
             self.counters.beats_failed.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        self.clock.sample(number(said.get(1)), sent_at.elapsed());
+        // One that the machine slept through was longer than the other clock says.
+        let slept = Duration::from_millis(boottime_ms().saturating_sub(sent + 1));
+        self.clock.sample(number(said.get(1)), sent_at.elapsed().max(slept));
         match text(said.first()) {
             "fenced" => {
                 *since = None;
@@ -121,10 +123,7 @@ impl Redis {
         let fresh = Incarnation::fresh(dead.instance());
         error!("this instance was declared dead while it did not answer; going on as {fresh}");
         self.counters.fenced.fetch_add(1, Ordering::Relaxed);
-        self.former.rcu(|former| {
-            let latest = former.iter().chain([dead]).rev().take(FORMER_MAX);
-            latest.cloned().collect::<Vec<_>>()
-        });
+        self.former.rcu(|former| once(dead).chain(former.iter()).take(FORMER_MAX).cloned().collect::<Vec<_>>());
         self.own.store(fresh.into());
         self.all_is_suspect();
         self.bell.anew.notify_one();

@@ -12,14 +12,14 @@ use crate::{
     lease::{About, Lease, Serving},
     names::{GroupKey, Incarnation, SocketId},
     owner::PARTITIONS,
-    record::SocketRecord,
-    rules::{Absence, absence},
+    record::{Holder, SocketRecord},
+    rules::{Absence, REBUILT_AFTER, absence},
     verdict::{Cause, Ending, Gone, Verdict},
 };
 use futures_util::future::{join_all, try_join_all};
 use redis::{Cmd, Value, cmd};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -32,6 +32,13 @@ const MORE_THAN_SHARE: usize = 8;
 /// For how long it is believed that everybody is heard: whoever asks for strangers must not ask all instances
 /// at each of them.
 const HEARD_HOLDS: Duration = Duration::from_millis(500);
+
+/// Who was not heard lately, and until when what it holds may not be known.
+#[derive(Default)]
+pub struct Heard {
+    asked: u64,
+    doubted: BTreeMap<Incarnation, u64>,
+}
 
 /// Whether an instance is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +58,20 @@ struct Strand {
 }
 
 impl Redis {
-    pub async fn whereabouts(&self, asked: &str) -> Lookup {
+    /// Who holds it. What is not live is looked at more closely.
+    pub async fn whereabouts(&self, asked: &str) -> Lookup<Holder> {
+        let Some(id) = SocketId::parse(asked) else { return self.row(asked).await.map(|record| Holder::of(&record)) };
+        match self.link.ask(cmd("HMGET").arg(self.keys.row(id)).arg(&rows::OF_HOLDER)).await {
+            Ok(Value::Array(values)) => match rows::holder(id, &values) {
+                Some(holder) => Lookup::Live(holder),
+                None => self.row(asked).await.map(|record| Holder::of(&record)),
+            },
+            _ => Lookup::Unknown(Unknown::Unavailable),
+        }
+    }
+
+    /// What its row says, or what it means that it has none.
+    async fn row(&self, asked: &str) -> Lookup {
         let gone = |gone, since| Lookup::Gone(Verdict::new(asked, gone, since));
         let Some(id) = SocketId::parse(asked) else { return gone(Gone::NeverSeen, Duration::ZERO) };
         let Ok(row) = self.read_row(id).await else { return Lookup::Unknown(Unknown::Unavailable) };
@@ -80,12 +100,16 @@ impl Redis {
         }
     }
 
-    /// Whether every instance that is not known to be dead has told Redis lately what it holds.
-    async fn all_are_heard(&self) -> Result<bool, Fault> {
+    /// Whether every instance that is not known to be dead has told Redis lately what it holds. Who comes back
+    /// after a silence has that time to tell it.
+    pub(super) async fn all_are_heard(&self) -> Result<bool, Fault> {
         let asked = self.now_ms();
-        let (at, heard) = *self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if (at..at + ms(HEARD_HOLDS)).contains(&asked) {
-            return Ok(heard);
+        let is_heard = |heard: &Heard| heard.doubted.values().all(|until| *until <= asked);
+        {
+            let heard = self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if (heard.asked..heard.asked + ms(HEARD_HOLDS)).contains(&asked) {
+                return Ok(is_heard(&heard));
+            }
         }
         let own = self.own();
         let known = self.known().await.map_err(|_| Fault::Away)?;
@@ -94,15 +118,22 @@ impl Redis {
             beat.arg(self.keys.lease(other.mark())).arg("beat");
             tomb.arg(self.keys.tomb(other.mark()));
             let (beat, tomb) = tokio::join!(self.ask_number(&beat), self.ask_number(&tomb));
-            Ok::<_, Fault>(tomb? == Some(1) || beat?.is_some_and(|beat| beat + ms(beat::GAP) >= asked))
+            let beats = beat?.is_some_and(|beat| beat + ms(beat::GAP) >= asked);
+            Ok::<_, Fault>((other, beats, tomb? == Some(1)))
         });
-        let heard = try_join_all(others).await?.into_iter().all(|heard| heard);
-        *self.all_heard.lock().unwrap_or_else(PoisonError::into_inner) = (asked, heard);
-        Ok(heard)
+        let others = try_join_all(others).await?;
+        let mut heard = self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.asked = asked;
+        // Who is off the list has parted in order, or was cleaned up after.
+        heard.doubted.retain(|doubted, _| others.iter().any(|(other, _, dead)| other == doubted && !dead));
+        for (other, ..) in others.into_iter().filter(|(_, beats, dead)| !beats && !dead) {
+            heard.doubted.insert(other, asked + ms(REBUILT_AFTER));
+        }
+        Ok(is_heard(&heard))
     }
 
     pub async fn lookup(&self, asked: &str) -> Lookup {
-        let record = match self.whereabouts(asked).await {
+        let record = match self.row(asked).await {
             Lookup::Live(record) => record,
             other => return other,
         };

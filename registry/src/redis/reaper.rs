@@ -70,9 +70,13 @@ impl Redis {
             let known: Vec<_> = view.remembered.iter().map(|(other, last)| (other.clone(), *last)).collect();
             self.look(&mut view, &known, began).await;
             let due: Vec<_> = view.once_more.extract_if(.., |(at, _)| *at <= Instant::now()).collect();
-            for (_, dead) in due {
-                self.reap(&dead).await;
+            for (at, dead) in due {
+                if self.reap(&dead).await.is_none() {
+                    view.once_more.push((at, dead));
+                }
             }
+            // Noticed even while nobody asks.
+            let _ = self.all_are_heard().await;
         }
     }
 
@@ -159,26 +163,23 @@ impl Redis {
         match said {
             Ok(said) if number(said.first()) == 1 => {
                 let lost = self.reap(&dead).await;
-                info!("{dead} is dead; {lost} sockets of it are lost");
+                info!("{dead} is dead; {} sockets of it are lost", lost.unwrap_or_default());
                 view.once_more.push((Instant::now() + ONCE_MORE, dead));
             }
             _ => {}
         }
     }
 
-    /// Marks all that the dead one held as lost, and takes its traces away. Returns how many that were.
-    async fn reap(&self, dead: &Incarnation) -> usize {
+    /// Marks all that the dead one held as lost, and takes its traces away. Returns how many that were; nothing if
+    /// Redis went away, and whoever looks next begins again.
+    async fn reap(&self, dead: &Incarnation) -> Option<usize> {
         let mut lost = 0;
         for k in 0..PARTITIONS {
-            match self.reap_partition(k, dead).await {
-                Some(found) => lost += found,
-                // Redis went away: whoever looks next begins again.
-                None => return lost,
-            }
+            lost += self.reap_partition(k, dead).await?;
         }
         let _ = self.link.ask(cmd("ZREM").arg(self.keys.instances()).arg(dead.to_string())).await;
         self.counters.reaped.fetch_add(lost as u64, Ordering::Relaxed);
-        lost
+        Some(lost)
     }
 
     async fn reap_partition(&self, k: usize, dead: &Incarnation) -> Option<usize> {

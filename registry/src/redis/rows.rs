@@ -3,7 +3,7 @@
 
 use crate::{
     names::{Incarnation, RoomName, Session, SocketId, StoreName, UserName},
-    record::{Attempt, SocketRecord},
+    record::{Attempt, Holder, SocketRecord},
     rules::State,
     verdict::{Cause, Ending, Gone},
 };
@@ -46,6 +46,22 @@ pub fn ending(ending: &Ending) -> Vec<String> {
         fields.extend(["code".to_owned(), code.to_string()]);
     }
     fields
+}
+
+/// The fields that say who holds a socket; fewer cost Redis less than all of them.
+pub const OF_HOLDER: [&str; 5] = ["state", "owner", "session", "user", "store"];
+
+/// Reads them; `None` if this is no live row of ours.
+pub fn holder(id: SocketId, values: &[Value]) -> Option<Holder> {
+    let text = |nth: usize| Some(super::scripts::text(values.get(nth))).filter(|text| !text.is_empty());
+    (State::parse(text(0)?)? == State::Live).then_some(())?;
+    Some(Holder {
+        id,
+        owner: Incarnation::parse(text(1)?)?,
+        session: Session::parse(text(2)?)?,
+        user: text(3).and_then(|user| UserName::parse(user).ok()),
+        store: text(4).and_then(|store| StoreName::parse(store).ok()),
+    })
 }
 
 /// What a row says.

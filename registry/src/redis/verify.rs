@@ -31,6 +31,8 @@ const MENDS_PER_SECOND: usize = 3000;
 const MENDS_AT_ONCE: usize = 32;
 /// Group numbers told a second at most, over time.
 const NUMBERS_AT_ONCE: usize = 500;
+/// The list of them is made anew so often at most.
+const AT_ONCE_EVERY: Duration = Duration::from_secs(1);
 /// Numbers of groups are told again so often at most.
 const NUMBERS_EVERY: Duration = Duration::from_secs(10);
 /// An instance that boots with no sockets says after this time that nothing was lost, unless those who
@@ -42,8 +44,8 @@ const TOLD_SLACK: Duration = Duration::from_secs(1);
 const REBORN_EVERY: Duration = Duration::from_secs(20);
 /// Entries read at once.
 const READ_AT_ONCE: usize = 200;
-/// Missing entries whose rows are looked at: a loss shows in any of them.
-const LOSSES_LOOKED_AT: usize = 32;
+/// How often it is looked whether something was lost, while something else moves.
+const LOSS_LOOKS: usize = 3;
 /// What was sent over a connection that was given up has come by then, or never will: the kernel keeps it no
 /// longer than `url.rs` allows.
 const LATE_BY: Duration = Duration::from_secs(12);
@@ -151,14 +153,10 @@ impl Redis {
             Compared::Same => 0,
             Compared::Differs(by) => {
                 info!("partition {k} differs from what is here by {by} sockets at least; mending it");
-                match self.has_lost(k).await {
-                    None => return true,
-                    Some(false) => {}
-                    Some(true) => {
-                        self.is_reborn(k).await;
-                        // What a server lost here it lost elsewhere, too, and indexes have no digest.
-                        self.all_is_suspect();
-                    }
+                if self.has_lost(k).await {
+                    self.is_reborn(k).await;
+                    // What a server lost here it lost elsewhere, too, and indexes have no digest.
+                    self.all_is_suspect();
                 }
                 by
             }
@@ -168,25 +166,40 @@ impl Redis {
     }
 
     /// Whether Redis lost something of ours in a partition. An entry that is missing because another instance
-    /// has the socket by now was not lost, and its row says so.
-    async fn has_lost(&self, k: usize) -> Option<bool> {
-        let theirs = self.entries(k).await?;
-        let mut missing = self.owner().missing(k, &theirs);
-        missing.truncate(LOSSES_LOOKED_AT);
-        let rows = join_all(missing.iter().map(async |record| {
-            let mut command = cmd("HMGET");
-            command.arg(self.keys.row(record.id)).arg("session");
-            match self.link.ask(&command).await {
-                Ok(Value::Array(said)) => Some(text(said.first()).to_owned()),
-                _ => None,
+    /// has the socket by now was not lost, and its row says so. Where too much moves to be certain, it was.
+    async fn has_lost(&self, k: usize) -> bool {
+        for _ in 0..LOSS_LOOKS {
+            let before = self.owner().steps(k);
+            let lost = self.misses_a_row(k).await;
+            if self.owner().steps(k) == before
+                && let Some(lost) = lost
+            {
+                return lost;
             }
-        }));
-        let mut lost = false;
-        for (record, session) in missing.iter().zip(rows.await) {
-            let session = session?;
-            lost |= session.is_empty() || session == record.session.to_string();
         }
-        Some(lost)
+        true
+    }
+
+    async fn misses_a_row(&self, k: usize) -> Option<bool> {
+        let theirs = self.entries(k).await?;
+        let missing = self.owner().missing(k, &theirs);
+        for some in missing.chunks(MENDS_AT_ONCE) {
+            let rows = join_all(some.iter().map(async |record| {
+                let mut command = cmd("HMGET");
+                command.arg(self.keys.row(record.id)).arg("session");
+                match self.link.ask(&command).await {
+                    Ok(Value::Array(said)) => Some(text(said.first()).to_owned()),
+                    _ => None,
+                }
+            }));
+            for (record, session) in some.iter().zip(rows.await) {
+                let session = session?;
+                if session.is_empty() || session == record.session.to_string() {
+                    return Some(true);
+                }
+            }
+        }
+        Some(false)
     }
 
     /// Where nothing of ours lies in a partition, its loss shows in this alone; what else its server held,
@@ -292,11 +305,11 @@ impl Redis {
         };
         if quiet.digest.differs(read_digest(&said)) > 0 && self.owner().is_quiet_since(k, quiet) {
             debug!("partition {k}: its count and digest were wrong by themselves");
-            let mut command = cmd(if quiet.digest.count == 0 { "DEL" } else { "HSET" });
-            command.arg(&key);
-            if quiet.digest.count > 0 {
-                command.arg("#n").arg(quiet.digest.count).arg("#d").arg(quiet.digest.xor.cast_signed());
-            }
+            let mut command = cmd(if quiet.digest.count == 0 { "HDEL" } else { "HSET" });
+            match quiet.digest {
+                Digest { count: 0, .. } => command.arg(&key).arg("#n").arg("#d"),
+                Digest { count, xor } => command.arg(&key).arg("#n").arg(count).arg("#d").arg(xor.cast_signed()),
+            };
             return self.link.ask(&command).await.is_ok();
         }
         self.drift[k].store(0, Ordering::Relaxed);
@@ -369,6 +382,7 @@ impl Redis {
 
     /// Numbers of groups that changed since they were told: some at each look, so that nothing else waits.
     async fn tell_numbers(&self, numbers: &mut Numbers, at_once: bool) {
+        let at_once = at_once && numbers.since.elapsed() >= AT_ONCE_EVERY;
         if at_once || (numbers.due.is_empty() && numbers.since.elapsed() >= NUMBERS_EVERY) {
             numbers.since = Instant::now();
             numbers.due = self.owner().groups.stale(NUMBERS_AT_ONCE * NUMBERS_EVERY.as_secs() as usize).into();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry::{Lookup, SocketRecord};
+use registry::{Holder, Lookup, SocketRecord};
 use servers::Server;
 use tokio::time::sleep;
 
@@ -173,7 +173,7 @@ impl Pair {
             Act::Connect => return self.holder.connect(record).await,
             Act::Disconnect => return self.holder.disconnect(record).await,
             Act::Find => self.asker.registry.whereabouts(&record.id.to_string()).await,
-            Act::LookUp => self.asker.registry.lookup(&record.id.to_string()).await,
+            Act::LookUp => self.asker.registry.lookup(&record.id.to_string()).await.map(|record| Holder::of(&record)),
         };
         match found {
             Lookup::Live(found) if found.session == record.session => Ok(()),

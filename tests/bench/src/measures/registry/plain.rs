@@ -81,7 +81,7 @@ fn commands(act: Act, record: &SocketRecord) -> Vec<Cmd> {
             of("HDEL", [&owned, &id]),
             of("ZREM", [&live, &id]),
         ],
-        Act::Find => vec![of("HGETALL", [&row])],
+        Act::Find => vec![of("HMGET", [row.as_str(), "state", "owner", "session", "user", "store"])],
         // Whether its owner is heard, besides.
         Act::LookUp => vec![of("HGETALL", [&row]), of("HMGET", ["holdfast:lease", "state", "beat"])],
     };
