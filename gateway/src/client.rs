@@ -1,4 +1,4 @@
-//! The command line: one command serves, the others look.
+//! The command line: one command serves, the others look, or reach a client.
 
 /// A line to standard output. Whoever reads it may have left, as `head` does; that is no failure.
 macro_rules! say {
@@ -11,24 +11,28 @@ macro_rules! complain {
 }
 
 mod asking;
+mod call;
 mod check;
+mod data;
 mod healthcheck;
 mod instances;
+mod send;
 pub mod serve;
 mod sockets;
+mod sync;
 mod table;
 mod version;
 mod why;
 
-use crate::config::{self, Reading, settings::SETTINGS, sources::Environment};
+use crate::config::{self, Reading, settings::SETTINGS, sources::Environment, value};
 use asking::Address;
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::NonEmptyStringValueParser, value_parser};
-use sockets::Wanted;
-use std::{collections::BTreeMap, fmt, io::Write, process::ExitCode};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, builder::NonEmptyStringValueParser, value_parser};
+use std::{collections::BTreeMap, fmt, io::Write, process::ExitCode, time::Duration};
 
-/// Exit codes, as the README and the help list them; 2 for a wrong command line is clap's.
+/// Exit codes, as the README and the help list them.
 pub mod exit {
     pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const NOTHING: u8 = 3;
     pub const UNREACHABLE: u8 = 69;
     pub const CONFIGURATION: u8 = 78;
@@ -49,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
     let url = || given.get_one::<Address>("url");
     let text = |name: &str| given.get_one::<String>(name).map(String::as_str);
     let json = || given.get_flag("json");
+    let span = || given.get_one::<Duration>("timeout").copied();
     match name {
         "check" => check::run(&reading(), json()),
         "version" => version::run(json()),
@@ -57,9 +62,35 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
         "sockets" => {
             let narrowed = NARROWING.iter().filter_map(|(name, _)| Some((*name, text(name)?)));
             let limit = given.get_one::<u32>("limit").map_or(0, |limit| *limit as usize);
-            sockets::run(&reading(), url(), &Wanted { narrowed: narrowed.collect(), limit }, json())
+            sockets::run(&reading(), url(), &sockets::Wanted { narrowed: narrowed.collect(), limit }, json())
         }
         "instances" => instances::run(&reading(), url(), json()),
+        "call" => {
+            let wanted = call::Wanted {
+                target: targets(given),
+                event: text("event").unwrap_or_default(),
+                data: text("data"),
+                fallback: text("fallback"),
+                timeout: span(),
+            };
+            call::run(&reading(), url(), &wanted, json())
+        }
+        "sync" => {
+            let kind = text("kind").unwrap_or_default();
+            let wanted = sync::Wanted { kind, target: targets(given), data: text("data"), timeout: span() };
+            sync::run(&reading(), url(), &wanted, json())
+        }
+        "send" => {
+            let named = targets(given).into_iter().next().map(|(name, value)| (name, value.into()));
+            let wanted = send::Wanted {
+                target: named.unwrap_or(("all", true.into())),
+                event: text("event"),
+                data: text("data"),
+                except: text("except"),
+                timeout: span(),
+            };
+            send::run(&reading(), url(), &wanted, json())
+        }
         _ => serve::run(reading(), || read(&matches, given, env), env),
     }
 }
@@ -72,6 +103,20 @@ const NARROWING: &[(&str, &str)] = &[
     ("instance", "Only those on this instance"),
 ];
 
+/// Who can be meant: flag, member of the body, what it means.
+const TARGETS: [(&str, &str, &str); 4] = [
+    ("socket", "socketId", "This socket, by its id, as ws_…"),
+    ("user", "userId", "This user"),
+    ("store", "storeId", "This store"),
+    ("room", "roomId", "Who is in this room"),
+];
+
+/// The targets that are given, as the gateway reads them.
+fn targets(given: &ArgMatches) -> Vec<(&'static str, &str)> {
+    let value = |flag: &str| given.try_get_one::<String>(flag).ok().flatten();
+    TARGETS.iter().filter_map(|(flag, member, _)| Some((*member, value(flag)?.as_str()))).collect()
+}
+
 /// The settings that matter to whoever asks a gateway.
 const TO_ASK_WITH: &[&str] = &["HOST", "PORT", "API_TOKEN", "ADMIN_TOKEN"];
 
@@ -80,10 +125,10 @@ Every setting is also an environment variable (WS_PING_INTERVAL, or HOLDFAST_WS_
 and a key of the file given by --config (ws_ping_interval).
 
 Exit codes:
-   0  stopped as asked, or found
-   1  failed while starting or running, or refused by the gateway
+   0  stopped as asked, found, or answered
+   1  failed while starting or running, refused by the gateway, or not answered
    2  wrong command line
-   3  nothing was found: the socket is not connected
+   3  nothing was found: whoever is meant is not connected
   69  the gateway cannot be reached
   78  a setting is wrong";
 
@@ -138,6 +183,61 @@ fn command() -> Command {
         .subcommand(
             Command::new("instances")
                 .about("Show the instances of the fleet")
+                .args([url.clone(), json.clone()])
+                .args(to_ask_with()),
+        )
+        .subcommand(
+            Command::new("call")
+                .about("Ask a client and show its answer; of a user or store its most recently active socket is asked")
+                .after_help(CALL_HELP)
+                .args(target_args(&["socket", "user", "store"]))
+                .group(ArgGroup::new("target").args(["socket", "user", "store"]).required(true))
+                .arg(event("What the page is asked to do: the type of its frame").required(true))
+                .args([data("What is asked, as JSON, @FILE, or - for standard input"), timeout(CALL_TIME)])
+                .arg(
+                    Arg::new("fallback")
+                        .long("fallback")
+                        .value_name("WHO")
+                        .value_parser(["none", "store", "user"])
+                        .help("Who may be asked in place of a socket that is not reached [default: none]"),
+                )
+                .args([url.clone(), json.clone()])
+                .args(to_ask_with()),
+        )
+        .subcommand(
+            Command::new("sync")
+                .about("Ask a store's client to sync something and show its answer; if its socket is not there, another of the store")
+                .after_help(SYNC_HELP)
+                .arg(
+                    Arg::new("kind")
+                        .required(true)
+                        .value_name("KIND")
+                        .value_parser(NonEmptyStringValueParser::new())
+                        .help("What to sync, such as orders: the page gets it as sync_orders"),
+                )
+                .args(target_args(&["socket", "store"]))
+                .group(ArgGroup::new("target").args(["socket", "store"]).required(true).multiple(true))
+                .args([data("More for the page: a JSON object, @FILE, or - for standard input"), timeout(CALL_TIME)])
+                .args([url.clone(), json.clone()])
+                .args(to_ask_with()),
+        )
+        .subcommand(
+            Command::new("send")
+                .about("Write to sockets, wherever they are, and say how many took it; exit 3 when nobody is there")
+                .after_help(SEND_HELP)
+                .args(target_args(&["socket", "user", "store", "room"]))
+                .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every socket"))
+                .group(ArgGroup::new("target").args(["socket", "user", "store", "room", "all"]).required(true))
+                .arg(event("The type of the frame [default: message]"))
+                .arg(data("What is sent, as JSON, @FILE, or - for standard input"))
+                .arg(
+                    Arg::new("except")
+                        .long("except")
+                        .value_name("SOCKET")
+                        .value_parser(NonEmptyStringValueParser::new())
+                        .help("A socket that does not get it"),
+                )
+                .arg(timeout("How long the instances have to say that it was taken [default: 5s]"))
                 .args([url.clone(), json])
                 .args(to_ask_with()),
         )
@@ -153,6 +253,53 @@ fn command() -> Command {
                 .arg(url.conflicts_with("at"))
                 .args(settings()),
         )
+}
+
+const CALL_TIME: &str = "How long the client has, up to 10m [default: CALL_TIMEOUT]";
+
+const CALL_HELP: &str = "\
+Example:
+  holdfast call --user test123 --event ask --data '{\"question\":\"ready?\"}'
+
+Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
+
+const SYNC_HELP: &str = "\
+Example:
+  holdfast sync orders --store meonutrition --data '{\"since\":\"2026-01-01\"}'
+
+Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
+
+const SEND_HELP: &str = "\
+Example:
+  holdfast send --room lobby --event news --data '{\"hello\":\"world\"}'
+
+Exit codes: 0 taken by all, 1 not by all, 3 nobody is there, 69 the gateway cannot be reached";
+
+/// The longest that a gateway waits for anybody.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+fn target_args<'a>(flags: &'a [&'a str]) -> impl Iterator<Item = Arg> + 'a {
+    let named = TARGETS.iter().filter(|(flag, ..)| flags.contains(flag));
+    named.map(|(flag, _, help)| {
+        let word = if *flag == "socket" { "SOCKET" } else { "NAME" };
+        Arg::new(*flag).long(*flag).value_name(word).value_parser(NonEmptyStringValueParser::new()).help(*help)
+    })
+}
+
+fn event(help: &'static str) -> Arg {
+    Arg::new("event").long("event").value_name("NAME").value_parser(NonEmptyStringValueParser::new()).help(help)
+}
+
+fn data(help: &'static str) -> Arg {
+    Arg::new("data").long("data").value_name("JSON").allow_hyphen_values(true).help(help)
+}
+
+fn timeout(help: &'static str) -> Arg {
+    let span = |text: &str| match value::duration(text) {
+        Ok(span) if span.is_zero() || span > WAIT_MAX => Err("1ms to 10m can be waited".to_owned()),
+        span => span,
+    };
+    Arg::new("timeout").long("timeout").value_name("DURATION").value_parser(span).help(help)
 }
 
 fn to_ask_with() -> impl Iterator<Item = Arg> {

@@ -2,36 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { endsWith } from './ends.mjs';
 import { Gateway } from './gateway.mjs';
-import { Program } from './program.mjs';
-
-const HERE = fileURLToPath(new URL('.', import.meta.url));
-const PATH = `${HERE}node_modules/.bin:${process.env.PATH}`;
-
-const CTRL_C = '\x03';
-
-/** Types a command line into a terminal of its own. */
-function terminal(t, line) {
-  const program = new Program('script', ['-qfec', line, '/dev/null'], {
-    cwd: HERE,
-    env: { PATH, TERM: 'xterm', npm_config_offline: 'true' },
-    input: true,
-  });
-  endsWith(t, async () => {
-    if (!program.end) program.types(CTRL_C);
-    await program.ends().catch(() => program.stop());
-  });
-  return program;
-}
-
-/** Runs a command line that ends by itself. */
-async function shell(line) {
-  const { code, output } = await Program.run('sh', ['-c', line], { env: { PATH } });
-  assert.equal(code, 0, output);
-  return output;
-}
+import { CTRL_C, shell, terminal } from './terminal.mjs';
 
 suite('wscat', { concurrency: true }, () => {
   /** Checklist 104, 236, 256, 259, 260, 261, 262, 263, 266. */

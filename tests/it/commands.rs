@@ -254,7 +254,7 @@ async fn what_cannot_be_asked_is_said_before_anything_is_asked() {
         assert!(!finished.stderr.is_empty(), "{args:?}");
     }
     let help = Holdfast::command(&["--help"]).run().await;
-    for part in ["why", "sockets", "instances", "Exit codes", "69", "78"] {
+    for part in ["why", "sockets", "instances", "call", "sync", "send", "Exit codes", "69", "78"] {
         assert!(help.stdout.contains(part), "{part} in {help:?}");
     }
 }

@@ -63,6 +63,13 @@ impl Holdfast {
         }
     }
 
+    /// The same, with this on its standard input.
+    pub async fn typing(mut self, text: &str) -> Finished {
+        let file = TempFile::holding(text);
+        self.command.stdin(fs::File::open(file.path()).expect("it was written just now"));
+        self.run().await
+    }
+
     /// Runs until it is ready.
     pub async fn serve(mut self) -> Gateway {
         Gateway::of(self.command.spawn().expect("holdfast runs")).await

@@ -44,6 +44,7 @@ mod denials;
 mod directories;
 mod doors;
 mod ending;
+mod errands;
 mod farewells;
 mod faults;
 mod forgeries;

@@ -1,22 +1,27 @@
-//! Asking a running gateway over HTTP, for the commands that look.
+//! Asking a running gateway over HTTP, for the commands that look and those that call.
 
 use super::exit;
 use crate::config::{Config, Reading};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Request,
+    Method, Request,
     client::conn::http1,
-    header::{AUTHORIZATION, HOST, HeaderValue, LINK},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LINK},
     http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::{error::Error, fmt, process::ExitCode, str::FromStr, time::Duration};
-use tokio::{net::TcpStream, runtime, time::timeout};
+use tokio::{
+    net::TcpStream,
+    runtime,
+    time::{Instant, timeout_at},
+};
 
-/// For one request, from the connection to the last byte of the answer.
+/// For a connection; and for the whole of a request, from the connection to the last byte of the answer, unless the
+/// gateway was given time of its own.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// More than the largest page there can be. Whatever sends more is no gateway.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -113,6 +118,18 @@ pub fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// JSON with nothing in it that a terminal would obey, and that means what it meant. Line ends and tabs can only
+/// stand between its words.
+pub fn printable_json(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => String::from(c),
+        '\r' => " ".into(),
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.into(),
+    };
+    text.trim_end().chars().map(shown).collect()
+}
+
 /// A gateway that can be asked.
 pub struct Remote {
     pub address: Address,
@@ -127,7 +144,9 @@ struct Token {
 /// What it answered.
 pub struct Answer {
     pub status: u16,
-    /// Null when it was no JSON.
+    /// As it came.
+    pub text: Bytes,
+    /// The same, read; null when it was no JSON.
     pub body: Value,
     /// Path and query of the page that follows.
     pub next: Option<String>,
@@ -154,45 +173,64 @@ impl Remote {
 
     /// Asks, and waits for the whole answer.
     pub fn get(&self, target: &str) -> Result<Answer, Failure> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(exit::FAILED, format!("cannot start: {error}")))?;
-        let asked = runtime.block_on(async { timeout(PATIENCE, self.ask(target)).await });
-        // A name that nobody resolves must not hold up the end.
-        runtime.shutdown_background();
-        let silent = || format!("it did not answer within {} s", PATIENCE.as_secs()).into();
-        asked.unwrap_or_else(|_| Err(silent())).map_err(|error| {
-            let Address { port, .. } = self.address;
-            let mend = match port {
-                0 => "PORT is 0 here, so name the gateway with --url http://host:port",
-                _ => "start one there with holdfast serve, or name another with --url http://host:port",
-            };
-            Failure::new(exit::UNREACHABLE, format!("no gateway can be reached at {}: {error}; {mend}", self.address))
+        let asked = self.ask(Method::GET, target, Bytes::new(), Duration::ZERO);
+        asked.map_err(|lost| self.unreachable(&lost.error))
+    }
+
+    /// Has something done, for which the gateway may take so long.
+    pub fn post(&self, target: &str, body: String, budget: Duration) -> Result<Answer, Failure> {
+        let asked = self.ask(Method::POST, target, body.into(), budget);
+        asked.map_err(|lost| match lost.was_asked {
+            false => self.unreachable(&lost.error),
+            true => Failure::new(
+                exit::UNREACHABLE,
+                format!(
+                    "{} was asked, and then {}; it may have been done all the same, so repeat it only if a second time does no harm",
+                    self.address, lost.error
+                ),
+            ),
         })
     }
 
-    async fn ask(&self, target: &str) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-        let mut request = Request::get(target).header(HOST, self.address.to_string());
+    fn unreachable(&self, error: &str) -> Failure {
+        let mend = match self.address.port {
+            0 => "PORT is 0 here, so name the gateway with --url http://host:port",
+            _ => "start one there with holdfast serve, or name another with --url http://host:port",
+        };
+        Failure::new(exit::UNREACHABLE, format!("no gateway can be reached at {}: {error}; {mend}", self.address))
+    }
+
+    fn ask(&self, method: Method, target: &str, body: Bytes, budget: Duration) -> Result<Answer, Lost> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Lost { was_asked: false, error: format!("cannot start: {error}") })?;
+        let answer = runtime.block_on(self.exchange(method, target, body, PATIENCE + budget));
+        // A name that nobody resolves must not hold up the end.
+        runtime.shutdown_background();
+        answer
+    }
+
+    async fn exchange(&self, method: Method, target: &str, body: Bytes, patience: Duration) -> Result<Answer, Lost> {
+        let began = Instant::now();
+        let silent = |patience: Duration| format!("it did not answer within {} s", patience.as_secs());
+        let lost = |was_asked: bool| move |error: String| Lost { was_asked, error };
+        let place = (self.address.host.as_str(), self.address.port);
+        let stream = timeout_at(began + PATIENCE, TcpStream::connect(place)).await;
+        let stream = stream.map_err(|_| silent(PATIENCE)).and_then(|stream| stream.map_err(|error| error.to_string()));
+        let request = self.request(method, target, body).map_err(|error| lost(false)(error.to_string()))?;
+        let answer = timeout_at(began + patience, talk(stream.map_err(lost(false))?, request)).await;
+        let answer = answer.map_err(|_| silent(patience));
+        answer.and_then(|answer| answer.map_err(|error| error.to_string())).map_err(lost(true))
+    }
+
+    fn request(&self, method: Method, target: &str, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let mut request = Request::builder().method(method).uri(target).header(HOST, self.address.to_string());
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.header.clone());
         }
-        let request = request.body(Empty::<Bytes>::new())?;
-        let stream = TcpStream::connect((self.address.host.as_str(), self.address.port)).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let exchange = async move {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
-            let next = head.headers.get(LINK).and_then(|link| next_page(link.to_str().ok()?));
-            Ok(Answer { status: head.status.as_u16(), body: serde_json::from_slice(&body).unwrap_or_default(), next })
-        };
-        tokio::pin!(exchange);
-        // The connection is what moves the bytes. It may end before the last of them were looked at.
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = connection => match (exchange.await, ended) {
-                (Err(_), Err(cause)) => Err(cause.into()),
-                (answer, _) => answer,
-            },
-        }
+        request.body(Full::new(body))
     }
 
     /// What an answer means that is none of those a command hopes for.
@@ -215,6 +253,34 @@ impl Remote {
             _ => format!("{address} answered {status}, {cause}: {hint}"),
         };
         Failure::new(exit::FAILED, sentence)
+    }
+}
+
+/// Why there is no answer.
+struct Lost {
+    /// There was a connection, so the gateway may have heard.
+    was_asked: bool,
+    error: String,
+}
+
+/// One request on a connection, and its answer.
+async fn talk(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
+        let next = head.headers.get(LINK).and_then(|link| next_page(link.to_str().ok()?));
+        let body = serde_json::from_slice(&text).unwrap_or_default();
+        Ok(Answer { status: head.status.as_u16(), text, body, next })
+    };
+    tokio::pin!(exchange);
+    // The connection is what moves the bytes. It may end before the last of them were looked at.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = connection => match (exchange.await, ended) {
+            (Err(_), Err(cause)) => Err(cause.into()),
+            (answer, _) => answer,
+        },
     }
 }
 
@@ -271,5 +337,8 @@ mod tests {
     #[test]
     fn a_terminal_obeys_nothing_that_others_wrote() {
         assert_eq!(printable("a\u{1b}[31mü\n"), "a\\u{1b}[31mü\\n");
+        let shown = printable_json("{\r\n\"a\":\"ü\u{9b}31m\u{7f}\"}\n");
+        assert_eq!(shown, "{ \n\"a\":\"ü\\u009b31m\\u007f\"}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["a"], "ü\u{9b}31m\u{7f}");
     }
 }

@@ -1,0 +1,151 @@
+//! `holdfast call`: asks a client, and shows what it answers.
+
+use super::{
+    TARGETS, WAIT_MAX,
+    asking::{Address, Answer, Failure, Remote, ended, printable, printable_json},
+    data, exit,
+    table::word,
+};
+use crate::config::Reading;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::{process::ExitCode, time::Duration};
+
+/// What is asked of whom.
+pub struct Wanted<'a> {
+    /// Members of the body that say who is meant.
+    pub target: Vec<(&'static str, &'a str)>,
+    pub event: &'a str,
+    pub data: Option<&'a str>,
+    pub fallback: Option<&'a str>,
+    /// `CALL_TIMEOUT` of the configuration unless given.
+    pub timeout: Option<Duration>,
+}
+
+/// Exit 0 when it was answered, 3 when nobody is there.
+pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
+    ended(ask(reading, url, wanted, as_json))
+}
+
+fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
+    let data = data::read(wanted.data)?;
+    let gateway = Remote::of(reading, url)?;
+    let budget = budget(reading, wanted.timeout);
+    let mut body = json!({ "event": wanted.event, "timeoutMs": millis(budget) });
+    for (name, value) in &wanted.target {
+        body[*name] = (*value).into();
+    }
+    if let Some(fallback) = wanted.fallback {
+        body["fallback"] = fallback.into();
+    }
+    let body = with_data(&body, data.as_deref());
+    let answer = gateway.post("/api/call", body, budget)?;
+    finish(&gateway, &answer, budget, as_json)
+}
+
+/// How long the gateway waits for the client.
+pub fn budget(reading: &Reading, given: Option<Duration>) -> Duration {
+    let configured = || reading.config.as_ref().ok().map(|config| config.call_timeout);
+    given.or_else(configured).unwrap_or_default().min(WAIT_MAX)
+}
+
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The body with the data as it was written.
+pub fn with_data(body: &Value, data: Option<&RawValue>) -> String {
+    let body = body.to_string();
+    match data {
+        Some(data) => format!("{},\"data\":{data}}}", body.strip_suffix('}').unwrap_or(&body)),
+        None => body,
+    }
+}
+
+#[derive(Deserialize)]
+struct Replied<'a> {
+    #[serde(borrow)]
+    result: &'a RawValue,
+}
+
+/// Shows what became of a call. The result alone goes to standard output, so that a program can read it.
+pub fn finish(gateway: &Remote, answer: &Answer, budget: Duration, as_json: bool) -> Result<(), Failure> {
+    if as_json && answer.body.is_object() {
+        say!("{}", printable_json(&String::from_utf8_lossy(&answer.text)));
+    }
+    let replied = serde_json::from_slice::<Replied<'_>>(&answer.text).ok().filter(|_| answer.status == 200);
+    let Some(replied) = replied else { return Err(failure(gateway, answer, budget)) };
+    if !as_json {
+        say!("{}", printable_json(replied.result.get()));
+        let name = |name: &str| word(&answer.body[name]);
+        let instead = if answer.body["fallback"] == true { ", in place of the one that was asked" } else { "" };
+        complain!("{} on {} answered after {} ms{instead}", name("socketId"), name("instance"), name("elapsedMs"));
+    }
+    Ok(())
+}
+
+fn failure(gateway: &Remote, answer: &Answer, budget: Duration) -> Failure {
+    let body = &answer.body;
+    let said = |name: &str| body[name].as_str().unwrap_or_default();
+    let (detail, hint) = (said("detail"), said("hint"));
+    match said("code") {
+        "socket_never_seen" | "socket_forgotten" | "socket_gone" | "no_live_socket" => nobody(answer),
+        "call_failed" => {
+            Failure::new(exit::FAILED, format!("{detail}: {}", printable_json(&body["failure"].to_string())))
+        }
+        "no_reply" => {
+            let mend = match &body["delivered"] {
+                Value::Bool(true) => {
+                    "give it longer with --timeout, or see that the page answers this event (README, Answering a call)"
+                }
+                Value::Bool(false) => "nothing was done; ask again, or give it longer with --timeout",
+                _ => "it may have been done all the same, so repeat it only if a second time does no harm",
+            };
+            Failure::new(exit::FAILED, format!("{detail}, which was {}; {mend}", humantime::format_duration(budget)))
+        }
+        "socket_lost" | "owner_lost" | "socket_busy" => Failure::new(exit::FAILED, format!("{detail}; {hint}")),
+        _ => refused(gateway, answer),
+    }
+}
+
+/// What the gateway has to object, told of the flags from which the body was made.
+pub fn refused(gateway: &Remote, answer: &Answer) -> Failure {
+    let Some(errors) = answer.body["errors"].as_array().filter(|_| answer.status == 422) else {
+        return gateway.failure(answer);
+    };
+    let fault = |error: &Value| {
+        let pointer = error["pointer"].as_str().unwrap_or_default().trim_start_matches('/');
+        let flag = TARGETS.iter().find(|(_, member, _)| *member == pointer).map_or(pointer, |(flag, ..)| flag);
+        printable(&format!("--{flag}: {}", word(&error["detail"])))
+    };
+    Failure { code: exit::FAILED, sentences: errors.iter().map(fault).collect() }
+}
+
+/// Who is meant is not there.
+pub fn nobody(answer: &Answer) -> Failure {
+    let body = &answer.body;
+    let (detail, hint) = (body["detail"].as_str().unwrap_or_default(), body["hint"].as_str().unwrap_or_default());
+    let mut sentences = vec![format!("{detail}; {hint}")];
+    let verdict = &body["verdict"];
+    match verdict["storeSockets"].as_u64().unwrap_or_default() {
+        0 => sentences.push("holdfast sockets shows who is connected".to_owned()),
+        others => sentences.push(format!(
+            "sockets of its store {store} that are connected: {others}; --store {store} reaches them",
+            store = word(&verdict["storeId"]),
+        )),
+    }
+    Failure { code: exit::NOTHING, sentences: sentences.iter().map(|sentence| printable(sentence)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_goes_into_the_body_as_it_was_written() {
+        let data = RawValue::from_string("{\"n\":1.10}".into()).unwrap();
+        let body = json!({ "userId": "}", "event": "x" });
+        assert_eq!(with_data(&body, Some(&data)), r#"{"userId":"}","event":"x","data":{"n":1.10}}"#);
+        assert_eq!(with_data(&body, None), body.to_string());
+    }
+}
