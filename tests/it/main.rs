@@ -11,6 +11,7 @@
 //! | `fleet.rs` | three of them on one Redis, and what must be true of each after every fact |
 //! | `http.rs` | requests and answers |
 //! | `client.rs` | a WebSocket client that behaves |
+//! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
@@ -30,6 +31,7 @@ mod holdfast;
 mod http;
 mod patience;
 mod raw;
+mod stream;
 
 mod absences;
 mod afar;
@@ -71,6 +73,7 @@ mod refusals;
 mod rooms;
 mod sends;
 mod start;
+mod streams;
 mod tidy;
 mod upgrades;
 mod users;

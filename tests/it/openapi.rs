@@ -158,6 +158,8 @@ async fn the_schemas_take_what_the_gateway_takes() {
         ("/sse/push", json!({ "user_id": "u", "data": {}, "event_type": "e" }), 200),
         ("/sse/push", json!({ "user_id": "u", "data": "x" }), 200),
         ("/sse/push", json!({ "user_id": "u" }), 422),
+        ("/sse/send", json!({ "user_id": "u", "data": {}, "event_type": "e" }), 404),
+        ("/sse/send", json!({ "user_id": "u" }), 422),
         ("/sse/push/batch", json!([{ "user_id": "u", "data": 1 }]), 200),
         ("/sse/push/batch", json!([]), 200),
         ("/sse/push/batch", json!({ "user_id": "u", "data": 1 }), 422),

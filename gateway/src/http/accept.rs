@@ -1,7 +1,7 @@
 //! Letting connections in, and serving each until it ends or becomes a socket.
 
 use super::{
-    answer,
+    Body, answer,
     head::{HeadTimed, IDLE, Turn},
 };
 use crate::{
@@ -57,8 +57,12 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
         turn.change();
         let (gateway, turn) = (gateway.clone(), turn.clone());
         async move {
-            let response = answer(gateway, peer.ip(), request).await;
-            turn.change();
+            let mut response = answer(gateway, peer.ip(), request).await;
+            match response.body_mut() {
+                Body::Whole(_) => turn.change(),
+                // Served until its last event.
+                Body::Events(events) => events.keep(turn.until_dropped()),
+            }
             Ok::<_, Infallible>(response)
         }
     });

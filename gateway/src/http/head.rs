@@ -40,8 +40,22 @@ impl Turn {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The answer goes on until this is dropped.
+    pub fn until_dropped(self) -> Serving {
+        Serving(self)
+    }
+
     fn now(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// An answer that is not whole yet.
+pub struct Serving(Turn);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.change();
     }
 }
 

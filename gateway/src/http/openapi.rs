@@ -41,6 +41,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         (_, "/api/call" | "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => {
             vec![CALLED, GONE, BUSY, UNREACHED, SILENT]
         }
+        (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],

@@ -60,6 +60,7 @@ pub static ROUTES: &[Route] = routes! {
     POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it";
     POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
     POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
+    POST "/sse/send" Server pushes::send, Some(Body::One(&pushes::PUSH)), "Send to a user, and get all that it answers as events";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server lists::instances, None, "The instances that serve";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
