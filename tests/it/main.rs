@@ -13,6 +13,7 @@
 //! | `client.rs` | a WebSocket client that behaves |
 //! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
+//! | `nginx.rs` | a real nginx in front of a gateway |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
 //! All others are files of facts. The contract decides what a fact is, not the code.
@@ -29,6 +30,7 @@ mod fleet;
 mod gateway;
 mod holdfast;
 mod http;
+mod nginx;
 mod patience;
 mod raw;
 mod stream;
@@ -48,12 +50,14 @@ mod doors;
 mod ending;
 mod farewells;
 mod faults;
+mod feeds;
 mod forgeries;
 mod frames;
 mod guises;
 mod heads;
 mod health;
 mod kicks;
+mod listeners;
 mod locks;
 mod logs;
 mod lookups;

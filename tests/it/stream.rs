@@ -2,8 +2,6 @@
 
 use crate::{http::Answer, patience::soon, raw::Raw};
 use serde_json::Value;
-use std::time::Duration;
-use tokio::time::timeout;
 
 /// One event. A comment has no name and no data.
 #[derive(Debug, Default, PartialEq)]
@@ -77,11 +75,6 @@ impl Stream {
     /// Nothing more comes, and the answer is whole.
     pub async fn ends(&mut self) {
         assert_eq!(self.event().await, None);
-    }
-
-    /// Whether nothing at all comes for so long.
-    pub async fn is_silent_for(&mut self, span: Duration) -> bool {
-        self.unread.is_empty() && timeout(span, self.raw.chunk()).await.is_err()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Client,
-    fleet::{Fleet, within},
+    fleet::Fleet,
     gateway::Gateway,
     patience::{eventually, soon},
     raw::Raw,

@@ -8,7 +8,7 @@ use crate::{
     gateway::Gateway,
     listener::{self, Listener},
 };
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -53,8 +53,9 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     let turn = Turn::default();
     let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
     let stopping = gateway.stopping.clone();
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         turn.change();
+        request.extensions_mut().insert(turn.clone());
         let (gateway, turn) = (gateway.clone(), turn.clone());
         async move {
             let mut response = answer(gateway, peer.ip(), request).await;

@@ -15,7 +15,7 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use registry::{CallId, Gone, Group, StoreName, UserName, Verdict};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, time::Duration};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -233,6 +233,16 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
     metrics.called(word(&outcome));
     metrics.call_seconds.observe(request.began.elapsed().as_secs_f64());
     log(request, &ears.id, &outcome);
+    request.gateway.desk.feed.tell("call", || {
+        json!({
+            "instance": request.gateway.instance,
+            "callId": ears.id.as_str(),
+            "event": call.event,
+            "outcome": word(&outcome),
+            "ms": u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "requestId": request.request_id,
+        })
+    });
     outcome
 }
 

@@ -3,7 +3,7 @@
 //! and ends when the caller hangs up.
 
 use super::Body;
-use crate::problem::Problem;
+use crate::{json::Members, problem::Problem, socket::listen::Word};
 use bytes::Bytes;
 use futures_util::{
     FutureExt, StreamExt,
@@ -14,6 +14,8 @@ use hyper::{
     body::Frame,
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue},
 };
+use registry::Ending;
+use serde_json::json;
 use std::{
     any::Any,
     convert::Infallible,
@@ -55,6 +57,29 @@ impl Event {
         }
         text.push('\n');
         Self(text.into())
+    }
+
+    /// A word for somebody who listens: a frame under the name of its verb.
+    pub fn word(word: &Word) -> Option<Self> {
+        match word {
+            Word::Ping => Some(Self::comment("")),
+            Word::Text(text) => Self::frame(std::str::from_utf8(text).ok()?),
+            Word::Close(Ending { cause, code, reason }) => {
+                let data = json!({ "type": "close", "code": code, "cause": cause.as_str(), "reason": reason });
+                Some(Self::new("close", &data.to_string()))
+            }
+        }
+    }
+
+    fn frame(text: &str) -> Option<Self> {
+        let members = Members::read(text.as_bytes()).ok()?;
+        let verb = ["type", "evt"].into_iter().find_map(|key| members.text(key)).unwrap_or("message".into());
+        let (seq, after) = (members.get("seq"), members.get("afterMs").filter(|_| verb == "retry"));
+        let id = seq.map(|seq| ("id", seq.get()));
+        // Readers of events have a time of their own for that.
+        let retry = after.map(|after| ("retry", after.get()));
+        let fields: Vec<_> = [Some(("event", &*verb)), id, retry].into_iter().flatten().collect();
+        Some(Self::with(&fields, text))
     }
 
     /// A line that no reader is told of.
@@ -161,6 +186,15 @@ mod tests {
     fn no_text_breaks_out_of_its_line() {
         assert_eq!(Event::new("a\nb", "{\"n\":\r\n1}\n").0, "event: a b\ndata: {\"n\":\ndata: \ndata: 1}\n\n");
         assert_eq!(Event::with(&[("event", "e"), ("id", "7")], "1").0, "event: e\nid: 7\ndata: 1\n\n");
+    }
+
+    #[test]
+    fn a_frame_is_an_event_under_its_verb() {
+        let event = |text: &'static str| Event::word(&Word::Text(Bytes::from_static(text.as_bytes()))).unwrap().0;
+        assert_eq!(event(r#"{"type":"a","seq":7}"#), "event: a\nid: 7\ndata: {\"type\":\"a\",\"seq\":7}\n\n");
+        assert_eq!(event(r#"{"evt":"b\nid: 9"}"#), "event: b id: 9\ndata: {\"evt\":\"b\\nid: 9\"}\n\n");
+        let retry = event(r#"{"type":"retry","afterMs":50}"#);
+        assert!(retry.starts_with(b"event: retry\nretry: 50\n"), "{retry:?}");
     }
 
     #[test]

@@ -1,20 +1,20 @@
-//! Answers that come in pieces: a call with what happens on its way, and a message with all that its user
-//! answers.
+//! Answers that come in pieces: a call with what happens on its way, a message with all that its user answers, and
+//! the feed of this instance.
 
 use super::{
     Answer, Body, Problem, Request,
     calls::{self, Call},
     events::{self, Event, told},
 };
-use crate::courier::Step;
+use crate::{admission::names::Query, courier::Step, feed::Happening};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use hyper::Response;
+use hyper::{Method, Response, StatusCode};
 use registry::CallId;
 use serde_json::json;
 use std::{pin::pin, time::Duration};
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast::error::RecvError, mpsc},
     time::{Instant, sleep_until},
 };
 
@@ -60,6 +60,40 @@ pub async fn of_message(request: Request, call: Call<'static>) -> Answer {
     let first = pieces.next().await.transpose()?;
     let rest = pieces.map(move |piece| piece.unwrap_or_else(|problem| Event::problem(problem, &request_id)));
     Ok(events::answer(stream::iter(first).chain(rest).boxed()))
+}
+
+/// `GET /api/events?scope=local`: what happens on this instance, from now on.
+pub async fn feed(request: Request) -> Answer {
+    if Query::of(request.query()).one("scope")?.as_deref() != Some("local") {
+        return Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "No feed of the fleet",
+            "say ?scope=local, and ask each instance by itself; GET /api/instances names them",
+        )
+        .detail("in this version the feed has what happens on the instance that is asked"));
+    }
+    if request.head.method == Method::HEAD {
+        return Ok(events::head());
+    }
+    let gateway = request.gateway;
+    let mut happenings = gateway.desk.feed.open();
+    let events = told(|events| async move {
+        loop {
+            let event = tokio::select! {
+                biased;
+                happening = happenings.recv() => match happening {
+                    Ok(Happening { kind, data }) => Event::new(kind, &data),
+                    Err(RecvError::Lagged(count)) => Event::new("missed", &json!({ "count": count }).to_string()),
+                    Err(RecvError::Closed) => return,
+                },
+                () = gateway.stopping.cancelled() => return,
+            };
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(events::answer(events))
 }
 
 /// Asks, and tells what happens on the way. Whoever pauses for longer than `silence` is not waited for.
