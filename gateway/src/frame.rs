@@ -117,14 +117,14 @@ impl<'a> ClientFrame<'a> {
         let id = members.get("id");
         let verb = ["type", "evt", "action"].into_iter().find_map(|key| members.get(key).map(|verb| (key, verb)));
         let Some((key, verb)) = verb else {
-            let ask = in_other_words("", text, &members)
+            let ask = in_other_words(None, text, &members)
                 .ok_or_else(|| (Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into()));
             return Self { key: Key::Type, id, ask };
         };
         let key = if key == "evt" { Key::Evt } else { Key::Type };
         let ask = match json::text(verb) {
             Some(verb) => match ask(&verb, &members) {
-                Ok(Ask::Unknown(verb)) => Ok(in_other_words(&verb, text, &members).unwrap_or(Ask::Unknown(verb))),
+                Ok(Ask::Unknown(verb)) => Ok(in_other_words(Some(&verb), text, &members).unwrap_or(Ask::Unknown(verb))),
                 ask => ask,
             },
             None => Err((Code::Invalid, "the verb is no text".into())),
@@ -152,12 +152,15 @@ fn ask<'a>(verb: &str, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)>
     })
 }
 
-/// Clients of other gateways speak of a call by its name alone, whatever their verb is: all of it is progress but
-/// the last. Where such a frame has no data it is all data.
-fn in_other_words<'a>(verb: &str, text: &'a [u8], members: &Members<'a>) -> Option<Ask<'a>> {
-    let said = if verb == "final_response" || is_final(members) { Said::Reply } else { Said::Progress };
+/// Clients of other gateways speak of a call by its name alone, whatever their verb is, if they have one: all of it is
+/// progress but the last. Where such a frame has no data it is all data.
+fn in_other_words<'a>(verb: Option<&str>, text: &'a [u8], members: &Members<'a>) -> Option<Ask<'a>> {
+    let said = if verb == Some("final_response") || is_final(members) { Said::Reply } else { Said::Progress };
     let Ask::OfCall { call, data, .. } = of_call(said, members).ok()? else { return None };
-    CallId::parse(&call)?;
+    // Under a verb of its own it may mean something else by that name.
+    if verb.is_some() {
+        CallId::parse(&call)?;
+    }
     let whole = serde_json::from_slice(text).ok()?;
     Some(Ask::OfCall { call, said, data: members.get("data").map_or(whole, |_| data) })
 }
