@@ -102,6 +102,7 @@ fn check_entry(case: &Case<'_>, door: &Door, entry: Entry) {
         Door::Websocket => assert!(!names.rooms.is_empty()),
         Door::Code(_) => assert!(CODE_PATTERN.is_match(names.rooms[0].as_str())),
         Door::Connect => {}
+        Door::Stream => assert!(names.user.is_some()),
     }
     assert_eq!(upgrade.accept.len(), 28);
     if let Some(subprotocol) = upgrade.subprotocol {

@@ -42,6 +42,8 @@ pub enum Door {
     Code(String),
     /// `/connect`.
     Connect,
+    /// `/sse/stream`, which opens no WebSocket.
+    Stream,
 }
 
 impl Door {

@@ -4,21 +4,29 @@
 use crate::{
     admission::names::Names,
     close::{Close, TOO_MANY_CONNECTIONS},
+    feed,
     frame::{self, Greeting},
     gateway::Gateway,
-    http::head::HeadTimed,
+    http::head::{HeadTimed, Turn},
     metrics::CauseLabel,
     probe,
     session::Session,
-    socket::{Connection, Conversation, End, Line, Reaction, Said},
+    socket::{
+        Connection, Conversation, End, Line, Reaction, Said,
+        listen::{self, Word},
+    },
     sockets::{Expected, Seat, Socket},
 };
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use registry::{Admission, Attempt, Cause, Group, SocketId, SocketRecord, epoch_ms};
+use registry::{Admission, Attempt, Cause, Ending, Group, SocketId, SocketRecord, epoch_ms};
 use std::{net::IpAddr, sync::Arc};
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
 use tracing::{Level, debug, enabled, info, warn};
 
 /// Ids in one log line.
@@ -66,6 +74,44 @@ pub async fn run(arrival: Arrival, on_upgrade: OnUpgrade, welcome: Welcome) {
 
 impl Arrival {
     async fn enter(mut self, stream: TcpStream, early: Bytes, names: Names) {
+        let place = self.place.take();
+        let gateway = self.gateway.clone();
+        let line = Arc::new(Line::new(gateway.config.queue_bytes_max));
+        let (seat, greeting) = match self.sit_down(names, &line).await {
+            Ok(seated) => seated,
+            Err(close) => return self.turn_away(stream, close).await,
+        };
+        let session = Session::new(gateway.desk.clone(), seat.socket.clone(), greeting);
+        let connection = Connection::new(stream, early, line, Some(gateway.config.message_bytes_max), session);
+        gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat, place));
+    }
+
+    /// Somebody who only listens, and has no connection of its own: a socket all the same. `welcome` hears whether it
+    /// was let in.
+    pub async fn listen(
+        self,
+        names: Names,
+        listener: mpsc::Sender<Word>,
+        welcome: oneshot::Sender<Result<(), Close>>,
+        turn: Turn,
+    ) {
+        let line = Arc::new(Line::one_way(self.gateway.config.queue_bytes_max));
+        let seat = match self.sit_down(names, &line).await {
+            Ok((seat, _)) => seat,
+            Err(close) => return drop(welcome.send(Err(close))),
+        };
+        // Who has left meanwhile does not listen either.
+        let _ = welcome.send(Ok(()));
+        let ending = match listen::listen(&line, &listener).await {
+            Ok(close) => close.ending(),
+            Err(listen::Left) => listen::left(turn.is_broken()),
+        };
+        line.close(Close::Asked(Box::new(ending.clone())));
+        leave(&self.gateway, seat, &ending).await;
+    }
+
+    /// Takes a seat: from here on it is found, and written to.
+    async fn sit_down(&self, names: Names, line: &Arc<Line>) -> Result<(Seat, Greeting), Close> {
         let Names { user, store, rooms, client, silent } = names;
         let record = Arc::new(SocketRecord {
             id: self.id,
@@ -79,13 +125,8 @@ impl Arrival {
             address: self.address,
             connected_at: epoch_ms(),
         });
-        let place = self.place.take();
         let gateway = &self.gateway;
-        let line = Arc::new(Line::new(gateway.config.queue_bytes_max));
-        let (record, expected) = match self.admit(record, &line).await {
-            Ok(admitted) => admitted,
-            Err(close) => return self.turn_away(stream, close).await,
-        };
+        let (record, expected) = self.admit(record, line).await?;
         let greeting = Greeting {
             socket: record.id,
             instance: gateway.instance.clone(),
@@ -102,17 +143,16 @@ impl Arrival {
         }
         let socket = Arc::new(Socket::new(record.clone(), line.clone()));
         gateway.metrics.opened.inc();
-        let seat = expected.enter(socket.clone());
+        let seat = expected.enter(socket);
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
             line.close(Close::Restart);
         }
         debug!(socket_id = %record.id, request_id = self.request_id, after_ms = self.after_ms(), "WebSocket accepted, WebSocket pair created");
         announce(gateway, &record);
+        gateway.desk.feed.tell("connected", || feed::socket(&record));
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
-        let session = Session::new(gateway.desk.clone(), socket, greeting);
-        let connection = Connection::new(stream, early, line, Some(gateway.config.message_bytes_max), session);
-        gateway.socket_tasks.spawn(live(gateway.clone(), connection, seat, place));
+        Ok((seat, greeting))
     }
 
     /// How long ago the head of the request was whole.
@@ -200,10 +240,15 @@ fn live(
 }
 
 async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>, seat: Seat, end: End) {
+    leave(&gateway, seat, &end.ending()).await;
+    connection.farewell(&end).await;
+}
+
+/// Gives up a seat, and says why: its verdict stands before it is gone.
+async fn leave(gateway: &Gateway, seat: Seat, ending: &Ending) {
     let record = seat.socket.record();
-    let ending = end.ending();
     // At once: whoever waits for its answer need not wait for the registry as well.
-    gateway.courier.calls.ended(&record, &ending);
+    gateway.courier.calls.ended(&record, ending);
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
     // Counted first: who looks when it is gone finds it among the closed.
     let label = CauseLabel { cause: ending.cause.as_str() };
@@ -211,6 +256,13 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
     drop(seat);
     let age_ms = epoch_ms().saturating_sub(record.connected_at);
     gateway.metrics.age_seconds.get_or_create(&label).observe(age_ms as f64 / 1000.0);
+    gateway.desk.feed.tell("disconnected", || {
+        let mut socket = feed::socket(&record);
+        socket["cause"] = ending.cause.as_str().into();
+        socket["closeCode"] = ending.code.into();
+        socket["reason"] = ending.reason.as_ref().into();
+        socket
+    });
     if let Cause::ConnectionLost | Cause::ProtocolError | Cause::InstanceCrash = ending.cause {
         warn!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket error: {}", ending.reason);
     }
@@ -223,7 +275,6 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
     if let Some(user) = &record.user {
         info!(user_id = user.as_str(), socket_id = %record.id, code = ending.code, "User disconnected");
     }
-    connection.farewell(&end).await;
 }
 
 fn announce(gateway: &Gateway, record: &SocketRecord) {

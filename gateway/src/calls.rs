@@ -81,6 +81,19 @@ impl News {
     }
 }
 
+impl News {
+    /// The socket that has the call, for certain.
+    pub fn socket(&self) -> Option<SocketId> {
+        match self {
+            Self::Accepted(socket) | Self::Progress(socket, _) | Self::Reply(socket, ..) | Self::Failed(socket, ..) => {
+                Some(*socket)
+            }
+            Self::Lost(lost) => Some(lost.socket),
+            Self::Refused(_) | Self::OwnerLost => None,
+        }
+    }
+}
+
 /// What a client said about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {

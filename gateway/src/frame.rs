@@ -117,17 +117,16 @@ impl<'a> ClientFrame<'a> {
         let id = members.get("id");
         let verb = ["type", "evt", "action"].into_iter().find_map(|key| members.get(key).map(|verb| (key, verb)));
         let Some((key, verb)) = verb else {
-            let said = match members.get("is_final").is_some_and(|flag| flag.get() == "true") {
-                true => Said::Reply,
-                false => Said::Progress,
-            };
-            let ask = of_call(said, &members)
-                .map_err(|_| (Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into()));
+            let ask = in_other_words(None, text, &members)
+                .ok_or_else(|| (Code::Invalid, "a frame needs a verb in \"type\", \"evt\" or \"action\"".into()));
             return Self { key: Key::Type, id, ask };
         };
         let key = if key == "evt" { Key::Evt } else { Key::Type };
         let ask = match json::text(verb) {
-            Some(verb) => ask(&verb, &members),
+            Some(verb) => match ask(&verb, &members) {
+                Ok(Ask::Unknown(verb)) => Ok(in_other_words(Some(&verb), text, &members).unwrap_or(Ask::Unknown(verb))),
+                ask => ask,
+            },
             None => Err((Code::Invalid, "the verb is no text".into())),
         };
         Self { key, id, ask }
@@ -144,12 +143,30 @@ fn ask<'a>(verb: &str, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)>
         "leave" => Ask::Leave(room(members)?),
         "publish" => Ask::Publish { room: room(members)?, data: members.get("data").unwrap_or(RawValue::NULL) },
         "request" => Ask::Request,
+        "progress" if is_final(members) => of_call(Said::Reply, members)?,
         "progress" => of_call(Said::Progress, members)?,
         "reply" => of_call(Said::Reply, members)?,
         "failed" => of_call(Said::Failed, members)?,
         "ack" => Ask::Ack,
         other => Ask::Unknown(other.to_owned()),
     })
+}
+
+/// Clients of other gateways speak of a call by its name alone, whatever their verb is, if they have one: all of it is
+/// progress but the last. Where such a frame has no data it is all data.
+fn in_other_words<'a>(verb: Option<&str>, text: &'a [u8], members: &Members<'a>) -> Option<Ask<'a>> {
+    let said = if verb == Some("final_response") || is_final(members) { Said::Reply } else { Said::Progress };
+    let Ask::OfCall { call, data, .. } = of_call(said, members).ok()? else { return None };
+    // Under a verb of its own it may mean something else by that name.
+    if verb.is_some() {
+        CallId::parse(&call)?;
+    }
+    let whole = serde_json::from_slice(text).ok()?;
+    Some(Ask::OfCall { call, said, data: members.get("data").map_or(whole, |_| data) })
+}
+
+fn is_final(members: &Members<'_>) -> bool {
+    members.get("is_final").is_some_and(|flag| flag.get() == "true")
 }
 
 /// What a client says about a call.
@@ -297,6 +314,16 @@ pub fn sent(event: &str, data: &RawValue, extra: Option<(&str, &RawValue)>) -> B
     }
 }
 
+/// What an HTTP caller sends and waits for an answer to: a message that says by which name to answer it.
+pub fn answerable(event: &str, data: &RawValue, id: &CallId, sender: Option<&RawValue>) -> Bytes {
+    Answer::new(Key::Type, event)
+        .with_raw("data", Some(data))
+        .with("callId", id.as_str())
+        .with("correlation_id", id.as_str())
+        .with_raw("original_sender", sender)
+        .encode()
+}
+
 /// A call, as its client gets it.
 pub struct Call<'a> {
     pub event: &'a str,
@@ -353,13 +380,35 @@ mod tests {
         let frame = read(r#"{"evt":"getSocketId"}"#);
         assert!(matches!(frame.ask, Ok(Ask::GetSocketId)) && frame.key == Key::Evt);
         assert_eq!(read(r#"{"action":"ping"}"#).key, Key::Type);
-        assert!(matches!(read(r#"{"callId":"c_1","data":1}"#).ask, Ok(Ask::OfCall { said: Said::Progress, .. })));
-        assert!(matches!(
-            read(r#"{"correlation_id":"c_1","is_final":true}"#).ask,
-            Ok(Ask::OfCall { said: Said::Reply, .. })
-        ));
         assert!(matches!(read(r#"{"room":"r"}"#).ask, Err((Code::Invalid, _))));
         assert!(matches!(read("no").ask, Err((Code::BadJson, _))));
+    }
+
+    #[test]
+    fn a_call_is_spoken_of_by_its_name_under_any_verb() {
+        let id = CallId::fresh(&registry::Incarnation::fresh("web1"));
+        let read = |rest: &str| {
+            let text = format!(r#"{{"correlation_id":"{id}"{rest}}}"#);
+            match ClientFrame::read(text.as_bytes()).ask {
+                Ok(Ask::OfCall { said, data, .. }) => (said, data.get().replace(id.as_str(), "id")),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (rest, said, data) in [
+            (r#","data":1"#, Said::Progress, "1"),
+            (r#","type":"chunk","data":[]"#, Said::Progress, "[]"),
+            (r#","is_final":true,"data":2"#, Said::Reply, "2"),
+            (r#","type":"chunk","is_final":true,"data":null"#, Said::Reply, "null"),
+            (r#","type":"final_response","data":3"#, Said::Reply, "3"),
+            (r#","type":"progress","is_final":true,"data":4"#, Said::Reply, "4"),
+            (r#","type":"final_response""#, Said::Reply, r#"{"correlation_id":"id","type":"final_response"}"#),
+            (r#","content":"a""#, Said::Progress, r#"{"correlation_id":"id","content":"a"}"#),
+            (r#","type":"reply""#, Said::Reply, "null"),
+        ] {
+            assert_eq!(read(rest), (said, data.into()), "{rest}");
+        }
+        let other = ClientFrame::read(br#"{"type":"final_response","callId":"7"}"#).ask;
+        assert!(matches!(other, Ok(Ask::Unknown(_))), "no call of ours");
     }
 
     proptest! {

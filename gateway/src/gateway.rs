@@ -5,7 +5,9 @@ use crate::{
     calls,
     config::{Config, Live},
     courier::Courier,
-    drain, heartbeat, http, inbox,
+    drain,
+    feed::Feed,
+    heartbeat, http, inbox,
     listener::{self, Listener},
     log::Log,
     metrics::Metrics,
@@ -88,6 +90,7 @@ impl Gateway {
         let desk = Arc::new(Desk {
             courier: courier.clone(),
             metrics: metrics.clone(),
+            feed: Feed::default(),
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
         });

@@ -1,11 +1,12 @@
 //! HTTP: the one path that every request takes. In reading order: `accept` lets connections in,
-//! `routes` has the table, `plane` says who may call, `body` reads, and then a family of handlers each.
+//! `routes` has the table, `plane` says who may call, `body` reads, `events` streams, and then a family of handlers each.
 
 pub mod accept;
 pub mod body;
 pub mod calls;
 pub mod debug;
 pub mod doors;
+pub mod events;
 pub mod head;
 pub mod health;
 pub mod lists;
@@ -18,6 +19,7 @@ pub mod routes;
 pub mod sends;
 pub mod shape;
 pub mod sockets;
+pub mod streams;
 
 use crate::{
     admission,
@@ -26,23 +28,73 @@ use crate::{
     problem::Problem,
 };
 use bytes::Bytes;
+use events::Events;
 use futures_util::{FutureExt, future::BoxFuture};
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
     upgrade::OnUpgrade,
 };
 use plane::Caller;
 use routes::Route;
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-/// The bodies of all answers.
-pub type Body = Full<Bytes>;
+/// The body of an answer: whole, or events as they come.
+pub enum Body {
+    Whole(Full<Bytes>),
+    Events(Events),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(whole: T) -> Self {
+        Self::Whole(Full::new(whole.into()))
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
+            Self::Events(events) => Pin::new(events).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// What a handler comes to.
 pub type Answer = Result<Response<Body>, Problem>;
 
@@ -98,7 +150,7 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
     };
     let answer = caught(request, &request_id).await;
     let mut response = answer.unwrap_or_else(|problem| {
-        let mut response = problem.response(&request_id, asks.problem_json);
+        let mut response = problem.response(&request_id, asks.problem_json).map(Body::Whole);
         if asks.upgrade {
             // Whatever was sent behind a refused upgrade was not meant as HTTP.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -19,6 +19,8 @@ pub mod config;
 pub mod courier;
 /// Parting with every socket.
 pub mod drain;
+/// What happens here, for whoever looks.
+pub mod feed;
 /// The words of the wire.
 pub mod frame;
 /// One instance: what it holds, how it starts and ends.

@@ -6,6 +6,7 @@ use crate::{
     close::Close,
     config::value::Rate,
     courier::{Courier, Move, Moved, Target},
+    feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
     json,
     metrics::Metrics,
@@ -25,6 +26,7 @@ use tracing::{debug, info};
 pub struct Desk {
     pub courier: Courier,
     pub metrics: Arc<Metrics>,
+    pub feed: Feed,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
 }
@@ -154,6 +156,7 @@ impl Inner {
                         let change =
                             |record: &SocketRecord| Some(SocketRecord { store: Some(store), ..record.clone() });
                         inner.desk.courier.change(&inner.socket, change).await;
+                        inner.desk.feed.tell("store_selected", || feed::socket(&inner.socket.record()));
                         vec![answer.encode()]
                     }
                     .boxed(),
@@ -307,7 +310,8 @@ mod tests {
         fn new(rate: Option<u32>) -> Self {
             let courier = courier();
             let rate = rate.and_then(NonZeroU32::new).map(Rate);
-            Self { desk: Arc::new(Desk { courier, metrics: Arc::new(Metrics::default()), rate, rooms_max: 2 }) }
+            let metrics = Arc::new(Metrics::default());
+            Self { desk: Arc::new(Desk { courier, metrics, feed: Feed::default(), rate, rooms_max: 2 }) }
         }
 
         async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {

@@ -13,6 +13,8 @@
 //! that were read but not understood yet, and last the stream. A socket whose unsent bytes exceed
 //! the limit is not read from: a client that does not listen is not heard.
 
+pub mod listen;
+
 use crate::{
     clock,
     close::Close,
@@ -87,6 +89,8 @@ pub struct Line {
     spoke_at: AtomicU32,
     pinged_at: AtomicU32,
     rtt_ms: AtomicU32,
+    /// Its client cannot say anything.
+    one_way: bool,
 }
 
 /// No pong was measured yet.
@@ -101,6 +105,7 @@ impl Line {
             spoke_at: AtomicU32::new(clock::now_ms()),
             pinged_at: AtomicU32::new(0),
             rtt_ms: AtomicU32::new(NO_RTT),
+            one_way: false,
         }
     }
 

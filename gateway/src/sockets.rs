@@ -119,14 +119,14 @@ impl Sockets {
         members
     }
 
-    /// The member that spoke last, of those that take frames.
+    /// The member that spoke last, of those that take frames and can answer.
     pub fn most_active(&self, group: GroupKey, except: Option<SocketId>) -> Option<Arc<Socket>> {
         let now = clock::now_ms();
         let mut best: Option<(u32, Arc<Socket>)> = None;
         self.each_member(group, |socket| {
             let quiet = socket.line.quiet_ms(now);
             let better = best.as_ref().is_none_or(|(least, _)| quiet <= *least);
-            if better && Some(socket.id) != except && socket.line.takes_frames() {
+            if better && Some(socket.id) != except && socket.line.takes_frames() && socket.line.can_answer() {
                 best = Some((quiet, socket.clone()));
             }
         });

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{
     error::{CapacityError, ProtocolError},
     protocol::{
         Role, WebSocketConfig, WebSocketContext,
-        frame::{CloseFrame, Frame, FrameHeader, coding::Data, coding::OpCode},
+        frame::{CloseFrame, Frame, FrameHeader, coding::Control, coding::Data, coding::OpCode},
     },
 };
 
@@ -227,6 +227,17 @@ pub fn text(payload: impl Into<Bytes>) -> Bytes {
 /// A binary frame, likewise.
 pub fn binary(payload: impl Into<Bytes>) -> Bytes {
     encode(Frame::message(payload, OpCode::Data(Data::Binary), true))
+}
+
+/// The text in a frame of ours, or nothing in a ping; `None` for all others, which are no text.
+pub fn payload(frame: &Bytes) -> Option<Option<Bytes>> {
+    let mut cursor = Cursor::new(&frame[..]);
+    let (header, _) = FrameHeader::parse(&mut cursor).ok()??;
+    match header.opcode {
+        OpCode::Data(Data::Text) => Some(Some(frame.slice(usize::try_from(cursor.position()).ok()?..))),
+        OpCode::Control(Control::Ping) => Some(None),
+        _ => None,
+    }
 }
 
 /// A ping without a payload.

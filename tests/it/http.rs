@@ -1,7 +1,7 @@
 //! Requests and answers. Written to the byte, since many facts are about requests that no HTTP
 //! library would send.
 
-use crate::{patience::soon, raw::Raw};
+use crate::{patience::soon, raw::Raw, stream::Stream};
 use serde_json::Value;
 use std::{
     future::{Future, IntoFuture},
@@ -85,6 +85,16 @@ impl Request {
         // A gateway that has heard enough may hang up while we still write; what it said counts.
         let _ = connection.try_write(&self.bytes()).await;
         connection.answer_to(&self.method).await
+    }
+}
+
+impl Request {
+    /// Sends it, and listens to the events that are its answer.
+    pub async fn streams(self) -> Stream {
+        let wants = self.with("Accept", "text/event-stream");
+        let mut raw = Raw::connect(wants.address).await;
+        raw.write(&wants.bytes()).await;
+        Stream::over(raw).await
     }
 }
 

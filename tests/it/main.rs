@@ -11,7 +11,9 @@
 //! | `fleet.rs` | three of them on one Redis, and what must be true of each after every fact |
 //! | `http.rs` | requests and answers |
 //! | `client.rs` | a WebSocket client that behaves |
+//! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
+//! | `nginx.rs` | a real nginx in front of a gateway |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
 //! All others are files of facts. The contract decides what a fact is, not the code.
@@ -28,8 +30,10 @@ mod fleet;
 mod gateway;
 mod holdfast;
 mod http;
+mod nginx;
 mod patience;
 mod raw;
+mod stream;
 
 mod absences;
 mod afar;
@@ -47,12 +51,14 @@ mod ending;
 mod errands;
 mod farewells;
 mod faults;
+mod feeds;
 mod forgeries;
 mod frames;
 mod guises;
 mod heads;
 mod health;
 mod kicks;
+mod listeners;
 mod locks;
 mod logs;
 mod lookups;
@@ -72,6 +78,7 @@ mod refusals;
 mod rooms;
 mod sends;
 mod start;
+mod streams;
 mod tidy;
 mod upgrades;
 mod users;

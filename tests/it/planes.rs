@@ -19,7 +19,7 @@ const CLIENT: [(&str, &str); 6] = [
     ("GET", "/"),
 ];
 /// For the application's servers.
-const SERVER: [(&str, &str); 14] = [
+const SERVER: [(&str, &str); 15] = [
     ("GET", "/metrics"),
     ("GET", "/api/sockets"),
     ("GET", "/api/sockets/ws_123"),
@@ -33,11 +33,16 @@ const SERVER: [(&str, &str); 14] = [
     ("POST", "/api/send/batch"),
     ("POST", "/sse/push"),
     ("POST", "/sse/push/batch"),
+    ("POST", "/sse/send"),
     ("GET", "/api/instances"),
 ];
 /// What reveals or changes the fleet.
-const ADMIN: [(&str, &str); 3] =
-    [("GET", "/api/debug/sockets"), ("DELETE", "/api/sockets/ws_123"), ("DELETE", "/api/users/u")];
+const ADMIN: [(&str, &str); 4] = [
+    ("GET", "/api/events"),
+    ("GET", "/api/debug/sockets"),
+    ("DELETE", "/api/sockets/ws_123"),
+    ("DELETE", "/api/users/u"),
+];
 
 fn asks(gateway: &Gateway, (method, target): (&str, &str)) -> Request {
     gateway.request(method, target)

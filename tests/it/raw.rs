@@ -117,14 +117,7 @@ impl Raw {
 
     /// The next answer, which to HEAD has no body.
     pub async fn answer_to(&mut self, method: &str) -> Answer {
-        let end = loop {
-            match self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
-                Some(at) => break at + 4,
-                None => assert!(self.fill().await, "ended within a head: {:?}", String::from_utf8_lossy(&self.unread)),
-            }
-        };
-        let head = self.take(end).await;
-        let mut answer = Answer::head(&String::from_utf8_lossy(&head));
+        let mut answer = self.head().await;
         if method == "HEAD" || matches!(answer.status, 101 | 204 | 304) {
             return answer;
         }
@@ -135,6 +128,18 @@ impl Raw {
             None => self.rest().await,
         };
         answer
+    }
+
+    /// The head of the next answer; its body is still to be read.
+    pub async fn head(&mut self) -> Answer {
+        let end = loop {
+            match self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => assert!(self.fill().await, "ended within a head: {:?}", String::from_utf8_lossy(&self.unread)),
+            }
+        };
+        let head = self.take(end).await;
+        Answer::head(&String::from_utf8_lossy(&head))
     }
 
     /// The next frame, whatever it is.
@@ -211,20 +216,24 @@ impl Raw {
 
     async fn chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
-        loop {
-            let end = loop {
-                match self.unread.windows(2).position(|window| window == b"\r\n") {
-                    Some(at) => break at,
-                    None => assert!(self.fill().await, "ended within a chunk"),
-                }
-            };
-            let size = String::from_utf8(self.take(end + 2).await).unwrap();
-            let size = usize::from_str_radix(size.trim(), 16).unwrap();
-            body.extend(self.take(size).await);
-            self.take(2).await;
-            if size == 0 {
-                return body;
-            }
+        while let Some(chunk) = self.chunk().await {
+            body.extend(chunk);
         }
+        body
+    }
+
+    /// The next piece of a body that comes in pieces; nothing at its end.
+    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            match self.unread.windows(2).position(|window| window == b"\r\n") {
+                Some(at) => break at,
+                None => assert!(self.fill().await, "ended within a chunk"),
+            }
+        };
+        let size = String::from_utf8(self.take(end + 2).await).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let chunk = self.take(size).await;
+        self.take(2).await;
+        (size > 0).then_some(chunk)
     }
 }

@@ -33,6 +33,7 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let required = match knock.door {
         Door::Ws => rules.required,
         Door::Websocket => crate::config::Required { room: true, ..Default::default() },
+        Door::Stream => crate::config::Required { user: true, ..rules.required },
         Door::Code(_) | Door::Connect => Default::default(),
     };
     let user = match header("x-user-id") {

@@ -101,12 +101,30 @@ pub fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem>
     if header("sec-fetch-site").is_none() || header("sec-fetch-mode") == Some("navigate") {
         return Ok(());
     }
-    let host = header(HOST.as_str()).unwrap_or_default();
+    check_host(headers, origins)
+}
+
+/// The same where reading alone does harm. Over plain http a browser that asks its page's own address says neither
+/// `Origin` nor `Sec-Fetch-Site`, so that the `Host` is all there is to see. An address cannot be rebound.
+pub fn check_reader(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match headers.contains_key(ORIGIN) || (well_formed(host) && is_address(without_port(host))) {
+        true => check_page(headers, origins),
+        false => check_host(headers, origins),
+    }
+}
+
+fn check_host(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
+    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or("(not readable)")).unwrap_or_default();
     let own = ["https", "http"].map(|scheme| format!("{scheme}://{host}"));
     match is_local_host(host) || own.iter().any(|origin| origins.allow(origin)) {
         true => Ok(()),
         false => Err(refused(&own[0])),
     }
+}
+
+fn is_address(host: &str) -> bool {
+    host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
 }
 
 /// 403, naming what was refused and the setting that would allow it.

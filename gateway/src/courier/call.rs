@@ -40,6 +40,16 @@ pub enum Fallback {
     User,
 }
 
+/// How the client is told of it.
+#[derive(Debug)]
+pub enum Wording {
+    Call,
+    /// As a message that may be answered, with who wrote it where that is somebody else than it seems.
+    Message {
+        sender: Option<Box<RawValue>>,
+    },
+}
+
 /// What is asked.
 pub struct Question<'a> {
     pub whom: Whom,
@@ -51,6 +61,7 @@ pub struct Question<'a> {
     pub by: Instant,
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
+    pub wording: &'a Wording,
     /// Where progress goes, if somebody listens.
     pub progress: Option<mpsc::Sender<Step>>,
 }
@@ -327,16 +338,16 @@ impl Way<'_> {
     /// Waits for the end, and passes on what comes before it.
     async fn wait(&mut self, owner: &Incarnation, mut delivered: Delivered) -> Placed {
         let outcome = loop {
-            match self.ears.next(self.question.by).await {
+            let news = self.ears.next(self.question.by).await;
+            if let Some(socket) = news.as_ref().and_then(News::socket).filter(|_| delivered != Delivered::Yes) {
+                // Whatever is heard first of it says that somebody has it.
+                delivered = Delivered::Yes;
+                self.step(Step::Accepted { socket, instance: owner.instance().to_owned() }).await;
+            }
+            match news {
                 None => break Outcome::NoReply(delivered),
-                Some(News::Accepted(socket)) => {
-                    delivered = Delivered::Yes;
-                    self.step(Step::Accepted { socket, instance: owner.instance().to_owned() }).await;
-                }
-                Some(News::Progress(_, data)) => {
-                    delivered = Delivered::Yes;
-                    self.step(Step::Progress(data)).await;
-                }
+                Some(News::Accepted(_)) => {}
+                Some(News::Progress(_, data)) => self.step(Step::Progress(data)).await,
                 Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),
                 Some(News::Failed(socket, ms, data)) => break Outcome::Failed(self.answered(owner, socket, ms, data)),
                 Some(News::Lost(lost)) => break Outcome::SocketLost(verdict(owner, *lost, self.courier)),
@@ -371,6 +382,9 @@ impl Way<'_> {
     }
 
     fn frame(&self, store: Option<&StoreName>) -> Bytes {
+        if let Wording::Message { sender } = self.question.wording {
+            return frame::answerable(self.question.event, self.question.data, &self.ears.id, sender.as_deref());
+        }
         let left = self.question.by.saturating_duration_since(Instant::now());
         let deadline = self.courier.registry.now_ms() + u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         frame::call(&frame::Call {

@@ -1,14 +1,14 @@
 //! Letting connections in, and serving each until it ends or becomes a socket.
 
 use super::{
-    answer,
+    Body, answer,
     head::{HeadTimed, IDLE, Turn},
 };
 use crate::{
     gateway::Gateway,
     listener::{self, Listener},
 };
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
@@ -53,12 +53,17 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     let turn = Turn::default();
     let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
     let stopping = gateway.stopping.clone();
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         turn.change();
+        request.extensions_mut().insert(turn.clone());
         let (gateway, turn) = (gateway.clone(), turn.clone());
         async move {
-            let response = answer(gateway, peer.ip(), request).await;
-            turn.change();
+            let mut response = answer(gateway, peer.ip(), request).await;
+            match response.body_mut() {
+                Body::Whole(_) => turn.change(),
+                // Served until its last event.
+                Body::Events(events) => events.keep(turn.until_dropped()),
+            }
             Ok::<_, Infallible>(response)
         }
     });

@@ -1,19 +1,23 @@
 //! Calls from HTTP: asking a client, and answering with what it says.
 
 use super::{
-    Answer, Body, Problem, Request,
+    Answer, Body, Problem, Request, events,
     sends::{field, finish},
     shape::{Field, Kind, Reader, Shape, refused},
-    sockets,
+    sockets, streams,
 };
-use crate::courier::{Absent, Answered, Delivered, Fallback, Outcome, Question, Whom};
+use crate::{
+    calls::Ears,
+    courier::{Absent, Answered, Delivered, Fallback, Outcome, Question, Step, Whom, Wording},
+};
 use hyper::{
     Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use registry::{CallId, Gone, Group, StoreName, UserName, Verdict};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, time::Duration};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 /// A kind becomes part of a verb, so it looks like one.
@@ -61,21 +65,31 @@ pub static SYNC: Shape = Shape {
 };
 
 /// One call, as it was read.
-struct Call<'a> {
-    whom: Whom,
-    event: String,
-    data: Cow<'a, RawValue>,
-    store: Option<StoreName>,
-    fallback: Fallback,
-    budget: Duration,
+pub struct Call<'a> {
+    pub whom: Whom,
+    pub event: String,
+    pub data: Cow<'a, RawValue>,
+    pub store: Option<StoreName>,
+    pub fallback: Fallback,
+    pub budget: Duration,
+    pub wording: Wording,
+}
+
+impl Call<'_> {
+    /// The same, without the body that it was read from.
+    fn into_owned(self) -> Call<'static> {
+        let Call { whom, event, data, store, fallback, budget, wording } = self;
+        Call { whom, event, data: Cow::Owned(data.into_owned()), store, fallback, budget, wording }
+    }
 }
 
 /// `POST /api/call`.
 pub async fn call(request: Request) -> Answer {
-    let mut reader = Reader::new(&CALL, &request.body, "").map_err(|fault| refused(&fault))?;
+    let body = request.body.clone();
+    let mut reader = Reader::new(&CALL, &body, "").map_err(|fault| refused(&fault))?;
     let read = read_call(&mut reader, request.gateway.config.call_timeout);
     let call = finish(reader, read)?;
-    go(&request, call).await
+    go(request, call).await
 }
 
 /// `POST /api/sync/{kind}`, and as Shopify's apps write it.
@@ -89,7 +103,8 @@ pub async fn sync(request: Request) -> Answer {
             "a kind is 1 to 64 letters, digits, dots, dashes and underscores, such as orders",
         ));
     }
-    let mut reader = Reader::new(&SYNC, &request.body, "").map_err(|fault| refused(&fault))?;
+    let body = request.body.clone();
+    let mut reader = Reader::new(&SYNC, &body, "").map_err(|fault| refused(&fault))?;
     let read = read_sync(&mut reader, kind, request.gateway.config.call_timeout);
     let call = finish(reader, read)?;
     debug!(
@@ -102,7 +117,7 @@ pub async fn sync(request: Request) -> Answer {
     if let Whom::Socket(id) = &call.whom {
         info!(request_id = request.request_id, "🔌 Socket ID from request: {id:.128}");
     }
-    go(&request, call).await
+    go(request, call).await
 }
 
 fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> {
@@ -139,7 +154,15 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
         Some(Whom::Group(Group::Store(store))) => Some(store.clone()),
         _ => None,
     };
-    Some(Call { whom: whom?, event: event?.into(), data: Cow::Borrowed(data), store, fallback: fallback?, budget })
+    Some(Call {
+        whom: whom?,
+        event: event?.into(),
+        data: Cow::Borrowed(data),
+        store,
+        fallback: fallback?,
+        budget,
+        wording: Wording::Call,
+    })
 }
 
 /// A target that is named but is no good counts as one; its fault is noted.
@@ -167,34 +190,60 @@ fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Optio
         (None, None) => return reader.wrong_as_a_whole("a target is wanted: socketId or storeId"),
     };
     let data = Cow::Owned(reader.strangers());
-    Some(Call { whom, event: format!("sync_{kind}"), data, store, fallback: Fallback::Store, budget })
+    Some(Call {
+        whom,
+        event: format!("sync_{kind}"),
+        data,
+        store,
+        fallback: Fallback::Store,
+        budget,
+        wording: Wording::Call,
+    })
 }
 
-async fn go(request: &Request, call: Call<'_>) -> Answer {
-    let courier = &request.gateway.courier;
-    if courier.calls.are_closed() {
+async fn go(request: Request, call: Call<'_>) -> Answer {
+    let calls = &request.gateway.courier.calls;
+    if calls.are_closed() {
         return Err(Problem::draining());
     }
-    let mut ears = courier.calls.begin();
+    if events::wanted(&request.head.headers) {
+        return Ok(streams::of_call(request, call.into_owned()));
+    }
+    let mut ears = calls.begin();
+    let outcome = ask(&request, &call, &mut ears, None).await;
+    answer(&request, &ears.id, outcome).await.map(|replied| replied.response())
+}
+
+/// Asks, waits, and says in metrics and log what came of it.
+pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: Option<mpsc::Sender<Step>>) -> Outcome {
     let question = Question {
-        whom: call.whom,
+        whom: call.whom.clone(),
         event: &call.event,
         data: &call.data,
-        store: call.store,
+        store: call.store.clone(),
         fallback: call.fallback,
         by: request.began + call.budget,
         request_id: &request.request_id,
         traceparent: traceparent(request),
-        progress: None,
+        wording: &call.wording,
+        progress,
     };
-    let outcome = courier.call(&question, &mut ears).await;
-    let id = ears.id.clone();
-    drop(ears);
+    let outcome = request.gateway.courier.call(&question, ears).await;
     let metrics = &request.gateway.metrics;
     metrics.called(word(&outcome));
     metrics.call_seconds.observe(request.began.elapsed().as_secs_f64());
-    log(request, &id, &outcome);
-    answer(request, &id, outcome).await
+    log(request, &ears.id, &outcome);
+    request.gateway.desk.feed.tell("call", || {
+        json!({
+            "instance": request.gateway.instance,
+            "callId": ears.id.as_str(),
+            "event": call.event,
+            "outcome": word(&outcome),
+            "ms": u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "requestId": request.request_id,
+        })
+    });
+    outcome
 }
 
 fn traceparent(request: &Request) -> Option<&str> {
@@ -238,9 +287,10 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
     }
 }
 
-async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Answer {
+/// What a caller hears of it.
+pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<Replied, Problem> {
     match outcome {
-        Outcome::Replied(answered) => Ok(replied(request, id, &answered)),
+        Outcome::Replied(answered) => Ok(Replied::new(request, id, answered)),
         Outcome::Failed(answered) => {
             let failure = serde_json::from_slice::<Value>(&answered.data).unwrap_or_default();
             Err(Problem::new(StatusCode::CONFLICT, "Call failed", "failure has what the client said")
@@ -307,26 +357,39 @@ async fn lost(request: &Request, verdict: &Verdict) -> Problem {
 }
 
 /// 200, with the client's words as it wrote them.
-fn replied(request: &Request, id: &CallId, answered: &Answered) -> Response<Body> {
-    let elapsed = request.began.elapsed();
-    let hop = if answered.is_remote { "remote" } else { "local" };
-    let result = std::str::from_utf8(&answered.data).unwrap_or("null");
-    let body = format!(
-        "{{\"status\":\"replied\",\"callId\":\"{id}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}\n",
-        answered.socket,
-        Value::from(answered.instance.as_str()),
-        answered.is_fallback,
-        elapsed.as_millis(),
-    );
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
-    let bus = elapsed.saturating_sub(answered.lookup).saturating_sub(answered.client);
-    let timing =
-        format!("lookup;dur={:.2}, bus;dur={:.2}, client;dur={:.0}", ms(answered.lookup), ms(bus), ms(answered.client));
-    if let Ok(timing) = HeaderValue::try_from(timing) {
-        headers.insert(HeaderName::from_static("server-timing"), timing);
+pub struct Replied {
+    pub json: String,
+    pub answered: Answered,
+    elapsed: Duration,
+}
+
+impl Replied {
+    fn new(request: &Request, id: &CallId, answered: Answered) -> Self {
+        let elapsed = request.began.elapsed();
+        let hop = if answered.is_remote { "remote" } else { "local" };
+        let result = std::str::from_utf8(&answered.data).unwrap_or("null");
+        let json = format!(
+            "{{\"status\":\"replied\",\"callId\":\"{id}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}",
+            answered.socket,
+            Value::from(answered.instance.as_str()),
+            answered.is_fallback,
+            elapsed.as_millis(),
+        );
+        Self { json, answered, elapsed }
     }
-    response
+
+    fn response(mut self) -> Response<Body> {
+        self.json.push('\n');
+        let mut response = Response::new(Body::from(self.json));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (lookup, client) = (self.answered.lookup, self.answered.client);
+        let bus = self.elapsed.saturating_sub(lookup).saturating_sub(client);
+        let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+        let timing = format!("lookup;dur={:.2}, bus;dur={:.2}, client;dur={:.0}", ms(lookup), ms(bus), ms(client));
+        if let Ok(timing) = HeaderValue::try_from(timing) {
+            headers.insert(HeaderName::from_static("server-timing"), timing);
+        }
+        response
+    }
 }

@@ -1,26 +1,33 @@
 //! The doors through which a client becomes a socket, and the two that only tell.
 
-use super::{Answer, Body, Request, ok, redact, routes::Route};
+use super::{
+    Answer, Body, Request,
+    events::{self, Event},
+    head::Turn,
+    ok, redact,
+    routes::Route,
+};
 use crate::{
-    admission::{self, Door, Entry, Knock, Rules, address, names::Query, upgrade::Upgrade},
+    admission::{self, Door, Entry, Knock, Rules, address, names::Query, origin, upgrade::Upgrade},
     arrival::{self, Arrival, Welcome},
     close::Close,
     problem::Problem,
 };
+use futures_util::{StreamExt, stream};
 use hyper::{
-    Response, StatusCode,
+    Method, Response, StatusCode,
     header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
 use registry::SocketId;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{info, warn};
 
 /// Whether this request knocks at a door: those look at origin and names in their own order.
 pub fn is_door(route: &Route, request: &Request) -> bool {
     match route.path {
         "/" => admission::wants_upgrade(&request.head.headers),
-        "/ws" | "/ws/{code}" | "/websocket" | "/connect" | "/api/handshake" => true,
+        "/ws" | "/ws/{code}" | "/websocket" | "/connect" | "/api/handshake" | "/sse/stream" => true,
         _ => false,
     }
 }
@@ -94,14 +101,7 @@ fn switch(request: &mut Request, upgrade: &Upgrade, welcome: Welcome, place: Opt
         return Err(Problem::new(StatusCode::BAD_REQUEST, "Invalid Upgrade header", "WebSocket needs HTTP/1.1")
             .detail("this connection cannot be upgraded"));
     };
-    let arrival = Arrival {
-        gateway: request.gateway.clone(),
-        id: SocketId::fresh(),
-        address: address::of_client(request.peer, &request.head.headers, &request.gateway.config.trusted_proxies),
-        request_id: request.request_id.clone(),
-        began: request.began,
-        place,
-    };
+    let arrival = arrival(request, place);
     request.gateway.socket_tasks.spawn(arrival::run(arrival, on_upgrade, welcome));
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -115,6 +115,50 @@ fn switch(request: &mut Request, upgrade: &Upgrade, welcome: Welcome, place: Opt
         headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     Ok(response)
+}
+
+/// `GET /sse/stream?user_id=`: a socket for somebody who only listens. It has the same stages as the others, but for
+/// the upgrade; what is wrong is told as HTTP, since a reader of events gives up on any other answer than 200.
+pub async fn listen(request: Request) -> Answer {
+    let gateway = &request.gateway;
+    gateway.metrics.handshakes.inc();
+    let live = gateway.live.load_full();
+    let place = gateway.place();
+    let names = admission::identify(&knock(&request, &Door::Stream, request.query()), &rules(&request, &live))
+        .and_then(|names| origin::check_reader(&request.head.headers, &live.origins).map(|()| names))
+        .and_then(|names| admission::check_room(gateway.room(place.as_ref())).map(|()| names))
+        .inspect_err(|problem| gateway.metrics.rejected(reason(problem)))?;
+    if request.head.method == Method::HEAD {
+        return Ok(events::head());
+    }
+    let turn = request.head.extensions.get::<Turn>().cloned().unwrap_or_default();
+    let (listener, words) = mpsc::channel(1);
+    let (welcome, welcomed) = oneshot::channel();
+    let arrival = arrival(&request, place);
+    // A task of its own, so that whoever hangs up in the middle is still parted with as it should be.
+    gateway.socket_tasks.spawn(arrival.listen(names, listener, welcome, turn));
+    match welcomed.await {
+        Ok(Ok(())) => {
+            let words = stream::unfold(words, async |mut words| Some((words.recv().await?, words)));
+            Ok(events::answer(words.filter_map(async |word| Event::word(&word)).boxed()))
+        }
+        Ok(Err(close)) => Err(turned_away(&close)),
+        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", "report it with the log")),
+    }
+}
+
+/// What a WebSocket would have been told with its close.
+fn turned_away(close: &Close) -> Problem {
+    let problem = |status, hint| Problem::new(status, close.reason().into_owned(), hint);
+    match close {
+        Close::AlreadyConnected => {
+            problem(StatusCode::CONFLICT, "its other connection is alive; end that, or raise MAX_SOCKETS_PER_USER")
+                .code("already_connected")
+        }
+        _ => problem(StatusCode::TOO_MANY_REQUESTS, "it was evicted a moment ago; wait, or raise MAX_SOCKETS_PER_USER")
+            .code("cooling_down")
+            .retry_after(10),
+    }
 }
 
 /// `GET /api/handshake?path=/ws&…`: the same stages, but for the upgrade headers.
@@ -151,6 +195,17 @@ pub async fn session(request: Request) -> Answer {
         "auth": "none",
         "userId": names.user.map(|user| user.to_string()),
     })))
+}
+
+fn arrival(request: &Request, place: Option<OwnedSemaphorePermit>) -> Arrival {
+    Arrival {
+        gateway: request.gateway.clone(),
+        id: SocketId::fresh(),
+        address: address::of_client(request.peer, &request.head.headers, &request.gateway.config.trusted_proxies),
+        request_id: request.request_id.clone(),
+        began: request.began,
+        place,
+    }
 }
 
 fn knock<'a>(request: &'a Request, door: &'a Door, query: &'a str) -> Knock<'a> {

@@ -2,12 +2,13 @@
 //! half-sent head; they mean opposite things. A kept-alive connection may rest for long, so that
 //! nginx's pool is not cut, but a head that has begun must be whole soon.
 
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -30,18 +31,55 @@ const LINGER: Duration = Duration::from_secs(1);
 
 const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Odd while a request is being served, even between requests.
+/// What a connection and the answers on it know of each other.
 #[derive(Clone, Default)]
-pub struct Turn(Arc<AtomicU32>);
+pub struct Turn(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    /// Odd while a request is being served, even between requests.
+    turn: AtomicU32,
+    /// An answer that goes on has begun.
+    streams: AtomicBool,
+    /// Reading or writing has failed.
+    broken: AtomicBool,
+}
 
 impl Turn {
     /// A head is whole, or its answer is ready.
     pub fn change(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the connection has failed, and was not ended by the client.
+    pub fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
+    }
+
+    /// The answer goes on until this is dropped.
+    pub fn until_dropped(self) -> Serving {
+        self.0.streams.store(true, Ordering::Relaxed);
+        Serving(self)
     }
 
     fn now(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.turn.load(Ordering::Relaxed)
+    }
+
+    fn notice<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(_)) = result {
+            self.0.broken.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+/// An answer that is not whole yet.
+pub struct Serving(Turn);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.change();
     }
 }
 
@@ -70,13 +108,19 @@ impl HeadTimed {
 
     /// Gives up on a client that has not taken a byte of its answer for too long.
     fn unless_unread(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.turn.0.streams.swap(false, Ordering::Relaxed) {
+            // Whoever vanishes without a word is noticed by what it does not acknowledge. Where that cannot be
+            // asked for it takes longer.
+            let unread = u32::try_from(UNREAD.as_millis()).unwrap_or(u32::MAX);
+            let _ = set_tcp_user_timeout(&self.stream, unread);
+        }
         if written.is_ready() {
             self.unread = None;
-            return written;
+            return self.turn.notice(written);
         }
         let alarm = self.unread.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
         ready!(alarm.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.turn.notice(Poll::Ready(Err(io::ErrorKind::TimedOut.into())))
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -99,7 +143,8 @@ impl AsyncRead for HeadTimed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_patience(cx)?;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        ready!(self.turn.notice(read))?;
         let between_requests = self.seen.is_multiple_of(2);
         if between_requests && self.began.is_none() && buffer.filled().len() > before {
             self.began = Some(Instant::now());

@@ -30,10 +30,20 @@ const DOOR: &[(u16, &str)] = &[
     (503, "draining, full; see Retry-After"),
 ];
 
+const LISTENER: &[(u16, &str)] = &[
+    (400, "a name is missing or wrong"),
+    (403, "origin_not_allowed"),
+    (409, "already_connected"),
+    (429, "too fast or cooling_down, see Retry-After"),
+    (503, "draining, full; see Retry-After"),
+];
+
 /// What a route answers beside 200 and faults of the request itself.
 fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
     match (route.method.as_str(), route.path) {
         (_, "/ws" | "/ws/{code}" | "/websocket" | "/connect") => vec![DOOR],
+        (_, "/sse/stream") => vec![LISTENER],
+        (_, "/api/events") => vec![&[(501, "no_feed_of_the_fleet")]],
         (_, "/health/ready") => vec![&[(503, "draining, registry_unavailable, deaf")]],
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
         (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],
@@ -41,6 +51,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         (_, "/api/call" | "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => {
             vec![CALLED, GONE, BUSY, UNREACHED, SILENT]
         }
+        (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],

@@ -1,17 +1,21 @@
 //! Pushing from HTTP as SSE callers write it: to a user, or to the public account that is mentioned.
 
 use super::{
-    Answer, Problem, Request, ok,
+    Answer, Problem, Request,
+    calls::Call,
+    ok,
     sends::{BATCH_MAX, field, outcome},
     shape::{Field, Kind, Reader, Shape, Wrong, errors, refused, unfit},
     sockets::{PATIENCE, in_a_word},
+    streams,
 };
 use crate::{
-    courier::{Receipt, Target},
+    courier::{Fallback, Receipt, Target, Whom, Wording},
     frame, json, mention,
 };
 use registry::{Group, UserName};
 use serde_json::{json, value::RawValue};
+use std::borrow::Cow;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -40,20 +44,23 @@ impl<'a> Push<'a> {
         user.zip(data).map(|(user, data)| Self { user, data, event }).ok_or_else(Vec::new)
     }
 
-    /// Sends it to its user, or to the public account that it mentions.
-    async fn go(&self, request: &Request, by: Instant) -> Receipt {
+    /// Its user, or the public account that it mentions, with whom it is from.
+    fn addressee(&self, request: &Request) -> (UserName, Option<Box<RawValue>>) {
         info!(user_id = self.user.as_str(), request_id = request.request_id, "Processing SSE message");
         let account = mention::mentioned(self.data, &request.gateway.config.public_accounts);
-        let account = account.and_then(|account| UserName::parse(account).ok());
-        let (user, frame) = match account {
+        match account.and_then(|account| UserName::parse(account).ok()) {
             Some(account) => {
                 info!(account = account.as_str(), user_id = self.user.as_str(), "Detected @mention of public account");
-                let sender = mention::original_sender(&self.user);
-                let extra = sender.as_deref().map(|sender| ("original_sender", sender));
-                (account, frame::sent(&self.event, self.data, extra))
+                (account, mention::original_sender(&self.user))
             }
-            None => (self.user.clone(), frame::sent(&self.event, self.data, None)),
-        };
+            None => (self.user.clone(), None),
+        }
+    }
+
+    async fn go(&self, request: &Request, by: Instant) -> Receipt {
+        let (user, sender) = self.addressee(request);
+        let sender = sender.as_deref().map(|sender| ("original_sender", sender));
+        let frame = frame::sent(&self.event, self.data, sender);
         let target = Target::Group(Group::User(user.clone()));
         let receipt = request.gateway.courier.to_many(&target, None, &frame, by).await;
         request.gateway.metrics.sent(outcome(&receipt));
@@ -111,6 +118,27 @@ pub async fn push(request: Request) -> Answer {
         body["registry"] = in_a_word(unknown).into();
     }
     Ok(ok(&body))
+}
+
+/// `POST /sse/send`: the same to the user's most recently active socket, and the answer is all that it answers.
+pub async fn send(request: Request) -> Answer {
+    if request.gateway.courier.calls.are_closed() {
+        return Err(Problem::draining());
+    }
+    let body = request.body.clone();
+    let reader = Reader::new(&PUSH, &body, "").map_err(|fault| refused(&fault))?;
+    let push = Push::read(reader).map_err(|wrong| unfit(&wrong))?;
+    let (user, sender) = push.addressee(&request);
+    let call = Call {
+        whom: Whom::Group(Group::User(user)),
+        event: push.event,
+        data: Cow::Owned(push.data.to_owned()),
+        store: None,
+        fallback: Fallback::None,
+        budget: streams::ANSWERS_MAX,
+        wording: Wording::Message { sender },
+    };
+    streams::of_message(request, call).await
 }
 
 /// `POST /sse/push/batch`.

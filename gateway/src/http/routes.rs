@@ -2,6 +2,7 @@
 
 use super::{
     Answer, Request, calls, debug, doors, health, lists, openapi, plane::Plane, pushes, sends, shape::Body, sockets,
+    streams,
 };
 use crate::{admission, problem::Problem};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -59,9 +60,12 @@ pub static ROUTES: &[Route] = routes! {
     POST "/api/sync/{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "Ask a store's client to synchronize; other members are its data";
     POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it";
     POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
+    GET "/sse/stream" Client doors::listen, None, "A socket for who only listens: everything sent to it, as events";
     POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
+    POST "/sse/send" Server pushes::send, Some(Body::One(&pushes::PUSH)), "Send to a user, and get all that it answers as events";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server lists::instances, None, "The instances that serve";
+    GET "/api/events" Admin streams::feed, None, "What happens on this instance, as events; scope=local";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
 };
 

@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 #[tokio::test]
 async fn a_panic_is_a_500_with_its_request_id_and_no_more() {
     let answer = caught(async { panic!("as asked") }.boxed(), "r_1").await;
-    let problem = answer.unwrap_err();
+    let problem = answer.err().unwrap();
     assert_eq!((problem.status, &*problem.code), (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"));
     assert!(!problem.clone().json("r_1").to_string().contains("as asked"));
     assert_eq!(problem.json("r_1")["requestId"], "r_1");

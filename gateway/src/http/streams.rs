@@ -1,0 +1,144 @@
+//! Answers that come in pieces: a call with what happens on its way, a message with all that its user answers, and
+//! the feed of this instance.
+
+use super::{
+    Answer, Body, Problem, Request,
+    calls::{self, Call},
+    events::{self, Event, told},
+};
+use crate::{admission::names::Query, courier::Step, feed::Happening};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use hyper::{Method, Response, StatusCode};
+use registry::CallId;
+use serde_json::json;
+use std::{pin::pin, time::Duration};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::{Instant, sleep_until},
+};
+
+/// How long the answers to a message may pause.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long they may go on at most.
+pub const ANSWERS_MAX: Duration = Duration::from_secs(600);
+
+/// A piece, or what came instead of it.
+type Piece = Result<Event, Problem>;
+
+/// `accepted`, `progress`…, and then `result` or `error`.
+pub fn of_call(request: Request, call: Call<'static>) -> Response<Body> {
+    let request_id = request.request_id.clone();
+    let pieces = told(|pieces| async move {
+        let as_event = |id: &CallId, step| match step {
+            Step::Accepted { socket, instance } => {
+                let data = json!({ "callId": id.as_str(), "socketId": socket.to_string(), "instance": instance });
+                Event::new("accepted", &data.to_string())
+            }
+            Step::Progress(data) => Event::new("progress", text(&data)),
+        };
+        let end = follow(&request, &call, None, as_event, &pieces).await;
+        // Who has hung up hears nothing more.
+        let _ = pieces.send(end.map(|replied| Event::new("result", &replied.json))).await;
+    });
+    let events = pieces.map(move |piece| piece.unwrap_or_else(|problem| Event::problem(problem, &request_id)));
+    events::answer(events.boxed())
+}
+
+/// Each word of the client as a `message`, the last one too. What is known before its first word, or before anybody
+/// has the message, is still a plain answer.
+pub async fn of_message(request: Request, call: Call<'static>) -> Answer {
+    let request_id = request.request_id.clone();
+    let mut pieces = told(|pieces| async move {
+        let as_event = |_: &CallId, step| match step {
+            Step::Accepted { .. } => Event::comment("accepted"),
+            Step::Progress(data) => Event::new("message", text(&data)),
+        };
+        let end = follow(&request, &call, Some(SILENCE), as_event, &pieces).await;
+        let _ = pieces.send(end.map(|replied| Event::new("message", text(&replied.answered.data)))).await;
+    });
+    let first = pieces.next().await.transpose()?;
+    let rest = pieces.map(move |piece| piece.unwrap_or_else(|problem| Event::problem(problem, &request_id)));
+    Ok(events::answer(stream::iter(first).chain(rest).boxed()))
+}
+
+/// `GET /api/events?scope=local`: what happens on this instance, from now on.
+pub async fn feed(request: Request) -> Answer {
+    if Query::of(request.query()).one("scope")?.as_deref() != Some("local") {
+        return Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "No feed of the fleet",
+            "say ?scope=local, and ask each instance by itself; GET /api/instances names them",
+        )
+        .detail("in this version the feed has what happens on the instance that is asked"));
+    }
+    if request.head.method == Method::HEAD {
+        return Ok(events::head());
+    }
+    let gateway = request.gateway;
+    let mut happenings = gateway.desk.feed.open();
+    let events = told(|events| async move {
+        loop {
+            let event = tokio::select! {
+                biased;
+                happening = happenings.recv() => match happening {
+                    Ok(Happening { kind, data }) => Event::new(kind, &data),
+                    Err(RecvError::Lagged(count)) => Event::new("missed", &json!({ "count": count }).to_string()),
+                    Err(RecvError::Closed) => return,
+                },
+                () = gateway.stopping.cancelled() => return,
+            };
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(events::answer(events))
+}
+
+/// Asks, and tells what happens on the way. Whoever pauses for longer than `silence` is not waited for.
+async fn follow(
+    request: &Request,
+    call: &Call<'static>,
+    silence: Option<Duration>,
+    as_event: impl Fn(&CallId, Step) -> Event,
+    pieces: &mpsc::Sender<Piece>,
+) -> Result<calls::Replied, Problem> {
+    let gateway = &request.gateway;
+    let mut ears = gateway.courier.calls.begin();
+    let id = ears.id.clone();
+    let (sender, mut steps) = mpsc::channel(1);
+    let (mut heard_at, mut is_accepted) = (Instant::now(), false);
+    let outcome = {
+        let mut asking = pin!(calls::ask(request, call, &mut ears, Some(sender)));
+        loop {
+            tokio::select! {
+                biased;
+                Some(step) = steps.recv() => {
+                    let _ = pieces.send(Ok(as_event(&id, step))).await;
+                    (heard_at, is_accepted) = (Instant::now(), true);
+                }
+                outcome = &mut asking => break Ok(outcome),
+                () = sleep_until(heard_at + silence.unwrap_or_default()), if silence.is_some() => {
+                    gateway.metrics.called("no_reply");
+                    break Err("the client paused for too long");
+                }
+                () = gateway.stopping.cancelled() => break Err("this instance ends"),
+            }
+        }
+    };
+    while let Ok(step) = steps.try_recv() {
+        let _ = pieces.send(Ok(as_event(&id, step))).await;
+    }
+    match outcome {
+        Ok(outcome) => calls::answer(request, &id, outcome).await,
+        Err(why) => {
+            let delivered = if is_accepted { true.into() } else { serde_json::Value::from("unknown") };
+            Err(Problem::no_reply(delivered, why).member("callId", id.as_str()))
+        }
+    }
+}
+
+fn text(data: &Bytes) -> &str {
+    std::str::from_utf8(data).unwrap_or("null")
+}
