@@ -51,6 +51,7 @@ mod frames;
 mod guises;
 mod heads;
 mod health;
+mod history;
 mod kicks;
 mod locks;
 mod logs;
