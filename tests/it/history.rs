@@ -19,8 +19,8 @@ mod notes;
 mod pages;
 mod rules;
 
+mod deaf;
 mod faulty;
-mod forgotten;
 mod killed;
 mod stopped;
 mod storm;

@@ -71,8 +71,11 @@ fn a_sound_history_breaks_no_rule() {
         vec![at(20, What::Killed { instance: 1 }), problem(1900, 1, 502, "owner_lost", "unknown")],
         vec![at(20, What::Killed { instance: 0 }), at(25, What::Broken { key: 1 })],
         vec![at(20, What::Drained { instance: 0 }), at(25, What::Broken { key: 1 })],
-        vec![delivered(9, 1, "ws_a"), at(99, What::Withdrawn { call: "c_1".into(), socket: "ws_a".into() }),
-            problem(2000, 1, 504, "no_reply", true)],
+        vec![
+            delivered(9, 1, "ws_a"),
+            at(99, What::Withdrawn { call: "c_1".into(), socket: "ws_a".into() }),
+            problem(2000, 1, 504, "no_reply", true),
+        ],
     ];
     for rest in told {
         let history: Vec<_> = [asked(0, 1)].into_iter().chain(rest).collect();
@@ -89,6 +92,18 @@ fn a_call_that_is_written_twice_is_seen() {
 }
 
 #[test]
+fn a_late_delivery_is_seen() {
+    let history = |ms| vec![asked(100, 1), problem(2100, 1, 504, "no_reply", "unknown"), delivered(ms, 1, "ws_a")];
+    let limit = 100 + u64::try_from((BUDGET + BUSY).as_millis()).unwrap();
+    assert_eq!(broken(&history(limit)), []);
+    assert_eq!(broken(&history(limit + 1)), [Rule::NotLate]);
+    for (instance, rules) in [(0, vec![]), (1, vec![Rule::NotLate])] {
+        let still = [at(200, What::Stopped { instance }), at(700, What::GoesOn { instance })];
+        assert_eq!(broken(&[history(limit + 500), still.to_vec()].concat()), rules);
+    }
+}
+
+#[test]
 fn a_delivery_that_is_denied_is_seen() {
     for (status, code, word) in [
         (404, "socket_never_seen", Value::Null),
@@ -98,7 +113,7 @@ fn a_delivery_that_is_denied_is_seen() {
         (504, "no_reply", json!(false)),
     ] {
         // Whether it was seen before the answer or after it.
-        for seen in [10, 3000] {
+        for seen in [10, 2500] {
             let history = [asked(0, 1), delivered(seen, 1, "ws_a"), problem(50, 1, status, code, word.clone())];
             assert_eq!(broken(&history), [Rule::NotDenied]);
         }
@@ -181,13 +196,20 @@ fn a_delivery_to_nobody_is_seen() {
 #[test]
 fn a_loss_without_a_cause_is_seen() {
     let had = [asked(10_000, 1), delivered(10_010, 1, "ws_a")];
-    for parted in [vec![], vec![at(2000, What::Parted { socket: "ws_a".into() })],
-        vec![at(10_020, What::Parted { socket: "ws_b".into() })]] {
+    for parted in [
+        vec![],
+        vec![at(2000, What::Parted { socket: "ws_a".into() })],
+        vec![at(10_020, What::Parted { socket: "ws_b".into() })],
+    ] {
         assert_eq!(broken(&[had.to_vec(), parted, vec![lost(10_100, 1, "ws_a")]].concat()), [Rule::Cause]);
     }
     let gone = problem(11_900, 1, 502, "owner_lost", true);
-    for cause in [vec![], vec![at(1000, What::Killed { instance: 1 })], vec![at(12_000, What::Killed { instance: 1 })],
-        vec![at(1000, What::RedisAway), at(2000, What::RedisBack)]] {
+    for cause in [
+        vec![],
+        vec![at(1000, What::Killed { instance: 1 })],
+        vec![at(12_000, What::Killed { instance: 1 })],
+        vec![at(1000, What::RedisAway), at(2000, What::RedisBack)],
+    ] {
         assert_eq!(broken(&[cause, had.to_vec(), vec![gone.clone()]].concat()), [Rule::Cause]);
     }
 }

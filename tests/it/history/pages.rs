@@ -38,7 +38,7 @@ async fn live(board: Arc<Board>, nth: usize) {
     let mut dice = Dice::of(nth);
     while !board.pages_go_home() {
         let (_, address) = board.place(&mut dice);
-        let target = format!("ws://{address}/ws?user_id=u{}&store_id=s{}", nth % USERS, nth % STORES);
+        let target = format!("ws://{address}/ws?user_id=u{}&store_id=s{}&client_id=p{nth}", nth % USERS, nth % STORES);
         let entering = async {
             let stream = TcpStream::connect(address).await.ok()?;
             stream.set_nodelay(true).ok()?;

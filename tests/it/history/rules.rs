@@ -20,6 +20,8 @@ const NOTICED: Duration = Duration::from_secs(6);
 pub enum Rule {
     /// A call is written once, to one socket.
     Once,
+    /// Nothing is written whose deadline is over, be it only that the client reads it late.
+    NotLate,
     /// What a client has seen is not called undelivered.
     NotDenied,
     /// Every call ends within its budget and a little more.
@@ -107,6 +109,11 @@ pub fn judge(history: &[Note]) -> Vec<Fault> {
             broken(Rule::Answered, "nobody asked this");
             continue;
         };
+        // Who stood still heard the question when it went on.
+        let by = |at| asked + budget + BUSY + troubles.stood_still(asker, asked, at);
+        if story.deliveries.iter().any(|(at, ..)| *at > by(*at)) {
+            broken(Rule::NotLate, "written after its deadline");
+        }
         let Some((ended, end)) = &story.ended else {
             broken(Rule::Answered, "no answer");
             continue;
@@ -173,7 +180,8 @@ fn told(
         broken(Rule::OwnReply, "the answer is another call's");
     }
     if let 200 | 409 = status {
-        let (word, payload) = if status == 200 { (Word::Reply, &body["result"]) } else { (Word::Failed, &body["failure"]) };
+        let (word, payload) =
+            if status == 200 { (Word::Reply, &body["result"]) } else { (Word::Failed, &body["failure"]) };
         let socket = body["socketId"].as_str().unwrap_or_default();
         let had_it = story.deliveries.iter().any(|(.., had)| *had == socket);
         if !had_it || !story.said.contains(&(socket, word)) || payload["by"] != body["socketId"] {

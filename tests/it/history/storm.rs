@@ -154,5 +154,8 @@ fn tells(history: &[Note], took: Duration) {
             _ => {}
         }
     }
-    note(&format!("{} calls in {took:?}: {outcomes:#?} {words:?}, the latest {latest:?} after its budget", asked.len()));
+    note(&format!(
+        "{} calls in {took:?}: {outcomes:#?} {words:?}, the latest {latest:?} after its budget",
+        asked.len()
+    ));
 }
