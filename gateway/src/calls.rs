@@ -3,6 +3,9 @@
 //! found no way, and notices when an owner is gone.
 
 mod given;
+mod rounds;
+
+pub use rounds::run;
 
 use crate::{
     frame,
@@ -12,14 +15,13 @@ use crate::{
     socket::Line,
 };
 use bytes::Bytes;
-use futures_util::future::join_all;
 use given::{Given, Table};
 use registry::{
-    CallId, Ending, Envelope, Hearing, Incarnation, Registry, Routed, Session, SocketId, SocketRecord,
+    CallId, Cause, Ending, Envelope, Incarnation, Registry, Routed, Seen, Session, SocketId, SocketRecord,
     envelope::{LostSocket, Message, Refusal, Word},
 };
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -28,7 +30,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// Words about one call that wait for its caller. Progress beyond it is dropped, an end never is.
@@ -37,15 +39,12 @@ const NEWS_MAX: usize = 64;
 const NEWS_KEPT: usize = 16;
 /// Between two rounds of the task at least.
 const ROUND: Duration = Duration::from_millis(10);
-/// How often owners of calls in flight are looked at, and how long a call is in flight before that.
-const WATCHED_EVERY: Duration = Duration::from_millis(800);
-/// An owner that nobody hears twice, and whose last beat is so long ago, is lost.
-const BEAT_LOST: Duration = Duration::from_secs(2);
-const UNHEARD_MAX: u32 = 2;
 /// Before a letter that found no way is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Letters that wait for another try.
 const UNDELIVERED_MAX: usize = 10_000;
+/// Calls of ours that are over and still known, to tell a word that comes late from one that was never wanted.
+const OVER_MAX: usize = 8192;
 
 /// Where a call was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +65,8 @@ pub enum News {
     Refused(Refusal),
     /// The instance that has it is gone.
     OwnerLost,
+    /// Whatever becomes of it, nothing will be heard here any more.
+    CutOff,
 }
 
 impl News {
@@ -88,8 +89,8 @@ impl News {
             Self::Accepted(socket) | Self::Progress(socket, _) | Self::Reply(socket, ..) | Self::Failed(socket, ..) => {
                 Some(*socket)
             }
-            Self::Lost(lost) => Some(lost.socket),
-            Self::Refused(_) | Self::OwnerLost => None,
+            Self::Lost(lost) => lost.written.then_some(lost.socket),
+            Self::Refused(_) | Self::OwnerLost | Self::CutOff => None,
         }
     }
 }
@@ -116,12 +117,25 @@ struct Undelivered {
     by: Instant,
 }
 
+/// Calls whose callers wait here.
+struct Waiting {
+    calls: HashMap<CallId, Asked>,
+    over: Seen,
+}
+
+impl Waiting {
+    fn remove(&mut self, call: &CallId) -> Option<Asked> {
+        self.over.is_new(call);
+        self.calls.remove(call)
+    }
+}
+
 /// The calls in flight.
 pub struct Calls {
     registry: Registry,
     letters: Arc<Letters>,
     metrics: Arc<Metrics>,
-    asked: Mutex<HashMap<CallId, Asked>>,
+    asked: Mutex<Waiting>,
     given: Mutex<Table>,
     undelivered: Mutex<VecDeque<Undelivered>>,
     closed: AtomicBool,
@@ -140,7 +154,7 @@ impl Calls {
             registry,
             letters,
             metrics,
-            asked: Mutex::default(),
+            asked: Mutex::new(Waiting { calls: HashMap::new(), over: Seen::new(OVER_MAX) }),
             given: Mutex::default(),
             undelivered: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -159,26 +173,33 @@ impl Calls {
 
     /// Waits until no call is in flight, here or from here.
     pub async fn finish(&self) {
-        while !lock(&self.asked).is_empty() || !lock(&self.given).is_idle(Instant::now()) {
+        while !lock(&self.asked).calls.is_empty() || !lock(&self.given).is_idle(Instant::now()) {
             sleep(ROUND).await;
         }
+    }
+
+    /// How many callers wait here, and how many calls sockets here have in their hands.
+    pub fn count(&self) -> (usize, usize) {
+        (lock(&self.asked).calls.len(), lock(&self.given).len())
     }
 
     /// Begins a call; who holds the ears hears what becomes of it.
     pub fn begin(self: &Arc<Self>) -> Ears {
         let id = CallId::fresh(&self.registry.incarnation());
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        lock(&self.asked).insert(id.clone(), Asked { place: None, since: Instant::now(), news });
+        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, since: Instant::now(), news });
         Ears { calls: self.clone(), id, heard, place: None }
     }
 
     /// Something about a call that was asked here; `from` is who says it.
     pub fn hear(&self, call: &CallId, from: &Place, news: News) {
         let mut asked = lock(&self.asked);
-        let waiting = asked.get_mut(call).filter(|asked| asked.place.as_ref() == Some(from));
+        let waiting = asked.calls.get_mut(call).filter(|asked| asked.place.as_ref() == Some(from));
         let Some(waiting) = waiting else {
-            drop(asked);
-            self.metrics.replies_dropped.inc();
+            // Only what a client said is worth a count.
+            if matches!(news, News::Progress(..) | News::Reply(..) | News::Failed(..)) {
+                self.metrics.word_dropped(asked.over.knows(call));
+            }
             return;
         };
         match &news {
@@ -189,7 +210,7 @@ impl Calls {
             News::Accepted(_) | News::Progress(..) => {}
             // It goes elsewhere.
             News::Refused(_) => waiting.place = None,
-            News::Reply(..) | News::Failed(..) | News::Lost(_) | News::OwnerLost => {
+            News::Reply(..) | News::Failed(..) | News::Lost(_) | News::OwnerLost | News::CutOff => {
                 if let Some(asked) = asked.remove(call) {
                     let _ = asked.news.try_send(news);
                 }
@@ -199,7 +220,8 @@ impl Calls {
         let _ = waiting.news.try_send(news);
     }
 
-    /// Writes a call to a socket here. It is in the table before, since the answer may come at once.
+    /// Writes a call to a socket here. The table is held meanwhile: the answer may come at once, and the end
+    /// of the socket as well.
     pub fn give(
         &self,
         call: &CallId,
@@ -211,22 +233,28 @@ impl Calls {
         if self.are_closed() {
             return Err(Refusal::Draining);
         }
-        let given = Given { asker: asker.cloned(), socket: id, session, line: line.clone(), at: Instant::now(), by };
-        if !lock(&self.given).give(call, given) {
-            self.metrics.duplicate_write.inc();
+        let mut table = lock(&self.given);
+        if table.was_given(call) {
             // It has been written; whoever asked twice hears of the first.
             return Ok(());
         }
-        let sent = line.send(frame).map_err(|refused| match refused {
+        if table.is_full() {
+            return Err(Refusal::Slow);
+        }
+        let mark = line.hand(frame).map_err(|refused| match refused {
             Refused::Full => Refusal::Slow,
             Refused::Closing => Refusal::Closing,
-        });
-        match sent {
-            Ok(()) if asker.is_some() => self.wake.notify_one(),
-            Ok(()) => {}
-            Err(_) => drop(lock(&self.given).take(call)),
-        }
-        sent
+        })?;
+        let asker = asker.cloned();
+        table.give(call, Given { asker, socket: id, session, line: line.clone(), at: Instant::now(), by, mark });
+        drop(table);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Whether the client of a call here was surely given it.
+    pub fn is_written(&self, call: &CallId) -> bool {
+        lock(&self.given).get(call).is_some_and(Given::is_written)
     }
 
     /// Whether a socket has this call, so that what it says of it is wanted.
@@ -237,16 +265,17 @@ impl Calls {
     /// What a client says about its call. What is for another instance is returned, with the last moment at
     /// which it is of use.
     pub fn says(&self, call: &CallId, socket: SocketId, said: Said, data: Bytes) -> Option<Post> {
-        let given = {
+        let (given, had) = {
             let mut table = lock(&self.given);
-            match (table.of(call, socket).is_some(), said) {
+            let given = match (table.of(call, socket).is_some(), said) {
                 (false, _) => None,
                 (true, Said::Progress) => table.of(call, socket).cloned(),
                 (true, Said::Reply | Said::Failed) => table.take(call),
-            }
+            };
+            (given, table.had(call, socket))
         };
         let Some(given) = given else {
-            self.metrics.replies_dropped.inc();
+            self.metrics.word_dropped(had);
             return None;
         };
         let after_ms = u32::try_from(given.at.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -262,13 +291,21 @@ impl Calls {
     pub fn ended(&self, record: &SocketRecord, ending: &Ending) {
         let held = lock(&self.given).take_all(record.id, record.session);
         for (call, given) in held {
-            let lost = LostSocket {
-                socket: record.id,
-                store: record.store.clone(),
-                connected_at: record.connected_at,
-                ending: ending.clone(),
+            let written = given.is_written();
+            // Of a connection that broke nothing more is written; any other end is a farewell, and that may be.
+            let word = if !written && ending.cause == Cause::ConnectionLost {
+                Word::Refused(Refusal::Closing)
+            } else {
+                let lost = LostSocket {
+                    socket: record.id,
+                    store: record.store.clone(),
+                    connected_at: record.connected_at,
+                    ending: ending.clone(),
+                    written,
+                };
+                Word::Lost(lost.into())
             };
-            if let Some(post) = self.tell(&call, given, Word::Lost(lost.into()), Bytes::new()) {
+            if let Some(post) = self.tell(&call, given, word, Bytes::new()) {
                 self.later(post);
             }
         }
@@ -301,7 +338,23 @@ impl Calls {
     async fn found_its_way(&self, post: &Post) -> bool {
         let routed = self.registry.route(&post.to, &post.letter).await;
         // One that may have been taken is sent again: by its number it is taken once.
-        matches!(routed, Routed::Taken | Routed::Gone)
+        match routed {
+            Routed::Taken => true,
+            Routed::Gone => {
+                self.lost_its_caller(&post.letter);
+                true
+            }
+            Routed::Unsent | Routed::Deaf | Routed::Unknown => false,
+        }
+    }
+
+    /// Counts what a client said in vain.
+    fn lost_its_caller(&self, letter: &Envelope) {
+        if let Message::OfCall { word: Word::Progress(_) | Word::Reply(..) | Word::Failed(..), .. } =
+            &letter.head.message
+        {
+            self.metrics.word_dropped(true);
+        }
     }
 
     /// Leaves a letter to the task.
@@ -310,7 +363,7 @@ impl Calls {
         if undelivered.len() < UNDELIVERED_MAX {
             undelivered.push_back(Undelivered { to, letter, due: Instant::now(), by });
         } else {
-            self.metrics.replies_dropped.inc();
+            self.lost_its_caller(&letter);
         }
         self.wake.notify_one();
     }
@@ -357,7 +410,7 @@ pub struct Ears {
 impl Ears {
     /// Whoever speaks of it from now on is believed, and nobody else.
     pub fn point_to(&mut self, place: Place) {
-        if let Some(asked) = lock(&self.calls.asked).get_mut(&self.id) {
+        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
             asked.place = Some(place.clone());
             asked.since = Instant::now();
         }
@@ -370,7 +423,7 @@ impl Ears {
 
     /// It was not given to anybody after all.
     pub fn point_nowhere(&mut self) {
-        if let Some(asked) = lock(&self.calls.asked).get_mut(&self.id) {
+        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
             asked.place = None;
         }
         self.place = None;
@@ -393,114 +446,5 @@ impl Drop for Ears {
         if let Some(place) = self.place.take() {
             self.calls.withdraw(&self.id, place);
         }
-    }
-}
-
-/// Does what has to be done later, until the instance ends.
-pub async fn run(calls: Arc<Calls>) {
-    let mut unheard = HashMap::new();
-    let mut watched = Instant::now();
-    loop {
-        let wake = calls.wake.notified();
-        let next = calls.next_due(watched + WATCHED_EVERY);
-        tokio::select! {
-            () = wake => {}
-            () = sleep_until(next.unwrap_or(watched)), if next.is_some() => {}
-        }
-        // So that many that come one after the other make one round.
-        sleep(ROUND).await;
-        calls.tell_accepted().await;
-        calls.try_again().await;
-        if watched.elapsed() >= WATCHED_EVERY {
-            watched = Instant::now();
-            lock(&calls.given).forget(watched);
-            calls.watch(&mut unheard).await;
-        }
-    }
-}
-
-impl Calls {
-    /// When there will be something to do; nothing is due while no call is in flight.
-    fn next_due(&self, watch: Instant) -> Option<Instant> {
-        let accepted = lock(&self.given).next_accepted();
-        let again = lock(&self.undelivered).iter().map(|letter| letter.due).min();
-        let watch = (!lock(&self.asked).is_empty()).then_some(watch);
-        [accepted, again, watch].into_iter().flatten().min()
-    }
-
-    async fn tell_accepted(&self) {
-        let accepted = lock(&self.given).accepted(Instant::now());
-        let told = accepted.into_iter().filter_map(|(call, given)| {
-            let word = Word::Accepted(given.socket);
-            self.tell(&call, given, word, Bytes::new())
-        });
-        join_all(told.map(|post| self.send(post))).await;
-    }
-
-    async fn try_again(&self) {
-        let now = Instant::now();
-        let due: Vec<_> = {
-            let mut undelivered = lock(&self.undelivered);
-            undelivered.retain(|letter| letter.by > now);
-            let (due, rest) = std::mem::take(&mut *undelivered).into_iter().partition(|letter| letter.due <= now);
-            *undelivered = rest;
-            let due: VecDeque<Undelivered> = due;
-            due.into()
-        };
-        let tried = due.into_iter().map(async |Undelivered { to, letter, by, .. }| {
-            let post = Post { to, letter, by };
-            let arrived = self.found_its_way(&post).await;
-            (!arrived).then_some(post)
-        });
-        for Post { to, letter, by } in join_all(tried).await.into_iter().flatten() {
-            lock(&self.undelivered).push_back(Undelivered { to, letter, due: Instant::now() + AGAIN, by });
-        }
-    }
-
-    /// Looks whether the owners of calls that have been in flight for a while are still there.
-    async fn watch(&self, unheard: &mut HashMap<Incarnation, u32>) {
-        let owners: BTreeSet<_> = {
-            let asked = lock(&self.asked);
-            let slow = asked.values().filter(|asked| asked.since.elapsed() >= WATCHED_EVERY);
-            slow.filter_map(|asked| match &asked.place {
-                Some(Place::There(owner)) => Some(owner.clone()),
-                _ => None,
-            })
-            .collect()
-        };
-        unheard.retain(|owner, _| owners.contains(owner));
-        let looks = join_all(owners.iter().map(|owner| self.registry.hearing(owner))).await;
-        for (owner, hearing) in owners.into_iter().zip(looks) {
-            let lost = match hearing {
-                Ok(Hearing::Hears) => {
-                    unheard.remove(&owner);
-                    false
-                }
-                Ok(Hearing::Gone) => true,
-                Ok(Hearing::Deaf { beaten }) => {
-                    let times = unheard.entry(owner.clone()).or_default();
-                    *times += 1;
-                    *times >= UNHEARD_MAX && beaten >= BEAT_LOST
-                }
-                // Nobody can say.
-                Err(_) => false,
-            };
-            if lost {
-                self.lose(&owner);
-            }
-        }
-    }
-
-    fn lose(&self, owner: &Incarnation) {
-        let place = Place::There(owner.clone());
-        let lost: Vec<_> = {
-            let asked = lock(&self.asked);
-            asked
-                .iter()
-                .filter(|(_, asked)| asked.place.as_ref() == Some(&place))
-                .map(|(call, _)| call.clone())
-                .collect()
-        };
-        lost.iter().for_each(|call| self.hear(call, &place, News::OwnerLost));
     }
 }

@@ -158,6 +158,8 @@ impl Gateway {
         self.courier.calls.close();
         self.courier.registry.announce(self.serving(), self.courier.sockets.len());
         drain::run(self, until).await;
+        // Who still waits is told what is known, while there is somebody to tell it.
+        self.courier.calls.cut_off();
         self.stopping.cancel();
         self.http_tasks.close();
         // A caller that does not take its answer in this time is not waited for.

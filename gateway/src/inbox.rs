@@ -19,15 +19,17 @@ use registry::{
     envelope::{Answer, Head, Message, Refusal, To, Word},
 };
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 use tracing::debug;
 
-/// Errands at once. At the bound the letters wait, first in the inbox and then in the mailbox.
+/// Errands at once. At the bound letters that may need one wait here, so many, then in the inbox and in the mailbox.
+/// Words that others wait for need none, and are taken all the same.
 const ERRANDS_MAX: usize = 1024;
+const HELD_BACK_MAX: usize = 1024;
 /// Letters remembered, to notice one that comes twice. The registry sorts those out; one that
 /// passes it is a bug, and is still not acted upon.
 const READ_MAX: usize = 4096;
@@ -39,13 +41,13 @@ const SEAT_LOOK: Duration = Duration::from_millis(2);
 
 /// Takes letters until the instance ends.
 pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
-    let mut clerk = Clerk { desk, errands: JoinSet::new(), read: Seen::new(READ_MAX) };
+    let mut clerk = Clerk { desk, errands: JoinSet::new(), held_back: VecDeque::new(), read: Seen::new(READ_MAX) };
     loop {
         tokio::select! {
             biased;
-            Some(_) = clerk.errands.join_next() => {}
-            post = inbox.recv(), if clerk.errands.len() < ERRANDS_MAX => match post {
-                Some(Post::Letter(letter)) => clerk.read(letter),
+            Some(_) = clerk.errands.join_next() => clerk.goes_on(),
+            post = inbox.recv(), if clerk.held_back.len() < HELD_BACK_MAX => match post {
+                Some(Post::Letter(letter)) => clerk.takes(letter),
                 Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
                 None => return,
             },
@@ -56,6 +58,8 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
 struct Clerk {
     desk: Arc<Desk>,
     errands: JoinSet<()>,
+    /// What came while all were busy, in order.
+    held_back: VecDeque<Envelope>,
     read: Seen,
 }
 
@@ -66,6 +70,20 @@ struct Asker {
 }
 
 impl Clerk {
+    fn takes(&mut self, letter: Envelope) {
+        let needs_nobody = matches!(letter.head.message, Message::Answer { .. } | Message::OfCall { .. });
+        let is_free = self.held_back.is_empty() && self.errands.len() < ERRANDS_MAX;
+        if needs_nobody || is_free { self.read(letter) } else { self.held_back.push_back(letter) }
+    }
+
+    /// An errand is done.
+    fn goes_on(&mut self) {
+        while self.errands.len() < ERRANDS_MAX {
+            let Some(letter) = self.held_back.pop_front() else { return };
+            self.read(letter);
+        }
+    }
+
     fn read(&mut self, letter: Envelope) {
         let Envelope { head: Head { id, from, until, message, .. }, body } = letter;
         self.desk.metrics.letter_received(letters::kind(&message));

@@ -56,7 +56,11 @@ pub struct Metrics {
     pub app_pings: Counter,
     pub calls: Family<Outcome, Counter>,
     pub call_seconds: Histogram,
-    pub replies_dropped: Counter,
+    replies_unknown: Counter,
+    replies_late: Counter,
+    /// Callers who wait here, and calls that sockets here have in their hands; counted when somebody looks.
+    calls_asked: Gauge,
+    calls_given: Gauge,
     pub progress_dropped: Counter,
     pub sends: Family<Outcome, Counter>,
     pub room_deliveries: Counter,
@@ -92,6 +96,8 @@ pub struct Fleet {
 
 /// What is kept elsewhere, as it is when somebody looks.
 pub struct Snapshot {
+    /// Callers who wait here, and calls in the hands of sockets here.
+    pub calls: (usize, usize),
     pub log_lines_dropped: u64,
     pub figures: Figures,
     pub health: Health,
@@ -164,7 +170,13 @@ impl Default for Metrics {
             app_pings: counted!("app_pings", "Pings answered without any work behind them"),
             calls: counted!("calls", "Calls over HTTP by outcome"),
             call_seconds,
-            replies_dropped: counted!("reply_for_unknown_call", "Words about a call that nobody waits for; dropped"),
+            replies_unknown: counted!(
+                "reply_for_unknown_call",
+                "Words about a call that was never theirs to answer; dropped"
+            ),
+            replies_late: counted!("replies_late", "Words about a call whose caller waits no longer; dropped"),
+            calls_asked: counted!("calls_asked", "Callers who wait for the answer of a client"),
+            calls_given: counted!("calls_given", "Calls that clients here were given and have not answered"),
             progress_dropped: counted!("progress_dropped", "Progress that came faster than its caller took it"),
             sends: counted!("sends", "Sends over HTTP by outcome"),
             room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
@@ -242,6 +254,15 @@ impl Metrics {
         self.calls.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// What a client said about a call and nobody waits for; late, if somebody did before.
+    pub fn word_dropped(&self, late: bool) {
+        if late {
+            self.replies_late.inc()
+        } else {
+            self.replies_unknown.inc()
+        };
+    }
+
     pub fn letter_sent(&self, kind: &'static str) {
         self.letters_sent.get_or_create(&LetterKind { kind }).inc();
     }
@@ -254,6 +275,8 @@ impl Metrics {
     pub fn text(&self, now: &Snapshot) -> String {
         self.process.log_lines_dropped.inner().store(now.log_lines_dropped, Ordering::Relaxed);
         self.shared.read(now);
+        self.calls_asked.set(now.calls.0 as i64);
+        self.calls_given.set(now.calls.1 as i64);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -327,7 +350,8 @@ mod tests {
     use std::sync::Arc;
 
     fn seen(health: Health) -> Snapshot {
-        Snapshot { log_lines_dropped: 0, figures: Figures { gaps: 2, ..Figures::default() }, health, hears: false }
+        let figures = Figures { gaps: 2, ..Figures::default() };
+        Snapshot { calls: (0, 0), log_lines_dropped: 0, figures, health, hears: false }
     }
 
     #[test]

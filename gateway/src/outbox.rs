@@ -31,11 +31,16 @@ pub struct Outbox {
     waker: AtomicWaker,
     /// Whether there is anything to take, so that its task need not lock to learn that there is not.
     waiting: AtomicBool,
-    /// Bytes that were pushed and are not written yet.
-    unsent: AtomicUsize,
+    /// All bytes that were ever pushed, and of these the written ones; both begin anew when they are full.
+    owed: AtomicUsize,
+    written: AtomicUsize,
     /// When unsent bytes last moved, on the gateway's coarse clock.
     moved_at: AtomicU32,
 }
+
+/// The place of a frame in all that is ever written to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(usize);
 
 #[derive(Default)]
 struct Queue {
@@ -54,23 +59,29 @@ enum Stop {
 impl Outbox {
     /// Puts a frame at the end. When the queue is full, nothing of it is taken; an empty queue
     /// takes any one frame, so that no limit makes a socket unreachable.
-    pub fn push(&self, frame: Bytes, bytes_max: usize, now: u32) -> Result<(), Refused> {
+    pub fn push(&self, frame: Bytes, bytes_max: usize, now: u32) -> Result<Mark, Refused> {
         let mut queue = self.queue();
         if !matches!(queue.stop, Stop::Open) {
             return Err(Refused::Closing);
         }
-        let unsent = self.unsent.load(Ordering::Relaxed);
+        let unsent = self.unsent();
         if unsent > 0 && unsent + frame.len() > bytes_max {
             return Err(Refused::Full);
         }
-        self.owe(frame.len(), now);
+        let mark = self.owe(frame.len(), now);
         if queue.frames.capacity() == 0 {
             // Most sockets never have more than one frame waiting; the usual growth would keep room for four.
             queue.frames.reserve_exact(1);
         }
         queue.frames.push_back(frame);
         self.wake(queue);
-        Ok(())
+        Ok(mark)
+    }
+
+    /// Whether the kernel has all of a frame. What its own task says in the same moment may stand before it,
+    /// and is not counted: words that the client waits for, and that it therefore reads.
+    pub fn has_written(&self, Mark(mark): Mark) -> bool {
+        self.written.load(Ordering::Relaxed).wrapping_sub(mark) as isize >= 0
     }
 
     /// Puts frames in front of all that waits. Whatever came before its task began stands behind them.
@@ -137,20 +148,24 @@ impl Outbox {
     }
 
     /// Notes that the socket's own task owes bytes that never stood in the queue.
-    pub fn owe(&self, bytes: usize, now: u32) {
-        if self.unsent.fetch_add(bytes, Ordering::Relaxed) == 0 {
+    pub fn owe(&self, bytes: usize, now: u32) -> Mark {
+        let before = self.owed.fetch_add(bytes, Ordering::Relaxed);
+        if before == self.written.load(Ordering::Relaxed) {
             self.moved_at.store(now, Ordering::Relaxed);
         }
+        Mark(before.wrapping_add(bytes))
     }
 
     /// Notes that bytes went out.
     pub fn sent(&self, bytes: usize, now: u32) {
-        self.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        self.written.fetch_add(bytes, Ordering::Release);
         self.moved_at.store(now, Ordering::Relaxed);
     }
 
     pub fn unsent(&self) -> usize {
-        self.unsent.load(Ordering::Relaxed)
+        // In this order, since what is owed is never less than what was written before.
+        let written = self.written.load(Ordering::Acquire);
+        self.owed.load(Ordering::Relaxed).wrapping_sub(written)
     }
 
     /// For how long the unsent bytes have not moved; zero when there are none.
@@ -181,18 +196,18 @@ mod tests {
     fn what_does_not_fit_is_refused_and_not_taken_in_part() {
         let outbox = Outbox::default();
         let frame = Bytes::from_static(b"0123456789");
-        assert_eq!(outbox.push(frame.clone(), 15, 0), Ok(()));
+        assert_eq!(outbox.push(frame.clone(), 15, 0), Ok(Mark(10)));
         assert_eq!(outbox.push(frame.clone(), 15, 0), Err(Refused::Full));
         assert_eq!(outbox.unsent(), 10);
         outbox.sent(10, 1);
-        assert_eq!(outbox.push(frame, 5, 1), Ok(()), "an empty queue takes any one frame");
+        assert_eq!(outbox.push(frame, 5, 1), Ok(Mark(20)), "an empty queue takes any one frame");
     }
 
     #[test]
     fn a_greeting_stands_before_what_came_early() {
         let outbox = Outbox::default();
         let [early, hi, reset] = [&b"early"[..], b"hi", b"reset"].map(Bytes::from_static);
-        assert_eq!(outbox.push(early.clone(), 10, 0), Ok(()));
+        assert!(outbox.push(early.clone(), 10, 0).is_ok());
         assert_eq!(outbox.push_front(&[hi.clone(), reset.clone()], 0), Ok(()));
         let mut taken = VecDeque::new();
         outbox.take(&mut taken);
@@ -207,6 +222,21 @@ mod tests {
         assert_eq!(outbox.push(Bytes::from_static(b"x"), 10, 0), Err(Refused::Closing));
         assert_eq!(outbox.take(&mut VecDeque::new()), Some(Close::Restart));
         assert!(outbox.take(&mut VecDeque::new()).is_none() && !outbox.is_open());
+    }
+
+    #[test]
+    fn a_frame_is_written_when_its_last_byte_is() {
+        // The count begins anew at the end of all numbers.
+        for before in [0, usize::MAX - 12] {
+            let outbox = Outbox { owed: before.into(), written: before.into(), ..Outbox::default() };
+            let [first, second] =
+                [&b"0123456789"[..], b"0123"].map(|frame| outbox.push(Bytes::from_static(frame), 100, 0).unwrap());
+            for (bytes, written) in [(0, (false, false)), (9, (false, false)), (1, (true, false)), (4, (true, true))] {
+                outbox.sent(bytes, 0);
+                assert_eq!((outbox.has_written(first), outbox.has_written(second)), written);
+            }
+            assert_eq!(outbox.unsent(), 0);
+        }
     }
 
     #[test]

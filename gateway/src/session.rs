@@ -199,7 +199,7 @@ impl Inner {
     fn of_call(self: &Arc<Self>, call: &str, said: SaidOfCall, data: &RawValue) -> Reaction {
         let calls = &self.desk.courier.calls;
         let Some(call) = CallId::parse(call) else {
-            self.desk.metrics.replies_dropped.inc();
+            self.desk.metrics.word_dropped(false);
             return Reaction::Silence;
         };
         // Copied, since the payload is a slice of what was read.

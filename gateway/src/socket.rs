@@ -18,7 +18,7 @@ pub mod listen;
 use crate::{
     clock,
     close::Close,
-    outbox::{Outbox, Refused},
+    outbox::{Mark, Outbox, Refused},
     wire::{self, Fault, Heard, Wire},
 };
 use bytes::{Buf, Bytes};
@@ -116,7 +116,23 @@ impl Line {
 
     /// The same for one of many: the clock was looked at once.
     pub fn send_at(&self, frame: Bytes, now: u32) -> Result<(), Refused> {
-        self.outbox.push(frame, self.queue_bytes_max, now)
+        self.outbox.push(frame, self.queue_bytes_max, now).map(|_| ())
+    }
+
+    /// Queues an encoded frame; by its mark it can be told whether it was written.
+    pub fn hand(&self, frame: Bytes) -> Result<Mark, Refused> {
+        self.outbox.push(frame, self.queue_bytes_max, clock::now_ms())
+    }
+
+    /// As if the socket's task had written so much.
+    #[cfg(test)]
+    pub fn wrote(&self, bytes: usize) {
+        self.outbox.sent(bytes, clock::now_ms());
+    }
+
+    /// Whether the kernel has all of it.
+    pub fn has_written(&self, mark: Mark) -> bool {
+        self.outbox.has_written(mark)
     }
 
     /// Puts the first words of a connection in front of whatever waits for it already.

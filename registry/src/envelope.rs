@@ -121,6 +121,8 @@ pub struct LostSocket {
     pub store: Option<StoreName>,
     pub connected_at: u64,
     pub ending: Ending,
+    /// Whether all of the call had been written to it, and not only queued.
+    pub written: bool,
 }
 
 /// Nobody is said so. What is not said at all was lost on the way, and is no letter.
@@ -239,7 +241,7 @@ mod tests {
             Message::Call { call: call.clone(), to: To::All, except: Some(id), request: "r".into() },
             Message::Cancel { call: call.clone() },
         ];
-        let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked };
+        let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked, written: true };
         let words = [
             Word::Accepted(id),
             Word::Progress(id),

@@ -340,6 +340,11 @@ impl CallId {
         ours.then(|| Self(text.into()))
     }
 
+    /// Whether its answers go to this life of an instance.
+    pub fn is_of(&self, asker: &Incarnation) -> bool {
+        self.0.strip_prefix("c_").and_then(|rest| rest.split('.').next()) == Some(asker.mark())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

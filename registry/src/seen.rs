@@ -19,6 +19,11 @@ impl Seen {
         Self { max, hasher: RandomState::new(), known: HashSet::new(), order: VecDeque::new() }
     }
 
+    /// Whether it was seen and is not forgotten.
+    pub fn knows(&self, key: impl Hash) -> bool {
+        self.known.contains(&self.hasher.hash_one(key))
+    }
+
     /// True the first time.
     pub fn is_new(&mut self, key: impl Hash) -> bool {
         let key = self.hasher.hash_one(key);
@@ -43,6 +48,7 @@ mod tests {
     fn the_oldest_is_forgotten_first() {
         let mut seen = Seen::new(2);
         assert!(seen.is_new(("a", 1)) && seen.is_new(("a", 2)) && !seen.is_new(("a", 1)));
+        assert!(seen.knows(("a", 1)) && !seen.knows(("b", 1)));
         assert!(seen.is_new(("b", 1)), "of somebody else");
         assert!(!seen.is_new(("a", 2)) && seen.is_new(("a", 1)));
         assert_eq!((seen.known.len(), seen.order.len()), (2, 2));

@@ -209,7 +209,8 @@ async fn the_deadline_passes_and_the_client_is_told_to_stop() {
     // Too late: counted, and nobody is told.
     client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
     client.asks(r#"{"type":"getSocketId"}"#).await;
-    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 1.0);
+    assert_eq!(gateway.metric("holdfast_replies_late_total").await, 1.0);
+    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 0.0);
 }
 
 #[tokio::test]
@@ -255,12 +256,13 @@ async fn a_client_cannot_answer_a_call_that_was_not_sent_to_it() {
     };
     let (answer, ()) = tokio::join!(gateway.post("/api/call", &asked), play);
     assert_eq!(answer.json()["result"], "mine");
-    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 2.0);
+    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 1.0, "the thief");
+    assert_eq!(gateway.metric("holdfast_replies_late_total").await, 1.0, "its second");
     for nonsense in [r#"{"type":"reply","callId":"c_1"}"#, r#"{"type":"progress","callId":""}"#] {
         client.says(nonsense).await;
     }
     client.asks(r#"{"type":"getSocketId"}"#).await;
-    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 4.0);
+    assert_eq!(gateway.metric("holdfast_reply_for_unknown_call_total").await, 3.0);
     let error: Value = serde_json::from_str(&client.asks(r#"{"type":"reply"}"#).await).unwrap();
     assert_eq!(error["code"], "invalid");
 }

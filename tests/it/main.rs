@@ -57,6 +57,7 @@ mod frames;
 mod guises;
 mod heads;
 mod health;
+mod history;
 mod kicks;
 mod listeners;
 mod locks;

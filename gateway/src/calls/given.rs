@@ -1,9 +1,9 @@
 //! Calls that sockets here were given and have not answered. Pure: what has to be told is returned.
 
-use crate::socket::Line;
-use registry::{CallId, Incarnation, Session, SocketId};
+use crate::{outbox::Mark, socket::Line};
+use registry::{CallId, Incarnation, Seen, Session, SocketId};
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,6 +12,11 @@ use tokio::time::Instant;
 /// So long a client may take before its asker is told that it has the call. Most answers come sooner, and
 /// save that letter.
 pub const ACCEPTED_AFTER: Duration = Duration::from_millis(50);
+/// Calls in the hands of sockets at once. Beyond it nobody is given another, as if all were busy.
+const GIVEN_MAX: usize = 100_000;
+/// Calls that are over and still known: a letter that comes twice is not written again, and a word that comes
+/// late is told from one that was never wanted.
+const OVER_MAX: usize = 32_768;
 /// How much longer than its deadline a call is remembered: its asker withdraws it, unless it died.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -25,35 +30,73 @@ pub struct Given {
     pub line: Arc<Line>,
     pub at: Instant,
     pub by: Instant,
+    /// Where its frame stands in all that is written to the socket.
+    pub mark: Mark,
 }
 
-#[derive(Default)]
+impl Given {
+    /// Whether all of it was written, and does not only wait.
+    pub fn is_written(&self) -> bool {
+        self.line.has_written(self.mark)
+    }
+}
+
 pub struct Table {
     calls: HashMap<CallId, Given>,
-    by_socket: BTreeSet<(SocketId, CallId)>,
-    /// Calls of other instances, by the time when they are told that it was accepted.
+    by_socket: HashMap<SocketId, Vec<CallId>>,
+    /// By the time when their askers are told that it was accepted.
     unanswered: VecDeque<(Instant, CallId)>,
+    over: Seen,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            calls: HashMap::new(),
+            by_socket: HashMap::new(),
+            unanswered: VecDeque::new(),
+            over: Seen::new(OVER_MAX),
+        }
+    }
 }
 
 impl Table {
-    /// False if it was given already: a call is written once.
-    pub fn give(&mut self, call: &CallId, given: Given) -> bool {
-        if self.calls.contains_key(call) {
-            return false;
-        }
-        self.by_socket.insert((given.socket, call.clone()));
-        if given.asker.is_some() {
-            self.unanswered.push_back((given.at + ACCEPTED_AFTER, call.clone()));
-        }
-        self.calls.insert(call.clone(), given);
-        true
+    /// Whether it has been given before: a call is written once.
+    pub fn was_given(&self, call: &CallId) -> bool {
+        self.calls.contains_key(call) || self.over.knows(call)
     }
 
-    /// It is over, or was not given after all.
+    pub fn is_full(&self) -> bool {
+        self.calls.len() >= GIVEN_MAX
+    }
+
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub fn give(&mut self, call: &CallId, given: Given) {
+        self.by_socket.entry(given.socket).or_default().push(call.clone());
+        self.unanswered.push_back((given.at + ACCEPTED_AFTER, call.clone()));
+        self.calls.insert(call.clone(), given);
+    }
+
+    /// It is over.
     pub fn take(&mut self, call: &CallId) -> Option<Given> {
         let given = self.calls.remove(call)?;
-        self.by_socket.remove(&(given.socket, call.clone()));
+        if let Some(held) = self.by_socket.get_mut(&given.socket) {
+            held.retain(|other| other != call);
+            if held.is_empty() {
+                self.by_socket.remove(&given.socket);
+            }
+        }
+        self.over.is_new(call);
+        self.over.is_new((call, given.socket));
         Some(given)
+    }
+
+    /// Whether this socket had it.
+    pub fn had(&self, call: &CallId, socket: SocketId) -> bool {
+        self.over.knows((call, socket))
     }
 
     pub fn get(&self, call: &CallId) -> Option<&Given> {
@@ -67,22 +110,29 @@ impl Table {
 
     /// Takes all calls of a connection that ended.
     pub fn take_all(&mut self, socket: SocketId, session: Session) -> Vec<(CallId, Given)> {
-        let held = self.by_socket.iter().skip_while(|(id, _)| *id < socket).take_while(|(id, _)| *id == socket);
-        let held: Vec<_> = held.map(|(_, call)| call.clone()).collect();
+        let held = self.by_socket.get(&socket).cloned().unwrap_or_default();
         let of_it = |call: &CallId| self.calls.get(call).is_some_and(|given| given.session == session);
         let held: Vec<_> = held.into_iter().filter(of_it).collect();
         held.into_iter().filter_map(|call| self.take(&call).map(|given| (call, given))).collect()
     }
 
-    /// Those whose askers have to be told now that somebody has them.
+    /// Those whose askers have to be told now that somebody has them. What waits for a client that does not
+    /// read is looked at again later.
     pub fn accepted(&mut self, now: Instant) -> Vec<(CallId, Given)> {
         let mut accepted = Vec::new();
         while let Some((_, call)) = self.unanswered.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(given) = self.calls.get(&call) {
-                accepted.push((call, given.clone()));
+            match self.calls.get(&call) {
+                Some(given) if given.is_written() => accepted.push((call, given.clone())),
+                Some(given) if given.by > now => self.unanswered.push_back((now + ACCEPTED_AFTER, call)),
+                _ => {}
             }
         }
         accepted
+    }
+
+    /// When the next of them may be forgotten, if there is any.
+    pub fn next_forgotten(&self, now: Instant) -> Option<Instant> {
+        (!self.calls.is_empty()).then_some(now + GRACE)
     }
 
     /// When the next of them is due.
@@ -110,17 +160,23 @@ mod tests {
     fn given(socket: SocketId, asker: Option<&Incarnation>) -> Given {
         let at = Instant::now();
         let by = at + Duration::from_secs(1);
-        Given { asker: asker.cloned(), socket, session: Session::fresh(), line: Arc::new(Line::new(1)), at, by }
+        let line = Arc::new(Line::new(1));
+        let mark = line.hand("x".into()).unwrap();
+        Given { asker: asker.cloned(), socket, session: Session::fresh(), line, at, by, mark }
     }
 
     #[tokio::test]
     async fn a_call_is_given_once_and_answered_by_its_socket_alone() {
         let (mut table, socket, other) = (Table::default(), SocketId::fresh(), SocketId::fresh());
         let call = CallId::fresh(&Incarnation::fresh("web1"));
-        assert!(table.give(&call, given(socket, None)));
-        assert!(!table.give(&call, given(other, None)));
+        assert!(!table.was_given(&call));
+        table.give(&call, given(socket, None));
+        assert!(table.was_given(&call) && !table.had(&call, socket));
         assert!(table.of(&call, socket).is_some() && table.of(&call, other).is_none());
         assert!(table.take(&call).is_some() && table.take(&call).is_none());
+        // Also when it is over.
+        assert!(table.was_given(&call) && table.had(&call, socket) && !table.had(&call, other));
+        assert!(table.by_socket.is_empty());
     }
 
     #[tokio::test]
@@ -129,11 +185,29 @@ mod tests {
         let (socket, other) = (SocketId::fresh(), SocketId::fresh());
         let calls: Vec<_> = (0..3).map(|_| CallId::fresh(&asker)).collect();
         let first = given(socket, Some(&asker));
-        assert!(table.give(&calls[0], first.clone()));
-        assert!(table.give(&calls[1], given(socket, Some(&asker))), "a later connection of the same socket");
-        assert!(table.give(&calls[2], given(other, Some(&asker))));
+        table.give(&calls[0], first.clone());
+        // A later connection of the same socket.
+        table.give(&calls[1], given(socket, Some(&asker)));
+        table.give(&calls[2], given(other, Some(&asker)));
         let taken = table.take_all(socket, first.session);
         assert_eq!(taken.iter().map(|(call, _)| call).collect::<Vec<_>>(), [&calls[0]]);
-        assert_eq!(table.accepted(Instant::now() + ACCEPTED_AFTER).len(), 2);
+        let due = Instant::now() + ACCEPTED_AFTER;
+        assert_eq!(table.accepted(due).len(), 0, "nothing of them is written");
+        table.calls.values().for_each(|given| given.line.wrote(1));
+        assert_eq!(table.accepted(due + ACCEPTED_AFTER).len(), 2);
+        assert_eq!(table.next_accepted(), None);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_client_that_does_not_read_is_accepted_when_it_reads_or_never() {
+        let (mut table, asker) = (Table::default(), Incarnation::fresh("web2"));
+        let call = CallId::fresh(&asker);
+        let stuck = given(SocketId::fresh(), Some(&asker));
+        table.give(&call, stuck.clone());
+        for _ in 0..3 {
+            let due = table.next_accepted().unwrap();
+            assert!(table.accepted(due).is_empty());
+        }
+        assert!(table.accepted(stuck.by).is_empty() && table.next_accepted().is_none());
     }
 }

@@ -109,8 +109,8 @@ pub enum Outcome {
         owner: Incarnation,
         delivered: Delivered,
     },
-    /// Its socket ended with the call in its hands.
-    SocketLost(Verdict),
+    /// Its socket ended with the call in its hands, or on the way to them.
+    SocketLost(Verdict, Delivered),
     NoReply(Delivered),
 }
 
@@ -243,9 +243,10 @@ impl Way<'_> {
                 (Placed::Over(outcome), _) => return outcome,
                 (Placed::Missed(Refusal::Slow), _) => busy = true,
                 (Placed::Missed(Refusal::Draining), _) => draining = true,
+                // By its clock, which may be ahead of ours.
+                (Placed::Missed(Refusal::Expired), _) => return Outcome::NoReply(Delivered::No),
                 (Placed::Missed(_), _) | (Placed::Unreached(_), None) => {}
-                (Placed::Unreached(Undelivered::Gone), Some(owner))
-                    if self.courier.registry.leave_if_dead(group.key(), &owner).await => {}
+                (Placed::Unreached(Undelivered::Gone), Some(owner)) if self.is_dead(group, &owner).await => {}
                 (Placed::Unreached(Undelivered::Unsent), _) => unreached = Some(Unknown::Unavailable),
                 (Placed::Unreached(_), Some(owner)) => unreached = Some(Unknown::OwnerUnreachable(owner)),
             }
@@ -259,6 +260,12 @@ impl Way<'_> {
             None if draining => Outcome::Absent(Absent::Draining),
             None => Outcome::Nobody(group.clone()),
         }
+    }
+
+    /// Whether an owner is gone for good, and its sockets with it.
+    async fn is_dead(&self, group: &Group, owner: &Incarnation) -> bool {
+        let looks = self.courier.registry.leave_if_dead(group.key(), owner);
+        timeout_at(self.question.by + LATE, looks).await.unwrap_or(false)
     }
 
     /// Who may have it, the most recently active first.
@@ -303,8 +310,7 @@ impl Way<'_> {
             return Placed::Missed(refusal);
         }
         let owner = self.courier.registry.incarnation();
-        self.step(Step::Accepted { socket: record.id, instance: owner.instance().to_owned() }).await;
-        self.wait(&owner, Delivered::Yes).await
+        self.wait(&owner, Delivered::Unknown).await
     }
 
     /// Sends it to another instance.
@@ -345,17 +351,27 @@ impl Way<'_> {
                 self.step(Step::Accepted { socket, instance: owner.instance().to_owned() }).await;
             }
             match news {
-                None => break Outcome::NoReply(delivered),
+                None | Some(News::CutOff) => break Outcome::NoReply(self.at_last(delivered)),
                 Some(News::Accepted(_)) => {}
                 Some(News::Progress(_, data)) => self.step(Step::Progress(data)).await,
                 Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),
                 Some(News::Failed(socket, ms, data)) => break Outcome::Failed(self.answered(owner, socket, ms, data)),
-                Some(News::Lost(lost)) => break Outcome::SocketLost(verdict(owner, *lost, self.courier)),
+                Some(News::Lost(lost)) => {
+                    break Outcome::SocketLost(verdict(owner, *lost, self.courier), delivered);
+                }
                 Some(News::OwnerLost) => break Outcome::OwnerLost { owner: owner.clone(), delivered },
                 Some(News::Refused(refusal)) => return Placed::Missed(refusal),
             }
         };
         Placed::Over(outcome)
+    }
+
+    /// A socket here can be looked at; of one elsewhere we know what was told.
+    fn at_last(&self, delivered: Delivered) -> Delivered {
+        match delivered {
+            Delivered::Unknown if self.courier.calls.is_written(&self.ears.id) => Delivered::Yes,
+            known => known,
+        }
     }
 
     fn answered(&self, owner: &Incarnation, socket: SocketId, client_ms: u32, data: Bytes) -> Answered {
@@ -407,7 +423,7 @@ enum Candidate {
 
 /// Why a socket is not there any more that had a call.
 fn verdict(owner: &Incarnation, lost: LostSocket, courier: &Courier) -> Verdict {
-    let LostSocket { socket, store, connected_at, ending } = lost;
+    let LostSocket { socket, store, connected_at, ending, .. } = lost;
     let gone = Gone::Closed {
         instance: owner.instance().into(),
         connected_at,

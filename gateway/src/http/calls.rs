@@ -261,7 +261,7 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Absent(Absent::Gone(_)) | Outcome::Nobody(_) => "absent",
         Outcome::Absent(_) => "unknown",
         Outcome::OwnerLost { .. } => "owner_lost",
-        Outcome::SocketLost(_) => "socket_lost",
+        Outcome::SocketLost(..) => "socket_lost",
         Outcome::NoReply(_) => "no_reply",
     }
 }
@@ -320,7 +320,9 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<
         .detail(format!("{}, which had the call, is gone", owner.instance()))
         .member("delivered", word_for(delivered))
         .member("callId", id.as_str())),
-        Outcome::SocketLost(verdict) => Err(lost(request, &verdict).await.member("callId", id.as_str())),
+        Outcome::SocketLost(verdict, delivered) => {
+            Err(lost(request, &verdict, delivered).await.member("callId", id.as_str()))
+        }
         Outcome::NoReply(delivered) => {
             let detail = match delivered {
                 Delivered::Yes => "the client was given the call and did not answer in time",
@@ -340,7 +342,7 @@ fn word_for(delivered: Delivered) -> Value {
     }
 }
 
-async fn lost(request: &Request, verdict: &Verdict) -> Problem {
+async fn lost(request: &Request, verdict: &Verdict, delivered: Delivered) -> Problem {
     let store_sockets = match &verdict.gone {
         Gone::Closed { store: Some(store), .. } => sockets::count(request, store).await,
         _ => Some(0),
@@ -352,7 +354,7 @@ async fn lost(request: &Request, verdict: &Verdict) -> Problem {
     )
     .code("socket_lost")
     .detail(verdict.sentence())
-    .member("delivered", true)
+    .member("delivered", word_for(delivered))
     .member("verdict", crate::problem::verdict_json(verdict, store_sockets))
 }
 

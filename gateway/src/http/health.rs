@@ -90,6 +90,7 @@ pub async fn metrics(request: Request) -> Answer {
     gateway.metrics.active.set(gateway.courier.sockets.len() as i64);
     let registry = &gateway.courier.registry;
     let now = Snapshot {
+        calls: gateway.courier.calls.count(),
         log_lines_dropped: gateway.log_dropped.dropped_lines() as u64,
         figures: registry.figures(),
         health: registry.health(),
