@@ -149,23 +149,6 @@ async fn a_killed_owner_is_told_long_before_the_deadline() {
 }
 
 #[tokio::test]
-async fn an_owner_that_stands_still_past_the_deadline_writes_nothing_later() {
-    let (_server, fleet) = fleet().await;
-    let mut client = fleet.gateway(0).greeted("/ws").await;
-    fleet.gateway(0).signal(Signal::STOP);
-    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 1500});
-    let answer = fleet.gateway(1).post("/api/call", &asked).await;
-    let body = problem(&answer, 504, "no_reply");
-    assert_eq!(body["delivered"], "unknown");
-    fleet.gateway(0).signal(Signal::CONT);
-    // The next call is answered, and nothing came before it.
-    let asked = json!({"socketId": client.id, "event": "y", "timeoutMs": 20_000});
-    let (answer, call) = tokio::join!(fleet.gateway(1).post("/api/call", &asked), answers(&mut client, 1));
-    assert_eq!((answer.status, &call["type"]), (200, &json!("y")), "{}", answer.text());
-    fleet.is_sound().await;
-}
-
-#[tokio::test]
 async fn a_remote_socket_that_ends_during_its_call_is_told_at_once() {
     let (_server, fleet) = fleet().await;
     let mut client = fleet.gateway(0).greeted("/ws?store_id=s").await;
