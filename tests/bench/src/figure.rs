@@ -33,6 +33,7 @@ impl From<Spent> for Sample {
 #[derive(Clone, Copy)]
 pub enum Budget {
     AtMost(f64),
+    AtLeast(f64),
     /// Of holdfast to the floor.
     RatioAtMost(f64),
     RatioAtLeast(f64),
@@ -92,6 +93,7 @@ impl Figure {
     pub fn kept(&self) -> Option<bool> {
         Some(match self.budget? {
             Budget::AtMost(most) => self.holdfast().value <= most,
+            Budget::AtLeast(least) => self.holdfast().value >= least,
             Budget::RatioAtMost(most) => self.ratio()? <= most,
             Budget::RatioAtLeast(least) => self.ratio()? >= least,
         })
@@ -131,7 +133,7 @@ fn typical(samples: &[Sample]) -> Sample {
 }
 
 /// Between two values, what lies in proportion between them.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(below + (above - below) * place.fract())
@@ -141,6 +143,7 @@ impl fmt::Display for Budget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(most) => write!(out, "≤ {}", readable(*most)),
+            Self::AtLeast(least) => write!(out, "≥ {}", readable(*least)),
             Self::RatioAtMost(most) => write!(out, "ratio ≤ {most}"),
             Self::RatioAtLeast(least) => write!(out, "ratio ≥ {least}"),
         }

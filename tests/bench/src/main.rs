@@ -10,7 +10,8 @@
 //! * [`side`]: a server and its load in a process of their own, for samples in quick turns
 //! * [`server`]: a server as a child process; [`usage`]: what it costs
 //! * [`load`]: the fleet of client sockets; [`member`]: one of them; [`caller`]: the one HTTP caller
-//! * [`floor`]: the server to compare with
+//! * [`floor`]: the server to compare with; [`relay`]: one half of the floor of a call, with what it speaks
+//!   to Redis in [`resp`]
 //! * [`wire`] and [`poller`]: frames and epoll, shared by the fleet and the floor
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -22,7 +23,9 @@ mod measures;
 mod member;
 mod options;
 mod poller;
+mod relay;
 mod report;
+mod resp;
 mod server;
 mod side;
 mod usage;
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let outcome = match arguments.get(1).map(String::as_str) {
         Some(floor::COMMAND) => floor::serve(),
+        Some(relay::COMMAND) => relay::serve(&arguments[2..]),
         Some(server::LEASH) => server::leash(&arguments[2..]),
         _ => bench(),
     };

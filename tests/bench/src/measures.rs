@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::report::Report;
 use crate::server::{Kind, Server};
 
+mod call;
 pub mod fanout;
 mod handshakes;
 mod idle;
@@ -21,12 +22,13 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 type Measure = fn(&Options) -> Result<Vec<Figure>>;
 
-const MEASURES: [(&str, Measure); 6] = [
+const MEASURES: [(&str, Measure); 7] = [
     ("memory", memory::measure),
     ("handshakes", handshakes::measure),
     ("pingpong", pingpong::measure),
     ("fanout", fanout::measure),
     ("idle", idle::measure),
+    ("call", call::measure),
     (registry::NAME, registry::measure),
 ];
 

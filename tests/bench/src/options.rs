@@ -9,7 +9,7 @@ use crate::measures::{fanout, registry};
 use crate::server::Gateway;
 use crate::side::Role;
 
-const MEASURES: [&str; 7] = ["memory", "pingpong", "fanout", "handshakes", "idle", registry::NAME, "all"];
+const MEASURES: [&str; 8] = ["memory", "pingpong", "fanout", "handshakes", "idle", "call", registry::NAME, "all"];
 
 /// Files that a process holds besides the sockets that are counted.
 const FILES_RESERVED: u64 = 200;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::usage::{Cpu, Memory};
-use crate::{Result, floor};
+use crate::{Result, floor, relay};
 
 /// The hidden subcommand that runs the rest of its command line; see [`leash`].
 pub const LEASH: &str = "leash";
@@ -92,14 +92,24 @@ impl Server {
             .env_clear()
             .envs(SETTINGS)
             .envs(more.iter().copied())
-            .envs(gateway.settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+            .envs(gateway.settings.iter().map(|(name, value)| (name, value)));
+        // `hi` and `reset`.
+        Self::launch(command, if bare { 0 } else { 2 })
+    }
+
+    /// One half of the floor of a call, on a Redis at this port.
+    pub fn relay(redis: u16, own: &str, other: &str) -> Result<Self> {
+        let this = std::env::current_exe()?;
+        let mut command = Command::new(&this);
+        command.arg(LEASH).arg(this).args([relay::COMMAND, &redis.to_string(), own, other]).env_clear();
+        Self::launch(command, 0)
+    }
+
+    fn launch(mut command: Command, greeting: usize) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let lines = read_lines(&mut child);
         match wait_until_ready(&lines) {
-            // `hi` and `reset`.
-            Ok(address) => Ok(Self { child, address, greeting: if bare { 0 } else { 2 } }),
+            Ok(address) => Ok(Self { child, address, greeting }),
             Err(error) => {
                 let state = child.try_wait()?.map_or_else(String::new, |status| format!(" ({status})"));
                 end(&mut child);

@@ -53,6 +53,15 @@ impl Cpu {
 }
 
 impl Spent {
+    pub const NOTHING: Self = Self { micros: 0.0, user_share: 0.0 };
+
+    /// Of two processes together.
+    pub fn and(self, other: Self) -> Self {
+        let micros = self.micros + other.micros;
+        let user = self.micros * self.user_share + other.micros * other.user_share;
+        Self { micros, user_share: user / micros.max(f64::MIN_POSITIVE) }
+    }
+
     pub fn per(self, count: f64) -> Self {
         Self { micros: self.micros / count.max(1.0), ..self }
     }

@@ -15,7 +15,7 @@ mod masses;
 mod meter;
 mod plain;
 mod sends;
-mod tap;
+pub mod tap;
 mod trips;
 
 use std::time::Duration;

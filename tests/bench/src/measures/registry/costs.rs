@@ -156,7 +156,7 @@ impl Pair {
             }
             let tap = Tap::open(self.server(kind))?;
             self.walk(kind, step.act, &records).await?;
-            counted.push(tap.close()? / COUNTED as f64);
+            counted.push(tap.close()?.commands as f64 / COUNTED as f64);
         }
         Ok(counted)
     }

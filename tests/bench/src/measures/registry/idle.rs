@@ -60,7 +60,7 @@ pub async fn measure(options: &Options) -> Result<Vec<Figure>> {
     }
     let tap = Tap::open(&small)?;
     sleep(WINDOW).await;
-    let commands = tap.close()? / FLEET as f64 / WINDOW.as_secs_f64();
+    let commands = tap.close()?.commands as f64 / FLEET as f64 / WINDOW.as_secs_f64();
     Ok(vec![
         Figure::new("idle instance, each second: Redis CPU", "µs", costs),
         alone("idle instance, each second: commands", "", [commands]),

@@ -63,7 +63,7 @@ pub async fn measure(options: &Options) -> Result<Vec<Figure>> {
     for kind in turns(1) {
         let tap = Tap::open(post.server(kind))?;
         post.send(kind, next..next + COUNTED).await?;
-        counted.push(kind, (tap.close()? / COUNTED as f64).into());
+        counted.push(kind, (tap.close()?.commands as f64 / COUNTED as f64).into());
         next += COUNTED;
     }
     Ok(vec![
