@@ -325,27 +325,26 @@ pub fn answerable(event: &str, data: &RawValue, id: &CallId, sender: Option<&Raw
 }
 
 /// A call, as its client gets it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Call<'a> {
+    #[serde(rename = "type")]
     pub event: &'a str,
+    #[serde(rename = "callId")]
     pub id: &'a CallId,
+    #[serde(rename = "storeId")]
     pub store: Option<&'a StoreName>,
     pub data: &'a RawValue,
     /// By the clock of `hi`'s time.
     pub deadline: u64,
     pub request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<&'a str>,
 }
 
 /// What a caller asks of a client.
 pub fn call(call: &Call<'_>) -> Bytes {
-    let Call { event, id, store, data, deadline, request_id, traceparent } = call;
-    let store = store.map_or_else(|| "null".to_owned(), |store| quoted(store.as_str()));
-    let traceparent = traceparent.map(|parent| format!(",\"traceparent\":{}", quoted(parent))).unwrap_or_default();
-    wire::text(format!(
-        "{{\"type\":{},\"callId\":\"{id}\",\"storeId\":{store},\"data\":{data},\"deadline\":{deadline},\"requestId\":{}{traceparent}}}",
-        quoted(event),
-        quoted(request_id),
-    ))
+    frame(call)
 }
 
 /// Nobody waits for the answer any more.
@@ -364,7 +363,7 @@ fn frame(value: &impl Serialize) -> Bytes {
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 /// Deeper than this is no message but an attack on whoever parses it next.
 pub const DEPTH_MAX: usize = 128;
 
+/// Up to so many names are compared with each other sooner than they are hashed.
+const FEW: usize = 16;
+
 /// Why a text is no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -66,6 +69,10 @@ impl<'a> Members<'a> {
     }
 
     fn duplicate(&self) -> Option<&str> {
+        if self.0.len() <= FEW {
+            let mut names = self.0.iter().map(|(key, _)| key.as_ref()).enumerate();
+            return names.find(|(nth, key)| self.0[..*nth].iter().any(|(other, _)| other == key)).map(|(_, key)| key);
+        }
         let mut seen = HashSet::with_capacity(self.0.len());
         self.0.iter().map(|(key, _)| key.as_ref()).find(|key| !seen.insert(*key))
     }

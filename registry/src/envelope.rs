@@ -29,7 +29,6 @@ pub struct Head {
     pub from: Incarnation,
     /// By the registry's clock; afterwards nothing may be written because of it.
     pub until: u64,
-    #[serde(flatten)]
     pub message: Message,
 }
 
@@ -50,7 +49,7 @@ pub enum To {
 
 /// What is wanted of the receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Message {
     /// Write the body, which is a frame. With `ack` the sender waits for [`Answer::Sent`].
     Send {
@@ -62,14 +61,7 @@ pub enum Message {
     /// Part with these, for this reason.
     Close { to: To, ending: Ending },
     /// Put a socket into a room, or take it out.
-    Room {
-        // The head has an `id` of its own.
-        #[serde(rename = "socket")]
-        id: SocketId,
-        session: Session,
-        room: RoomName,
-        join: bool,
-    },
+    Room { id: SocketId, session: Session, room: RoomName, join: bool },
     /// Which of these have shown a sign of life since the letter came? The others are parted with.
     Probe { sockets: Vec<(SocketId, Session)> },
     /// Who of this group is here? At most `limit` of them, with ids after `after`, in order.
@@ -356,11 +348,21 @@ mod tests {
         )
     }
 
+    type Object = serde_json::Map<String, serde_json::Value>;
+
+    /// The members of a head, and those of its message with the message's kind.
+    fn members(head: &Head) -> (Object, String, Object) {
+        let mut head = serde_json::to_value(head).unwrap().as_object().unwrap().clone();
+        let message = head.remove("message").unwrap();
+        let (kind, inside) = message.as_object().unwrap().iter().next().unwrap();
+        (head, kind.clone(), inside.as_object().unwrap().clone())
+    }
+
     /// How many members of the head differ, those of the message counted by their names.
     fn differing(one: &Head, other: &Head) -> usize {
-        let [one, other] = [one, other].map(|head| serde_json::to_value(head).unwrap());
-        let (one, other) = (one.as_object().unwrap(), other.as_object().unwrap());
-        one.iter().filter(|(name, value)| other.get(*name) != Some(value)).count()
+        let [(one, _, inside_one), (other, _, inside_other)] = [one, other].map(members);
+        let differ = |one: &Object, other: &Object| one.iter().filter(|(k, v)| other.get(*k) != Some(v)).count();
+        differ(&one, &other) + differ(&inside_one, &inside_other)
     }
 
     proptest! {
@@ -404,13 +406,17 @@ mod tests {
         /// Also those that may be null.
         #[test]
         fn a_head_without_one_of_its_members_or_with_one_twice_is_no_letter(letter in some_letter(), at in any::<Index>()) {
-            let head = serde_json::to_value(&letter.head).unwrap();
-            let members = head.as_object().unwrap();
-            let chosen = members.keys().nth(at.index(members.len())).unwrap();
+            let (head, kind, inside) = members(&letter.head);
+            let chosen = at.index(head.len() + 1 + inside.len());
             let write = |times: usize| {
-                let times = |name: &String| if name == chosen { times } else { 1 };
-                let pairs = members.iter().flat_map(|(name, value)| vec![format!("{name:?}:{value}"); times(name)]);
-                Bytes::from(format!("{{{}}}\n", pairs.collect::<Vec<_>>().join(",")))
+                let times = |nth: usize| if nth == chosen { times } else { 1 };
+                let pairs = |object: &Object, from: usize| {
+                    let pairs = object.iter().enumerate();
+                    pairs.flat_map(|(nth, (name, value))| vec![format!("{name:?}:{value}"); times(from + nth)]).collect::<Vec<_>>()
+                };
+                let message = format!("\"message\":{{\"{kind}\":{{{}}}}}", pairs(&inside, head.len() + 1).join(","));
+                let all = [pairs(&head, 0), vec![message; times(head.len())]].concat();
+                Bytes::from(format!("{{{}}}\n", all.join(",")))
             };
             prop_assert!(Envelope::decode(&write(1)).is_some());
             for times in [0, 2] {

@@ -70,16 +70,22 @@ const SORTED: GeneralPurpose = match Alphabet::new("-0123456789ABCDEFGHIJKLMNOPQ
     Err(_) => unreachable!(),
 };
 
+/// More bytes than any short form has, which a longer text would need.
+const SHORT_MAX: usize = 24;
+
 fn short<const N: usize>(text: &str) -> Option<[u8; N]> {
-    SORTED.decode(text).ok()?.try_into().ok()
+    let mut bytes = [0; SHORT_MAX];
+    let found = SORTED.decode_slice(text, &mut bytes).ok()?;
+    bytes[..found].try_into().ok()
 }
 
 /// A type that travels as the text it is written as, and is parsed on arrival.
 macro_rules! travels_as_text {
-    ($($name:ident: $parse:expr;)*) => {$(
+    ($($name:ident: $write:expr, $parse:expr;)*) => {$(
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
+                let write: fn(&$name, S) -> Result<S::Ok, S::Error> = $write;
+                write(self, to)
             }
         }
 
@@ -94,13 +100,13 @@ macro_rules! travels_as_text {
 }
 
 travels_as_text! {
-    StoreName: |text| StoreName::parse(text).ok();
-    UserName: |text| UserName::parse(text).ok();
-    RoomName: |text| RoomName::parse(text).ok();
-    SocketId: SocketId::parse;
-    Session: Session::parse;
-    Incarnation: Incarnation::parse;
-    CallId: CallId::parse;
+    StoreName: |name, to| to.serialize_str(&name.0), |text| StoreName::parse(text).ok();
+    UserName: |name, to| to.serialize_str(&name.0), |text| UserName::parse(text).ok();
+    RoomName: |name, to| to.serialize_str(&name.0), |text| RoomName::parse(text).ok();
+    SocketId: |id, to| to.collect_str(id), SocketId::parse;
+    Session: |session, to| to.collect_str(session), Session::parse;
+    Incarnation: |life, to| to.serialize_str(&life.0), Incarnation::parse;
+    CallId: |call, to| to.serialize_str(&call.0), CallId::parse;
 }
 
 macro_rules! name {
@@ -330,7 +336,7 @@ pub struct CallId(Arc<str>);
 
 impl CallId {
     pub fn fresh(asker: &Incarnation) -> Self {
-        Self(format!("c_{}.{}", asker.mark(), SORTED.encode(Uuid::now_v7().as_bytes())).into())
+        Self(["c_", asker.mark(), ".", &SORTED.encode(Uuid::now_v7().as_bytes())].concat().into())
     }
 
     /// Reads the form that [`fmt::Display`] writes; any other text was never a call of ours.

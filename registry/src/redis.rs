@@ -33,6 +33,7 @@ mod topology;
 mod url;
 mod verify;
 mod watch;
+mod wire;
 
 pub use link::Unusable;
 pub use url::RedisUrl;

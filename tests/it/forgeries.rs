@@ -75,8 +75,8 @@ async fn bytes_that_are_no_letter_do_no_harm() {
         r"string.rep('7', 3000000)",
         r"'5\n' .. string.rep('x', 5000000)",
         r"string.rep('\n', 1000)",
-        r#"'5\n{"v":1,"v":1,"id":1,"from":"a","until":1,"kind":"send"}\n'"#,
-        r#"'5\n{"v":1,"id":-1,"from":"web1.x","until":-5,"kind":"close","to":"all"}\n'"#,
+        r#"'5\n{"v":1,"v":1,"id":1,"from":"a","until":1,"message":{"send":{"to":"all","except":null,"ack":true}}}\n'"#,
+        r#"'5\n{"v":1,"id":-1,"from":"web1.x","until":-5,"message":{"close":{"to":"all"}}}\n'"#,
     ];
     for lua in all {
         publish(&bell, lua);
@@ -100,19 +100,18 @@ async fn a_letter_for_another_session_changes_nothing() {
     let to = json!({ "socket": { "id": id, "session": "AAAAAAAAAAA" } });
     let ending = json!({ "cause": "kicked", "code": 4403, "reason": "forged" });
     for (number, message) in [
-        json!({ "kind": "send", "to": to, "except": null, "ack": true }),
-        json!({ "kind": "send", "to": to, "except": null, "ack": false }),
-        json!({ "kind": "close", "to": to, "ending": ending }),
-        json!({ "kind": "room", "socket": id, "session": "AAAAAAAAAAA", "room": "forged", "join": true }),
-        json!({ "kind": "probe", "sockets": [[id, "AAAAAAAAAAA"]] }),
-        json!({ "kind": "answer", "re": 1, "answer": { "sent": { "matched": 9, "delivered": 9, "full": 0 } } }),
-        json!({ "kind": "who", "group": { "room": "r" }, "after": null, "limit": 18_446_744_073_709_551_615_u64 }),
+        json!({ "send": { "to": to, "except": null, "ack": true } }),
+        json!({ "send": { "to": to, "except": null, "ack": false } }),
+        json!({ "close": { "to": to, "ending": ending } }),
+        json!({ "room": { "id": id, "session": "AAAAAAAAAAA", "room": "forged", "join": true } }),
+        json!({ "probe": { "sockets": [[id, "AAAAAAAAAAA"]] } }),
+        json!({ "answer": { "re": 1, "answer": { "sent": { "matched": 9, "delivered": 9, "full": 0 } } } }),
+        json!({ "who": { "group": { "room": "r" }, "after": null, "limit": 18_446_744_073_709_551_615_u64 } }),
     ]
     .into_iter()
     .enumerate()
     {
-        let mut head = json!({ "v": 1, "id": number, "from": from, "until": until });
-        head.as_object_mut().unwrap().extend(message.as_object().unwrap().clone());
+        let mut head = json!({ "v": 1, "id": number, "from": from, "until": until, "message": message });
         // Over its time, and far in the future.
         for until in [1, until, u64::MAX] {
             head["until"] = json!(until);

@@ -147,7 +147,7 @@ async fn foreign_keys_and_messages_do_no_harm() {
         let letter = |version: u32| {
             let to = json!({ "socket": { "id": id, "session": "-----------" } });
             let head = json!({ "v": version, "id": 1, "from": format!("web9.{}", "-".repeat(22)),
-                "until": 9_999_999_999_999_u64, "kind": "send", "to": to, "except": null, "ack": false });
+                "until": 9_999_999_999_999_u64, "message": { "send": { "to": to, "except": null, "ack": false } } });
             format!("{head}\n")
         };
         for message in [

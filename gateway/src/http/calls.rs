@@ -387,8 +387,15 @@ impl Replied {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let (lookup, client) = (self.answered.lookup, self.answered.client);
         let bus = self.elapsed.saturating_sub(lookup).saturating_sub(client);
-        let ms = |span: Duration| span.as_secs_f64() * 1000.0;
-        let timing = format!("lookup;dur={:.2}, bus;dur={:.2}, client;dur={:.0}", ms(lookup), ms(bus), ms(client));
+        let [lookup, bus, client] = [lookup, bus, client].map(|span| span.as_micros());
+        let timing = format!(
+            "lookup;dur={}.{:02}, bus;dur={}.{:02}, client;dur={}",
+            lookup / 1000,
+            lookup % 1000 / 10,
+            bus / 1000,
+            bus % 1000 / 10,
+            client / 1000
+        );
         if let Ok(timing) = HeaderValue::try_from(timing) {
             headers.insert(HeaderName::from_static("server-timing"), timing);
         }

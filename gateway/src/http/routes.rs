@@ -12,6 +12,8 @@ use hyper::{Method, StatusCode, Version, header, http::request::Parts};
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
+    /// How much of the path is not a value.
+    fixed: usize,
     pub plane: Plane,
     pub summary: &'static str,
     pub body: Option<Body>,
@@ -23,12 +25,22 @@ macro_rules! routes {
         &[$(Route {
             method: Method::$method,
             path: $path,
+            fixed: fixed($path),
             plane: Plane::$plane,
             summary: $summary,
             body: $body,
             handler: |request| $handler(request).boxed(),
         }),*]
     };
+}
+
+/// The length of what stands before the first value of a pattern.
+const fn fixed(pattern: &str) -> usize {
+    let mut at = 0;
+    while at < pattern.len() && pattern.as_bytes()[at] != b'{' {
+        at += 1;
+    }
+    at
 }
 
 /// Every route there is.
@@ -88,6 +100,10 @@ pub fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
     };
     let mut allowed = Vec::new();
     for route in ROUTES {
+        // Nearly all of them are ruled out by this alone.
+        if !path.as_bytes().starts_with(&route.path.as_bytes()[..route.fixed]) {
+            continue;
+        }
         let Some(values) = matches(route.path, path) else { continue };
         if route.method == *method || *method == Method::OPTIONS {
             let values = values.into_iter().collect::<Option<_>>();

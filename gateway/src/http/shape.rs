@@ -272,8 +272,10 @@ pub fn errors(wrong: &[Wrong]) -> Vec<Value> {
 
 /// `userId`, `user_id` and `event_type`, `eventType` are the same names.
 fn same_name(key: &str, name: &str) -> bool {
-    let letters = |text: &str| text.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
-    key == name || (key.contains('_') != name.contains('_') && letters(key) == letters(name))
+    fn letters(text: &str) -> impl Iterator<Item = u8> {
+        text.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_lowercase())
+    }
+    key == name || (key.contains('_') != name.contains('_') && letters(key).eq(letters(name)))
 }
 
 /// As RFC 6901 writes it.

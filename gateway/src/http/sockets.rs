@@ -12,10 +12,12 @@ use hyper::StatusCode;
 use registry::{Gone, Group, Incarnation, NameFault, RoomName, StoreName, Unknown, UserName};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long another instance may take to do what is asked here.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// An answer that is late is worse than one without a number.
+const COUNTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// 400 for a name in the path.
 pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
@@ -57,9 +59,10 @@ pub async fn absent(request: &Request, absent: &Absent) -> Problem {
     Problem::absent(verdict, store_sockets)
 }
 
-/// How many sockets a store has, if that is known.
+/// How many sockets a store has, if that is known soon.
 pub async fn count(request: &Request, store: &StoreName) -> Option<usize> {
-    let holders = request.gateway.courier.registry.holders(Group::Store(store.clone()).key()).await;
+    let asked = request.gateway.courier.registry.holders(Group::Store(store.clone()).key());
+    let holders = timeout(COUNTED_WITHIN, asked).await.ok()?;
     holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
 }
 

@@ -39,11 +39,11 @@ impl Keys {
     }
 
     fn of_partition(&self, k: usize, rest: &str) -> String {
-        format!("{}:{{{}}}:{rest}", self.namespace, TAGS[k])
+        [&self.namespace, ":{", &TAGS[k], "}:", rest].concat()
     }
 
     pub fn row(&self, id: SocketId) -> String {
-        self.of_partition(partition(id), &format!("socket:{}", id.short()))
+        self.of_partition(partition(id), &["socket:", &id.short()].concat())
     }
 
     pub fn owned(&self, k: usize, mark: &str) -> String {
@@ -63,7 +63,7 @@ impl Keys {
     }
 
     fn of_instance(&self, mark: &str, rest: &str) -> String {
-        format!("{}:{{i:{mark}}}:{rest}", self.namespace)
+        [&self.namespace, ":{i:", mark, "}:", rest].concat()
     }
 
     pub fn lease(&self, mark: &str) -> String {

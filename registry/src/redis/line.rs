@@ -5,12 +5,12 @@ use super::{
     scripts,
     topology::{self, Servers, unreachable},
     url::Node,
+    wire::Wire,
 };
 use arc_swap::ArcSwapOption;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-    cmd, from_redis_value, pipe,
+    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection, cmd,
+    from_redis_value, pipe,
 };
 use std::{
     sync::{
@@ -27,8 +27,6 @@ use tracing::{info, warn};
 
 /// What a command may take; afterwards nobody knows whether it ran.
 const RESPONSE: Duration = Duration::from_secs(2);
-/// What connecting may take.
-const CONNECT: Duration = Duration::from_secs(2);
 /// Commands that wait for the writer at most; a caller beyond it waits for room.
 const PIPELINE: usize = 1024;
 /// Pings without an answer until the connection is given up.
@@ -78,7 +76,7 @@ pub struct Line {
     at: Option<Node>,
     /// Whether it took the place of another line.
     came_later: bool,
-    wire: ArcSwapOption<(Node, MultiplexedConnection)>,
+    wire: ArcSwapOption<(Node, Wire)>,
     up: AtomicBool,
     trouble: Notify,
     /// Counts connections and commands without an answer: after either the server may be another.
@@ -122,7 +120,7 @@ impl Line {
     /// One command. Fails at once while the line is down.
     pub async fn ask(&self, command: &Cmd) -> Result<Value, Silence> {
         let mut connection = self.connection()?;
-        let said = connection.req_packed_command(command).await;
+        let said = connection.send_packed_command(command).await;
         said.and_then(Value::extract_error).map_err(|error| self.fault(error))
     }
 
@@ -135,7 +133,7 @@ impl Line {
 
     fn connection(&self) -> Result<MultiplexedConnection, Silence> {
         let wire = self.wire.load();
-        wire.as_ref().filter(|_| self.is_up()).map(|wire| wire.1.clone()).ok_or(Silence::Down)
+        wire.as_ref().filter(|_| self.is_up()).map(|wire| wire.1.connection()).ok_or(Silence::Down)
     }
 
     /// Whoever was not answered by a server, or by one that has nothing to say, finds it down.
@@ -229,18 +227,16 @@ impl Line {
             Some(node) => node.clone(),
             None => self.servers.master().await?,
         };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(RESPONSE))
-            .set_pipeline_buffer_size(PIPELINE);
-        let client = Client::open(self.servers.url.server(&node)?)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE)).set_pipeline_buffer_size(PIPELINE);
+        let wire = Wire::connect(self.servers.url.server(&node)?, &config).await?;
+        let mut connection = wire.connection();
         if !is_master(&mut connection).await? {
             return Err(unreachable(format!("{node} is no master")));
         }
         // A server that does not permit it is told the scripts as they are needed.
         let _ = scripts::load().exec_async(&mut connection).await;
-        self.wire.store(Some(Arc::new((node, connection))));
+        self.wire.store(Some(Arc::new((node, wire))));
         self.back();
         Ok(())
     }
@@ -248,11 +244,11 @@ impl Line {
     /// Whether the server answers, and is the one to talk to still.
     async fn is_well(&self) -> bool {
         let wire = self.wire.load_full();
-        let Some((node, connection)) = wire.as_deref() else { return false };
+        let Some((node, wire)) = wire.as_deref() else { return false };
         for _ in 0..PINGS {
-            match connection.clone().req_packed_command(&cmd("PING")).await {
+            match wire.connection().send_packed_command(&cmd("PING")).await {
                 Ok(_) => {
-                    let is_master = is_master(&mut connection.clone()).await;
+                    let is_master = is_master(&mut wire.connection()).await;
                     // One that was replaced may not know it yet; the sentinels do, and if they are away, it stays.
                     let is_named = !self.servers.are_named_by_sentinels()
                         || self.servers.master().await.map_or(true, |master| master == *node);

@@ -20,20 +20,16 @@ pub const BESIDE: u8 = b'@';
 impl Redis {
     pub async fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {
         let bytes = letter.encode();
-        let name = format!("{}.{}", letter.head.from.mark(), letter.head.id);
         let (keys, mark) = (&self.keys, to.mark());
-        let large = bytes.len() > ON_THE_BELL_MAX;
-        let rung: &[u8] = if large { &[&[BESIDE], name.as_bytes()].concat() } else { &bytes };
-        let beside: &[u8] = if large { &bytes } else { &[] };
-        let said = ROUTE
-            .on([keys.lease(mark), keys.mail(mark), keys.bell(mark), keys.body(mark, &name)])
-            .arg(self.publish())
-            .arg(rung)
-            .arg(beside)
-            .arg(MAIL.as_millis() as u64)
-            .arg(MAIL_MAX)
-            .run(&self.link)
-            .await;
+        let (lease, mail, bell) = (keys.lease(mark), keys.mail(mark), keys.bell(mark));
+        let call = if bytes.len() > ON_THE_BELL_MAX {
+            let name = format!("{}.{}", letter.head.from.mark(), letter.head.id);
+            let line = [&[BESIDE], name.as_bytes()].concat();
+            ROUTE.on([lease, mail, bell, keys.body(mark, &name)]).arg(self.publish()).arg(line).arg(bytes)
+        } else {
+            ROUTE.on([lease, mail, bell]).arg(self.publish()).arg(bytes).arg("")
+        };
+        let said = call.arg(MAIL.as_millis() as u64).arg(MAIL_MAX).run(&self.link).await;
         match said.as_ref().map(|said| text(said.first())) {
             Ok("gone") => Routed::Gone,
             Ok("deaf") => Routed::Deaf,

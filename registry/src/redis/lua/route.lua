@@ -1,6 +1,6 @@
 -- Sends a letter to an instance: rings its bell with the letter attached, and keeps it in the mailbox.
 -- What nobody hears is not kept, so that it may go elsewhere.
--- KEYS  1 lease, 2 mail, 3 bell, 4 where a large letter lies meanwhile
+-- KEYS  1 lease, 2 mail, 3 bell, 4 where a large letter lies meanwhile, if it is one
 -- ARGV  1 PUBLISH or SPUBLISH, 2 letter, or a line that names where it lies, 3 the large letter or '',
 --       4 ms the mail holds, 5 letters kept at most
 -- Says  {'gone'} | {'deaf'} | {'ok', state}
