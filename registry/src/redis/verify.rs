@@ -310,7 +310,9 @@ impl Redis {
                 Digest { count: 0, .. } => command.arg(&key).arg("#n").arg("#d"),
                 Digest { count, xor } => command.arg(&key).arg("#n").arg(count).arg("#d").arg(xor.cast_signed()),
             };
-            return self.link.ask(&command).await.is_ok();
+            if self.link.ask(&command).await.is_err() {
+                return false;
+            }
         }
         self.drift[k].store(0, Ordering::Relaxed);
         true
