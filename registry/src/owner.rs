@@ -80,7 +80,7 @@ pub struct Ticket {
 /// A partition at rest, as it was when its comparison began.
 #[derive(Debug, Clone, Copy)]
 pub struct Quiet {
-    pub digest: Digest,
+    digest: Digest,
     steps: u64,
 }
 
@@ -211,11 +211,6 @@ impl Owner {
         (part.in_flight == 0 && !part.suspect).then_some(Quiet { digest: part.digest, steps: part.steps })
     }
 
-    /// Whether nothing moved since.
-    pub fn is_quiet_since(&self, partition: usize, then: Quiet) -> bool {
-        self.steps(partition) == then.steps
-    }
-
     /// Grows with every step of every script of a partition.
     pub fn steps(&self, partition: usize) -> u64 {
         self.parts[partition].steps
@@ -234,6 +229,11 @@ impl Owner {
                 Compared::Differs(by)
             }
         }
+    }
+
+    /// What has to be written over entries that are right, if what stands there is wrong by itself.
+    pub fn righted(&self, partition: usize, then: Quiet, theirs: Digest) -> Option<Digest> {
+        (then.digest != theirs && self.steps(partition) == then.steps).then_some(then.digest)
     }
 
     /// Redis may have lost anything, or we are another incarnation: everything has to be told again.

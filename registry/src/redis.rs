@@ -44,6 +44,7 @@ use crate::{
     lease::{About, Serving},
     names::Incarnation,
     owner::{Owner, PARTITIONS},
+    rules::Silence,
 };
 use arc_swap::ArcSwap;
 use bell::Bell;
@@ -116,8 +117,8 @@ pub struct Redis {
     told_at: AtomicU64,
     /// Whether it was said since when the partitions' memory is whole.
     settled: AtomicBool,
-    /// Whether every instance is heard, as it was when that was last asked.
-    all_heard: Mutex<lookups::Heard>,
+    /// Who of the others was silent lately.
+    silence: Mutex<Silence>,
     /// Until when nobody may say that an id never was, in milliseconds of our clock.
     unsure_until: AtomicU64,
     counters: Counters,
@@ -155,7 +156,7 @@ impl Redis {
             indexes_suspect: std::array::from_fn(|_| AtomicBool::new(false)),
             told_at: AtomicU64::new(0),
             settled: AtomicBool::new(false),
-            all_heard: Mutex::default(),
+            silence: Mutex::default(),
             unsure_until: AtomicU64::new(0),
             counters: Counters::default(),
             beat_now: Notify::new(),

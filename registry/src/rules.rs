@@ -7,7 +7,7 @@ use crate::{
     names::{Incarnation, Session, SocketId},
     record::Attempt,
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// What a row says of its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,15 @@ impl Digest {
     }
 }
 
+/// Whether an entry of ours that is missing was lost, by what its row says. One that another connection has by now
+/// went with the claim that took it, and one that was cleaned up after us, while we slept, with our death.
+pub fn is_lost(ours: Session, row: Option<(Session, State)>) -> bool {
+    row.is_none_or(|(session, state)| session == ours && state != State::Lost)
+}
+
+/// How often it is looked whether something was lost, while something else moves.
+pub const LOSS_LOOKS: usize = 3;
+
 /// What may be said of an id that has no row. Redis may have lost it: `born` is since when the memory of
 /// its partition is whole, by Redis' clock, as is `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +133,47 @@ pub fn absence(id: SocketId, born: Option<u64>, now: u64, why_ttl: Duration) -> 
         Some(born) if born > 0 && now < born.saturating_add(ms(REBUILT_AFTER)) => Absence::Rebuilding,
         Some(born) if id.made_at() <= born.max(now.saturating_sub(ms(why_ttl))) => Absence::Forgotten,
         Some(_) => Absence::NeverSeen,
+    }
+}
+
+/// What is to be seen of another instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    Beats,
+    /// It lives, as far as anybody knows, and cannot tell what it holds.
+    Silent,
+    Dead,
+}
+
+/// Who was silent lately, and until when what it holds may not be known: who comes back after a silence has
+/// [`REBUILT_AFTER`] to tell it.
+#[derive(Debug, Default)]
+pub struct Silence {
+    looked: u64,
+    until: BTreeMap<Incarnation, u64>,
+}
+
+/// For how long a look counts: whoever asks for strangers must not ask all instances at each of them.
+const LOOK_HOLDS: u64 = 500;
+
+impl Silence {
+    /// Whether what has no row may be one of somebody's who is silent. `None` if it has to be looked again.
+    pub fn lately(&self, now: u64) -> Option<bool> {
+        (self.looked..self.looked + LOOK_HOLDS).contains(&now).then(|| self.is_any(now))
+    }
+
+    /// One more look, at all others on the list. Who is off it has parted in order, or was cleaned up after.
+    pub fn look(&mut self, now: u64, others: Vec<(Incarnation, Sign)>) -> bool {
+        self.looked = now;
+        self.until.retain(|silent, _| others.iter().any(|(other, sign)| other == silent && *sign != Sign::Dead));
+        for (other, _) in others.into_iter().filter(|(_, sign)| *sign == Sign::Silent) {
+            self.until.insert(other, now + REBUILT_AFTER.as_millis() as u64);
+        }
+        self.is_any(now)
+    }
+
+    fn is_any(&self, now: u64) -> bool {
+        self.until.values().any(|until| *until > now)
     }
 }
 
@@ -235,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_has_was_not_lost() {
+        let ours = Session::fresh();
+        assert!(is_lost(ours, None) && is_lost(ours, Some((ours, State::Live))));
+        assert!(!is_lost(ours, Some((Session::fresh(), State::Live))));
+        assert!(!is_lost(ours, Some((ours, State::Lost))));
+    }
+
+    #[test]
     fn numbers_on_the_bell() {
         let mut cursor = Cursor(10);
         assert_eq!(cursor.letter(11, false), Heard::Due);
@@ -257,6 +315,16 @@ mod tests {
         assert_eq!(absence(id, Some(made + 1), made + 60_001, ttl), Absence::Forgotten);
         assert_eq!(absence(id, Some(made - 70_000), made, ttl), Absence::NeverSeen);
         assert_eq!(absence(id, Some(0), made + 600_001, ttl), Absence::Forgotten);
+    }
+
+    #[test]
+    fn who_was_silent_has_a_minute_to_tell() {
+        let (mut silence, one) = (Silence::default(), Incarnation::fresh("web1"));
+        let mut look = |now, sign| silence.look(now, vec![(one.clone(), sign)]);
+        assert!(!look(1_000, Sign::Beats) && look(2_000, Sign::Silent));
+        assert!(look(61_999, Sign::Beats) && !look(62_000, Sign::Beats));
+        assert!(look(63_000, Sign::Silent) && !look(64_000, Sign::Dead) && !look(65_000, Sign::Beats));
+        assert_eq!((silence.lately(65_499), silence.lately(65_500)), (Some(false), None));
     }
 
     #[test]

@@ -13,13 +13,13 @@ use crate::{
     names::{GroupKey, Incarnation, SocketId},
     owner::PARTITIONS,
     record::{Holder, SocketRecord},
-    rules::{Absence, REBUILT_AFTER, absence},
+    rules::{Absence, Sign, absence},
     verdict::{Cause, Ending, Gone, Verdict},
 };
 use futures_util::future::{join_all, try_join_all};
 use redis::{Cmd, Value, cmd};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -28,17 +28,6 @@ use std::{
 const ROWS_AT_ONCE: usize = 500;
 /// More ids than its even share that a partition is asked for, so that one round mostly does.
 const MORE_THAN_SHARE: usize = 8;
-
-/// For how long it is believed that everybody is heard: whoever asks for strangers must not ask all instances
-/// at each of them.
-const HEARD_HOLDS: Duration = Duration::from_millis(500);
-
-/// Who was not heard lately, and until when what it holds may not be known.
-#[derive(Default)]
-pub struct Heard {
-    asked: u64,
-    doubted: BTreeMap<Incarnation, u64>,
-}
 
 /// Whether an instance is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,16 +89,12 @@ impl Redis {
         }
     }
 
-    /// Whether every instance that is not known to be dead has told Redis lately what it holds. Who comes back
-    /// after a silence has that time to tell it.
+    /// Whether every instance that is not known to be dead has told Redis lately what it holds.
     pub(super) async fn all_are_heard(&self) -> Result<bool, Fault> {
         let asked = self.now_ms();
-        let is_heard = |heard: &Heard| heard.doubted.values().all(|until| *until <= asked);
-        {
-            let heard = self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
-            if (heard.asked..heard.asked + ms(HEARD_HOLDS)).contains(&asked) {
-                return Ok(is_heard(&heard));
-            }
+        let lately = self.silence.lock().unwrap_or_else(PoisonError::into_inner).lately(asked);
+        if let Some(silent) = lately {
+            return Ok(!silent);
         }
         let own = self.own();
         let known = self.known().await.map_err(|_| Fault::Away)?;
@@ -119,17 +104,15 @@ impl Redis {
             tomb.arg(self.keys.tomb(other.mark()));
             let (beat, tomb) = tokio::join!(self.ask_number(&beat), self.ask_number(&tomb));
             let beats = beat?.is_some_and(|beat| beat + ms(beat::GAP) >= asked);
-            Ok::<_, Fault>((other, beats, tomb? == Some(1)))
+            let sign = match tomb? {
+                Some(1) => Sign::Dead,
+                _ if beats => Sign::Beats,
+                _ => Sign::Silent,
+            };
+            Ok::<_, Fault>((other, sign))
         });
         let others = try_join_all(others).await?;
-        let mut heard = self.all_heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.asked = asked;
-        // Who is off the list has parted in order, or was cleaned up after.
-        heard.doubted.retain(|doubted, _| others.iter().any(|(other, _, dead)| other == doubted && !dead));
-        for (other, ..) in others.into_iter().filter(|(_, beats, dead)| !beats && !dead) {
-            heard.doubted.insert(other, asked + ms(REBUILT_AFTER));
-        }
-        Ok(is_heard(&heard))
+        Ok(!self.silence.lock().unwrap_or_else(PoisonError::into_inner).look(asked, others))
     }
 
     pub async fn lookup(&self, asked: &str) -> Lookup {

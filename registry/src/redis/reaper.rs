@@ -71,7 +71,13 @@ impl Redis {
             self.look(&mut view, &known, began).await;
             let due: Vec<_> = view.once_more.extract_if(.., |(at, _)| *at <= Instant::now()).collect();
             for (at, dead) in due {
-                if self.reap(&dead).await.is_none() {
+                let done = match self.bury(&dead).await {
+                    Some(true) => self.reap(&dead).await.is_some(),
+                    // Redis lost its tomb meanwhile, and it lives on.
+                    Some(false) => true,
+                    None => false,
+                };
+                if !done {
                     view.once_more.push((at, dead));
                 }
             }
@@ -153,6 +159,15 @@ impl Redis {
     }
 
     async fn declare_dead(&self, view: &mut View, dead: Incarnation) {
+        if self.bury(&dead).await == Some(true) {
+            let lost = self.reap(&dead).await;
+            info!("{dead} is dead; {} sockets of it are lost", lost.unwrap_or_default());
+            view.once_more.push((Instant::now() + ONCE_MORE, dead));
+        }
+    }
+
+    /// Gives it a tomb, unless it holds a lease. Nothing if Redis does not answer.
+    async fn bury(&self, dead: &Incarnation) -> Option<bool> {
         let (keys, mark) = (&self.keys, dead.mark());
         let said = TOMB
             .on([keys.lease(mark), keys.tomb(mark), keys.mail(mark)])
@@ -160,14 +175,7 @@ impl Redis {
             .arg(ms(TOMB_STANDS))
             .run(&self.link)
             .await;
-        match said {
-            Ok(said) if number(said.first()) == 1 => {
-                let lost = self.reap(&dead).await;
-                info!("{dead} is dead; {} sockets of it are lost", lost.unwrap_or_default());
-                view.once_more.push((Instant::now() + ONCE_MORE, dead));
-            }
-            _ => {}
-        }
+        said.ok().map(|said| number(said.first()) == 1)
     }
 
     /// Marks all that the dead one held as lost, and takes its traces away. Returns how many that were; nothing if

@@ -31,6 +31,7 @@ scripts! {
     TOMB "tomb";
     REAP "reap";
     ADMIT "admit";
+    RECOUNT "recount";
 }
 
 impl Lua {

@@ -4,13 +4,13 @@
 use super::{
     Redis,
     beat::ms,
-    scripts::{number, text},
+    scripts::{RECOUNT, number, text},
 };
 use crate::{
     all::{Post, Registered},
     names::{GroupKey, Session, SocketId},
     owner::{Compared, Mend, PARTITIONS, partition},
-    rules::Digest,
+    rules::{Digest, LOSS_LOOKS, State, is_lost},
 };
 use futures_util::future::join_all;
 use redis::{Value, cmd};
@@ -44,8 +44,6 @@ const TOLD_SLACK: Duration = Duration::from_secs(1);
 const REBORN_EVERY: Duration = Duration::from_secs(20);
 /// Entries read at once.
 const READ_AT_ONCE: usize = 200;
-/// How often it is looked whether something was lost, while something else moves.
-const LOSS_LOOKS: usize = 3;
 /// What was sent over a connection that was given up has come by then, or never will: the kernel keeps it no
 /// longer than `url.rs` allows.
 const LATE_BY: Duration = Duration::from_secs(12);
@@ -141,13 +139,12 @@ impl Redis {
     /// True if something moved meanwhile, so that nothing is known.
     async fn compare(&self, k: usize) -> bool {
         let Some(quiet) = self.owner().quiet(k) else { return true };
-        let (mut command, mut born) = (cmd("HMGET"), cmd("GET"));
-        command.arg(self.keys.owned(k, self.own().mark())).arg("#n").arg("#d");
+        let mut born = cmd("GET");
         born.arg(self.keys.born(k));
-        let (said, born) = tokio::join!(self.link.ask(&command), self.link.ask(&born));
-        let (Ok(Value::Array(said)), Ok(born)) = (said, born) else { return true };
+        let (sums, born) = tokio::join!(self.sums(k), self.link.ask(&born));
+        let (Some(sums), Ok(born)) = (sums, born) else { return true };
         self.look_at_birth(k, &born).await;
-        let compared = self.owner().compare(k, quiet, read_digest(&said));
+        let compared = self.owner().compare(k, quiet, read_digest(&sums));
         let drift = match compared {
             Compared::Overtaken => return true,
             Compared::Same => 0,
@@ -186,15 +183,16 @@ impl Redis {
         for some in missing.chunks(MENDS_AT_ONCE) {
             let rows = join_all(some.iter().map(async |record| {
                 let mut command = cmd("HMGET");
-                command.arg(self.keys.row(record.id)).arg("session");
+                command.arg(self.keys.row(record.id)).arg("session").arg("state");
                 match self.link.ask(&command).await {
-                    Ok(Value::Array(said)) => Some(text(said.first()).to_owned()),
+                    Ok(Value::Array(said)) => {
+                        Some(Session::parse(text(said.first())).zip(State::parse(text(said.get(1)))))
+                    }
                     _ => None,
                 }
             }));
-            for (record, session) in some.iter().zip(rows.await) {
-                let session = session?;
-                if session.is_empty() || session == record.session.to_string() {
+            for (record, row) in some.iter().zip(rows.await) {
+                if is_lost(record.session, row?) {
                     return Some(true);
                 }
             }
@@ -272,14 +270,16 @@ impl Redis {
     }
 
     async fn mend_rows(&self, k: usize) -> bool {
+        // What is written over the entries is read before them: what changes between shows in either.
+        let quiet = self.owner().quiet(k);
+        let Some(sums) = self.sums(k).await else { return false };
         let Some(theirs) = self.entries(k).await else { return false };
         let mends = self.owner().verify(k, &theirs);
-        if !mends.is_empty() {
-            debug!("partition {k}: {} mends", mends.len());
-        }
         if mends.is_empty() {
-            return self.right_the_count(k).await;
+            let righted = quiet.and_then(|quiet| self.owner().righted(k, quiet, read_digest(&sums)));
+            return self.right_the_count(k, &sums, righted).await;
         }
+        debug!("partition {k}: {} mends", mends.len());
         let mut all_done = true;
         for some in mends.chunks(MENDS_AT_ONCE) {
             let pace = Instant::now() + self.pace(some.len());
@@ -296,21 +296,28 @@ impl Redis {
         all_done
     }
 
+    /// Count and digest of our entries, as they are written over them.
+    async fn sums(&self, k: usize) -> Option<Vec<Value>> {
+        let mut command = cmd("HMGET");
+        command.arg(self.keys.owned(k, self.own().mark())).arg("#n").arg("#d");
+        match self.link.ask(&command).await {
+            Ok(Value::Array(said)) => Some(said),
+            _ => None,
+        }
+    }
+
     /// The entries are right. What is written over them may not be, and nobody else would put that right.
-    async fn right_the_count(&self, k: usize) -> bool {
-        let Some(quiet) = self.owner().quiet(k) else { return true };
-        let key = self.keys.owned(k, self.own().mark());
-        let Ok(Value::Array(said)) = self.link.ask(cmd("HMGET").arg(&key).arg("#n").arg("#d")).await else {
-            return false;
-        };
-        if quiet.digest.differs(read_digest(&said)) > 0 && self.owner().is_quiet_since(k, quiet) {
+    async fn right_the_count(&self, k: usize, sums: &[Value], righted: Option<Digest>) -> bool {
+        if let Some(digest) = righted {
             debug!("partition {k}: its count and digest were wrong by themselves");
-            let mut command = cmd(if quiet.digest.count == 0 { "HDEL" } else { "HSET" });
-            match quiet.digest {
-                Digest { count: 0, .. } => command.arg(&key).arg("#n").arg("#d"),
-                Digest { count, xor } => command.arg(&key).arg("#n").arg(count).arg("#d").arg(xor.cast_signed()),
-            };
-            return self.link.ask(&command).await.is_ok();
+            let recount = RECOUNT
+                .on([self.keys.owned(k, self.own().mark())])
+                .arg([text(sums.first()), text(sums.get(1))].as_slice())
+                .arg(digest.count)
+                .arg(digest.xor.cast_signed());
+            if recount.run(&self.link).await.is_err() {
+                return false;
+            }
         }
         self.drift[k].store(0, Ordering::Relaxed);
         true

@@ -62,6 +62,16 @@ pub enum Flaw {
     BornUnwatched,
     /// A letter of which nobody knows whether it was sent is sent again.
     RoutesTwice,
+    /// An entry that is missing was lost, whoever has its socket by now.
+    MissingIsLost,
+    /// A count that is wrong by itself is left as it is.
+    CountStays,
+    /// A telling that nobody answered is not thought of any more when the next was answered.
+    UnansweredIsOver,
+    /// Of who is not heard it is believed that Redis knows all that it holds.
+    SilenceIsAssent,
+    /// A count is put right whatever has become of it since it was read.
+    BlindCount,
 }
 
 #[derive(Debug, Clone)]
@@ -318,6 +328,19 @@ impl Store {
 
     pub fn digest(&self, k: usize, owner: &Incarnation) -> Digest {
         self.owned.get(&(k, owner.clone())).map(|owned| owned.digest).unwrap_or_default()
+    }
+
+    /// `recount.lua`. Over no entries nothing is written.
+    pub fn recount(&mut self, k: usize, owner: &Incarnation, was: Digest, right: Digest) -> bool {
+        if self.digest(k, owner) != was && self.flaw != Some(Flaw::BlindCount) {
+            return false;
+        }
+        let owned = self.owned.entry((k, owner.clone())).or_default();
+        owned.digest = right;
+        if right.count == 0 && owned.entries.is_empty() {
+            self.owned.remove(&(k, owner.clone()));
+        }
+        true
     }
 
     /// One instance's field in a group.

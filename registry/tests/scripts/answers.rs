@@ -5,9 +5,9 @@ use crate::{
     steps::{LISTENERS, PARTITIONS, Step, Universe},
 };
 use registry::{
-    Attempt, Cap, Cause, Ending, SocketRecord, Superseded,
+    Attempt, Cap, Cause, Ending, Incarnation, SocketRecord, Superseded,
     owner::{h32, partition},
-    rules::State,
+    rules::{Digest, State},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -115,6 +115,11 @@ pub fn of_model(
             let found = store.reap(life(*of), &ids, now);
             found.iter().flat_map(|record| lost(record)).collect()
         }
+        Step::Recount { of, partition: k, seen, count } => {
+            let (k, of) = (PARTITIONS[*k], life(*of));
+            let (was, right) = counts(store, k, of, *seen, *count);
+            words(store.ours(Place::Owned(k, of.clone())), |()| text(u8::from(store.recount(k, of, was, right))))
+        }
         Step::Admit { user, who, cap, policy, stale } => {
             let newcomer = Newcomer { member: universe.member(who), since: 1000 + 700 * who.session as u64 };
             let stale: Vec<_> = stale.iter().map(|who| universe.member(who)).collect();
@@ -217,6 +222,21 @@ pub fn key(place: &Place) -> String {
         Place::Mail(of) => format!("t:{{i:{}}}:mail", of.mark()),
         Place::User(user) => format!("t:{{u:{}}}:sockets", user.short()),
         Place::Cooling(user) => format!("t:{{u:{}}}:cooling", user.short()),
+    }
+}
+
+/// What a recount goes by, and what it comes to.
+pub fn counts(store: &Store, k: usize, of: &Incarnation, seen: bool, count: u32) -> (Digest, Digest) {
+    let is = store.digest(k, of);
+    let was = if seen { is } else { Digest { count: is.count + 1, ..is } };
+    (was, Digest { count, xor: is.xor ^ 0x8000_0001 })
+}
+
+/// As the scripts write them; nothing over no entries.
+pub fn sums(digest: Digest) -> [String; 2] {
+    match digest.count {
+        0 => Default::default(),
+        count => [count.to_string(), digest.xor.cast_signed().to_string()],
     }
 }
 

@@ -135,6 +135,11 @@ impl<'a> Real<'a> {
                 args.extend(ids.iter().map(|id| id.short()));
                 (lua!("reap"), places, args)
             }
+            Step::Recount { of, partition: k, seen, count } => {
+                let (was, right) = answers::counts(store, PARTITIONS[*k], &life(*of), *seen, *count);
+                let args = answers::sums(was).into_iter().chain(answers::sums(right)).collect();
+                (lua!("recount"), vec![Place::Owned(PARTITIONS[*k], life(*of))], args)
+            }
             Step::Admit { user, who, cap, policy, stale } => {
                 let policy = if *policy == Policy::Reject { "reject" } else { "evict" };
                 let since = 1000 + 700 * who.session;

@@ -55,6 +55,13 @@ pub enum Step {
         of: usize,
         partition: usize,
     },
+    /// With what stands there, or with what does not.
+    Recount {
+        of: usize,
+        partition: usize,
+        seen: bool,
+        count: u32,
+    },
     Admit {
         user: usize,
         who: Who,
@@ -202,6 +209,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize).prop_map(|of| Step::Heard { of }),
         1 => (0..3_usize).prop_map(|of| Step::Tomb { of }),
         2 => (0..3_usize, 0..2_usize).prop_map(|(of, partition)| Step::Reap { of, partition }),
+        2 => (0..3_usize, 0..2_usize, any::<bool>(), 1..4_u32)
+            .prop_map(|(of, partition, seen, count)| Step::Recount { of, partition, seen, count }),
         5 => (0..2_usize, who(), 0..4_usize, policy, proptest::collection::vec(who(), 0..2))
             .prop_map(|(user, who, cap, policy, stale)| Step::Admit { user, who, cap, policy, stale }),
         1 => (0..4_usize, 1..4_u32).prop_map(|(id, n)| Step::Confirm { id, n }),
@@ -234,6 +243,7 @@ pub fn each_script_once() -> Vec<Step> {
         steps.push(Step::Admit { user: 0, who: other, cap: 1, policy, stale: vec![who.clone()] });
         steps.push(Step::Cool { user: 0, client: 0, still: true });
     }
+    steps.push(Step::Recount { of: 2, partition: 0, seen: true, count: 2 });
     steps.push(Step::Lapse { of: 2 });
     steps.push(Step::Tomb { of: 2 });
     steps.extend((0..2).map(|partition| Step::Reap { of: 2, partition }));

@@ -2,7 +2,7 @@
 
 use super::{
     wire,
-    world::{BEGIN, Event, News, Noise, World},
+    world::{BEGIN, Event, News, Noise, PARTITIONS, World},
 };
 use crate::model::Store;
 
@@ -26,6 +26,8 @@ pub enum Fault {
     Cut { slot: usize, ms: u64 },
     /// The subscription alone is gone.
     Deafen { slot: usize },
+    /// Somebody writes a wrong count, or a wrong digest, over the entries of an instance.
+    Miscount { slot: usize, k: usize, count: i32, xor: u32 },
     /// Not a fault: what a failover will fall back to.
     Remember { shard: usize },
 }
@@ -36,7 +38,7 @@ impl Fault {
             Self::Pause { ms, .. } | Self::Stall { ms } | Self::Down { ms } | Self::Cut { ms, .. } => *ms,
             Self::Crash { boot_ms: ms, .. } => *ms,
             Self::Failover { down_ms: ms, .. } | Self::Restart { down_ms: ms, .. } => *ms,
-            Self::Flush { .. } | Self::Deafen { .. } | Self::Remember { .. } => 0,
+            Self::Flush { .. } | Self::Deafen { .. } | Self::Miscount { .. } | Self::Remember { .. } => 0,
         }
     }
 }
@@ -64,6 +66,12 @@ impl World {
                 self.faults.push((at - lost_ms, Fault::Remember { shard }));
             }
             self.faults.push((at, fault));
+        }
+        if self.chance(0.2) {
+            let (at, slot) = (self.between(6_000, phase), self.rng.usize(..slots));
+            let k = PARTITIONS[self.rng.usize(..PARTITIONS.len())];
+            let (count, xor) = (self.rng.i32(-1..=1), self.rng.u32(..2));
+            self.faults.push((at, Fault::Miscount { slot, k, count, xor }));
         }
         self.faults.sort_by_key(|(at, _)| *at);
         for (nth, (at, _)) in self.faults.clone().into_iter().enumerate() {
@@ -132,6 +140,13 @@ impl World {
             Fault::Deafen { slot } => {
                 let n = self.slots[*slot];
                 self.subs.retain(|_, listener| *listener != n);
+            }
+            Fault::Miscount { slot, k, count, xor } => {
+                let of = self.nodes[self.slots[*slot]].own.clone();
+                if let Some(owned) = self.store.owned.get_mut(&(*k, of)) {
+                    owned.digest.count = owned.digest.count.saturating_add_signed(*count);
+                    owned.digest.xor ^= xor;
+                }
             }
             Fault::Remember { shard } => self.shards[*shard].past = Some(Box::new(self.store.clone())),
         }

@@ -201,10 +201,11 @@ impl World {
                 match absence(id, born.filter(|_| sure), self.now, why_ttl) {
                     Absence::Rebuilding => {}
                     // It may have come back, and whoever has it did not tell yet: the same doubt.
-                    _ if is_away => self.judge_gone(n, id, asked, "away"),
-                    absence => self.judge_gone(n, id, asked, &format!("{absence:?}")),
+                    _ if is_away => self.ask_around(n, id, asked, "away".to_owned()),
+                    absence => self.ask_around(n, id, asked, format!("{absence:?}")),
                 }
             }
+            (then @ (Then::Listed { .. } | Then::Sign { .. }), said) => self.resume_question(n, then, said),
             (Then::LookedOwner { id, asked }, Some(Said::Heard { dead: true, .. })) => {
                 self.judge_gone(n, id, asked, "its owner is dead");
             }

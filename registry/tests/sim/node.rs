@@ -1,6 +1,8 @@
 //! An instance: its links, its beat, its ears. What it owns is a real `Owner`.
 
 use super::{
+    losses::Doubt,
+    silence::Question,
     wire::{Op, Said},
     world::{News, World},
 };
@@ -8,7 +10,7 @@ use crate::model::{Beaten, ids};
 use registry::{
     Attempt, GroupKey, Incarnation, Serving, Session, SocketId, SocketRecord,
     owner::{Mend, Owner, Parting, Quiet, Ticket},
-    rules::{Cursor, Missing},
+    rules::{Cursor, Digest, Missing, Silence},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,12 +79,18 @@ pub enum Then {
     Beat { of: Incarnation, sent: u64, rings: u64 },
     Compare { k: usize, quiet: Quiet },
     WatchBorn { k: usize },
-    Entries { k: usize },
+    Missing { k: usize },
+    MissingRow { k: usize, id: SocketId, session: Session },
+    Sums { k: usize, quiet: Option<Quiet> },
+    Entries { k: usize, quiet: Option<Quiet>, sums: Digest },
     Known,
     WholeByNow,
     Heard { of: Incarnation },
     Predecessor { of: Incarnation },
     Tomb { of: Incarnation },
+    TombAgain { at: u64, of: Incarnation },
+    Listed { nth: usize },
+    Sign { nth: usize, of: Incarnation },
     DeadEntries { k: usize, of: Incarnation },
     Reaped { k: usize, of: Incarnation, ids: Vec<SocketId> },
     Forgotten { of: Incarnation },
@@ -149,6 +157,13 @@ pub struct Node {
     pub mends_left: usize,
     pub mend_failed: bool,
     pub mending: Option<usize>,
+    pub silence: Silence,
+    /// Strangers that were asked for, and who was not heard.
+    pub questions: Vec<Question>,
+    /// Which lives of the links these are, since when, and whether what was not answered before is told over.
+    pub life: (u32, u64, bool),
+    /// Partitions of which it is looked whether something was lost. Until that is known nothing is mended.
+    pub doubts: BTreeMap<usize, Doubt>,
 }
 
 impl Node {
@@ -210,6 +225,10 @@ impl World {
             mends_left: 0,
             mend_failed: false,
             mending: None,
+            silence: Silence::default(),
+            questions: Vec::new(),
+            life: (0, self.now, false),
+            doubts: BTreeMap::new(),
         });
         match self.slots.get_mut(slot) {
             Some(there) => *there = n,

@@ -31,9 +31,10 @@ impl World {
         for of in self.nodes[n].view.left_behind.keys().cloned().collect::<Vec<_>>() {
             self.send(n, Op::Heard { of: of.clone() }, None, Then::Predecessor { of });
         }
+        self.look_around(n, None);
         let due: Vec<_> = self.nodes[n].view.once_more.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, dead) in due {
-            self.reap(n, &dead);
+        for (at, of) in due {
+            self.send(n, Op::Tomb { of: of.clone() }, None, Then::TombAgain { at, of });
         }
     }
 
@@ -158,10 +159,13 @@ impl World {
                 self.nodes[n].view.once_more.push((at, of.clone()));
                 self.reap(n, &of);
             }
+            (Then::TombAgain { of, .. }, Some(Said::Tombed(true))) => self.reap(n, &of),
+            (Then::TombAgain { at, of }, None) => self.nodes[n].view.once_more.push((at, of)),
             (Then::DeadEntries { k, of }, Some(Said::Entries(entries))) => {
                 let ids: Vec<_> = entries.into_keys().collect();
                 if ids.is_empty() {
-                    return self.reaped_partition(n, &of, true);
+                    // A count may be left over them.
+                    return self.send(n, Op::Forget { k, of: of.clone(), ids }, None, Then::Forgotten { of });
                 }
                 let op = Op::Reap { k, of: of.clone(), ids: ids.clone() };
                 self.send(n, op, None, Then::Reaped { k, of, ids });

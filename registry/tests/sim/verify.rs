@@ -11,11 +11,26 @@ use registry::owner::{Compared, partition};
 /// Into how many parts there are in all, of which a tenth is compared at a time.
 const ALL: usize = registry::owner::PARTITIONS;
 
+/// By then has come what was sent over a connection that was given up, or never will.
+const LATE_BY: u64 = 12_000;
+
 impl World {
     pub fn verify(&mut self, n: usize) {
         self.news(3_000, n, News::Verify);
         if !self.nodes[n].all_up() {
             return;
+        }
+        let (lives, now) = (self.nodes[n].lives(), self.now);
+        let life = &mut self.nodes[n].life;
+        match life {
+            (known, ..) if *known != lives => *life = (lives, now, false),
+            (_, since, doubted) if !*doubted && now - *since >= LATE_BY => {
+                *doubted = true;
+                if self.flaw != Some(Flaw::UnansweredIsOver) {
+                    self.nodes[n].owner.groups.doubt_unanswered();
+                }
+            }
+            _ => {}
         }
         for parting in self.nodes[n].owner.untold(32) {
             // It may never have heard of the socket at all, and the client knows the id.
@@ -35,7 +50,8 @@ impl World {
         }
         for k in due {
             let node = &mut self.nodes[n];
-            let Some(quiet) = node.owner.quiet(k) else {
+            // One thing at a time: what is being mended differs.
+            let Some(quiet) = node.owner.quiet(k).filter(|_| node.mending.is_none()) else {
                 node.missed.insert(k);
                 continue;
             };
@@ -56,7 +72,7 @@ impl World {
 
     pub fn mend(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        if node.mending.is_some() || !node.all_up() {
+        if node.mending.is_some() || !node.doubts.is_empty() || !node.all_up() {
             return;
         }
         while let Some(k) = node.owner.take_suspect() {
@@ -64,8 +80,8 @@ impl World {
                 node.mending = Some(k);
                 node.mends_left = 0;
                 node.mend_failed = false;
-                let of = node.own.clone();
-                return self.send(n, Op::Entries { k, of }, None, Then::Entries { k });
+                let (of, quiet) = (node.own.clone(), node.owner.quiet(k));
+                return self.send(n, Op::Digest { k, of }, None, Then::Sums { k, quiet });
             }
         }
     }
@@ -114,19 +130,29 @@ impl World {
                     }
                     Compared::Differs(_) => {
                         self.tell(|| format!("{n}: partition {k} differs"));
-                        self.send(n, Op::SetBorn { k, at: self.now, nx: false }, None, Then::Nothing);
-                        self.news(1, n, News::Mend);
+                        self.doubt(n, k);
                     }
                 }
             }
             (Then::WatchBorn { k }, Some(Said::Born(born))) => self.watch_born(n, k, born),
-            (Then::Entries { k }, Some(Said::Entries(theirs))) => {
-                let mends = self.nodes[n].owner.verify(k, &theirs);
-                self.nodes[n].mends_left = 1;
+            (Then::Sums { k, quiet }, Some(Said::Digest(sums))) => {
+                let of = self.nodes[n].own.clone();
+                self.send(n, Op::Entries { k, of }, None, Then::Entries { k, quiet, sums });
+            }
+            (Then::Entries { k, quiet, sums }, Some(Said::Entries(theirs))) => {
+                let node = &mut self.nodes[n];
+                let mends = node.owner.verify(k, &theirs);
+                node.mends_left = 1;
+                let righted = quiet.and_then(|quiet| node.owner.righted(k, quiet, sums));
+                if let Some(right) = righted.filter(|_| mends.is_empty() && self.flaw != Some(Flaw::CountStays)) {
+                    let op = Op::Recount { k, of: node.own.clone(), was: sums, right };
+                    return self.send(n, op, None, Then::Mended);
+                }
                 mends.into_iter().for_each(|mend| self.mend_one(n, mend));
                 self.mended(n, true);
             }
-            (Then::Entries { .. }, _) => self.mended(n, false),
+            (Then::Sums { .. } | Then::Entries { .. }, _) => self.mended(n, false),
+            (then @ (Then::Missing { .. } | Then::MissingRow { .. }), said) => self.resume_doubt(n, then, said),
             (Then::Admitted { .. }, Some(Said::Admitted(admitted))) => {
                 for held in admitted.replaced {
                     let id = registry::SocketId::from_short(&held[22..44]).expect("members name ids");

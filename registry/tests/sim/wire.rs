@@ -24,6 +24,7 @@ pub enum Op {
     Tomb { of: Incarnation },
     Entries { k: usize, of: Incarnation },
     Digest { k: usize, of: Incarnation },
+    Recount { k: usize, of: Incarnation, was: Digest, right: Digest },
     Reap { k: usize, of: Incarnation, ids: Vec<SocketId> },
     Forget { k: usize, of: Incarnation, ids: Vec<SocketId> },
     Group { key: GroupKey, of: Incarnation, count: Option<u32> },
@@ -45,7 +46,7 @@ pub enum Said {
     Registered(Registered),
     Beaten(Beaten),
     Sent(Sent),
-    Heard { leased: bool, listeners: usize, dead: bool },
+    Heard { leased: bool, beat: Option<u64>, listeners: usize, dead: bool },
     Tombed(bool),
     Entries(BTreeMap<SocketId, (Session, u32)>),
     Digest(Digest),
@@ -88,6 +89,7 @@ impl Spread {
             Op::Unregister { id, .. } | Op::Row { id } => self.partition(partition(*id)),
             Op::Entries { k, .. }
             | Op::Digest { k, .. }
+            | Op::Recount { k, .. }
             | Op::Reap { k, .. }
             | Op::Forget { k, .. }
             | Op::SetBorn { k, .. }
@@ -114,11 +116,15 @@ pub fn run(store: &mut Store, op: &Op, listeners: usize, now: u64) -> Said {
         Op::Route { to, text } => Said::Sent(store.route(to, text, listeners, now).expect(ours)),
         Op::Heard { of } => {
             let (lease, dead) = store.heard(of, now).expect(ours);
-            Said::Heard { leased: lease.is_some(), listeners, dead }
+            Said::Heard { leased: lease.is_some(), beat: lease.map(|lease| lease.beat), listeners, dead }
         }
         Op::Tomb { of } => Said::Tombed(store.tomb(of, now)),
         Op::Entries { k, of } => Said::Entries(store.entries(*k, of)),
         Op::Digest { k, of } => Said::Digest(store.digest(*k, of)),
+        Op::Recount { k, of, was, right } => {
+            store.recount(*k, of, *was, *right);
+            Said::Done
+        }
         Op::Reap { of, ids, .. } => Said::Reaped(store.reap(of, ids, now)),
         Op::Forget { k, of, ids } => {
             store.forget(*k, of, ids);
