@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{path::Path, process::Command, time::Duration};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long without an answer a node counts as failed. Shorter, and two busy cores fail healthy nodes.
 const NODE_TIMEOUT_MS: u32 = 2000;
 /// Redis gives up a failover by hand after five seconds, so only then is it asked for again.
