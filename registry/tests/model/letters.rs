@@ -29,7 +29,7 @@ pub enum Beaten {
 pub enum Sent {
     Gone,
     Deaf,
-    Ok { serving: Serving, n: u64, kept: bool },
+    Ok { n: u64, kept: bool },
 }
 
 impl Store {
@@ -82,7 +82,7 @@ impl Store {
         if kept {
             self.mail.entry(to.clone()).or_default().push((lease.n, letter.clone()));
         }
-        Ok(Sent::Ok { serving: lease.serving, n: lease.n, kept })
+        Ok(Sent::Ok { n: lease.n, kept })
     }
 
     /// `tomb.lua`.

@@ -95,8 +95,8 @@ pub fn of_model(
         Step::Route { to, large } => {
             let letter = letter(*to, *large);
             let said = store.route(life(*to), &letter, LISTENERS[*to], now);
-            if let Ok(Sent::Ok { serving, n, kept }) = &said {
-                let mut words = vec!["ok".to_owned(), serving.as_str().to_owned()];
+            if let Ok(Sent::Ok { n, kept }) = &said {
+                let mut words = text("ok");
                 if !kept {
                     words.push(key(&Place::Mail(life(*to).clone())));
                 }
