@@ -7,6 +7,7 @@ use crate::{
     lease::{About, Lease, Serving},
     memory::{Local, Memory},
     names::{GroupKey, Incarnation, Session, SocketId},
+    once::{Errand, Once, Outcome, Ticket},
     record::{Holder, SocketRecord},
     redis::{Redis, Settings, Unusable},
     verdict::{Ending, Verdict},
@@ -392,6 +393,22 @@ impl Registry {
         match self {
             Self::Memory(local) => Ok(local.memory.total()),
             Self::Redis(redis) => redis.total().await,
+        }
+    }
+
+    /// Takes on a request that is to be acted upon once, or says who has and what came of it.
+    pub async fn take_on(&self, errand: &Errand) -> Result<Once, Unknown> {
+        match self {
+            Self::Memory(local) => local.memory.take_on(errand),
+            Self::Redis(redis) => redis.take_on(errand).await,
+        }
+    }
+
+    /// Says what came of it; false if it is somebody else's by now, or settled already. The first word stands.
+    pub async fn settle(&self, ticket: &Ticket, outcome: &Outcome) -> Result<bool, Unknown> {
+        match self {
+            Self::Memory(local) => Ok(local.memory.settle(ticket, outcome)),
+            Self::Redis(redis) => redis.settle(ticket, outcome).await,
         }
     }
 

@@ -31,6 +31,8 @@ scripts! {
     TOMB "tomb";
     REAP "reap";
     ADMIT "admit";
+    TAKE_ON "take_on";
+    SETTLE "settle";
 }
 
 impl Lua {
