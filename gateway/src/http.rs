@@ -40,6 +40,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use plane::Caller;
+use registry::Ticket;
 use routes::Route;
 use std::{
     convert::Infallible,
@@ -109,6 +110,8 @@ pub struct Request {
     pub peer: IpAddr,
     pub request_id: String,
     pub began: Instant,
+    /// What came of it is kept for whoever asks again, and may be said with this.
+    pub ticket: Option<Ticket>,
     on_upgrade: Option<OnUpgrade>,
 }
 
@@ -143,6 +146,7 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
                 peer,
                 request_id: request_id.clone(),
                 began,
+                ticket: None,
                 on_upgrade,
             };
             (route.path, handle(route, request, body).boxed())

@@ -65,7 +65,7 @@ mod tests {
         let whole = Kept::new(200, body(60_000).as_bytes());
         assert_eq!(whole.body, body(60_000));
         let short = Kept::new(200, body(BYTES_MAX).as_bytes());
-        assert_eq!(short.body, "{\"omitted\":[\"result\"],\"status\":\"replied\"}\n");
+        assert_eq!(short.body, "{\"status\":\"replied\",\"omitted\":[\"result\"]}\n");
     }
 
     #[test]

@@ -396,6 +396,11 @@ impl Registry {
         }
     }
 
+    /// How many members a group has, if that is known.
+    pub async fn members(&self, group: GroupKey) -> Option<usize> {
+        self.holders(group).await.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+    }
+
     /// Takes on a request that is to be acted upon once, or says who has and what came of it.
     pub async fn take_on(&self, errand: &Errand) -> Result<Once, Unknown> {
         match self {

@@ -2,6 +2,8 @@
 
 use crate::{client::Client, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
 
 const KEY: &str = "Idempotency-Key";
 
@@ -134,31 +136,189 @@ async fn an_odd_key_is_refused() {
     assert_eq!(longest.status, 200, "{}", longest.text());
 }
 
-/// Who took the call on died with it: nobody can say what came of it, and the client is not asked again.
-#[tokio::test]
-async fn a_call_whose_asker_was_killed_is_not_made_again() {
+async fn killed_asker(timeout_ms: u64) -> (Fleet, Client, Value, Value) {
     let mut fleet = Fleet::with(&[]).await;
-    let mut client = fleet.gateway(0).greeted("/ws?user_id=u").await;
-    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 3000});
+    let mut client = fleet.gateway(0).greeted("/ws?user_id=u&store_id=s").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": timeout_ms});
+    let call = fleet.gateway(1).post("/api/call", &asked).with(KEY, "k").with("X-Request-Id", "first");
+    let calling = tokio::spawn(async move { call.await });
+    let call = client.hears().await;
+    assert_eq!(call["type"], json!("x"));
+    calling.abort();
+    fleet.kill(1);
+    (fleet, client, asked, call)
+}
+
+/// Whoever holds the socket says it instead, as the asker would have.
+#[tokio::test]
+async fn a_reply_to_an_asker_that_was_killed_is_what_a_repeat_gets() {
+    let (fleet, mut client, asked, call) = killed_asker(60_000).await;
+    client.says(json!({"type": "reply", "callId": call["callId"], "data": {"kg": 7}}).to_string()).await;
+    let again = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
+    let body = again.json();
+    assert_eq!((again.status, &body["result"]), (200, &json!({"kg": 7})), "{body}");
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    assert_eq!(
+        (&body["status"], &body["callId"], &body["socketId"], &body["instance"], &body["hop"], &body["fallback"]),
+        (&json!("replied"), &call["callId"], &json!(client.id), &json!("web1"), &json!("remote"), &json!(false))
+    );
+    assert_eq!(body.as_object().unwrap().len(), 8, "{body}");
+    assert_eq!(fleet.gateway(0).post("/api/call", &asked).with(KEY, "k").await.text(), again.text());
+    client.heard_all().await;
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_failure_or_an_end_that_its_asker_does_not_hear_is_what_a_repeat_gets() {
+    let (fleet, mut client, asked, call) = killed_asker(60_000).await;
+    client.says(json!({"type": "failed", "callId": call["callId"], "error": "no rights"}).to_string()).await;
+    let again = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
+    refused_before(&again, 409, "call_failed");
+    assert_eq!((&again.json()["failure"], &again.json()["callId"]), (&json!("no rights"), &call["callId"]));
+    client.heard_all().await;
+    fleet.is_sound().await;
+
+    let (fleet, client, asked, call) = killed_asker(60_000).await;
+    client.leaves().await;
+    let again = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
+    refused_before(&again, 502, "socket_lost");
+    let body = again.json();
+    assert_eq!((&body["delivered"], &body["verdict"]["cause"]), (&json!(true), &json!("client_closed")), "{body}");
+    assert!(body["verdict"]["storeSockets"].is_u64() && body["callId"] == call["callId"], "{body}");
+    fleet.is_sound().await;
+}
+
+/// A problem that somebody else was the first to be told.
+fn refused_before(answer: &Answer, status: u16, code: &str) {
+    let body = answer.json();
+    assert_eq!((answer.status, &body["code"], &body["requestId"]), (status, &json!(code), &json!("first")), "{body}");
+    assert_eq!(answer.header("Idempotency-Replayed"), Some("true"));
+}
+
+/// The owner of the socket knows that its client has the call, and that the time is over.
+#[tokio::test]
+async fn silence_after_the_death_of_the_asker_is_told_when_the_time_is_over() {
+    let (fleet, mut client, asked, call) = killed_asker(3000).await;
+    let again = async |at: usize| fleet.gateway(at).post("/api/call", &asked).with(KEY, "k").await;
+    let told = eventually("the time of the first is over", async || {
+        let answer = again(2).await;
+        answer.header("Idempotency-Replayed").is_some().then_some(answer)
+    })
+    .await;
+    refused_before(&told, 504, "no_reply");
+    assert_eq!((&told.json()["delivered"], &told.json()["callId"]), (&json!(true), &call["callId"]));
+    assert_eq!(again(0).await.text(), told.text());
+    assert_eq!(client.hears().await, json!({"type": "cancel", "callId": call["callId"]}));
+    client.heard_all().await;
+    fleet.is_sound().await;
+}
+
+/// Where asker and owner are one, nobody is left who knows, and the call is not made again.
+#[tokio::test]
+async fn a_call_that_died_with_its_owner_is_not_made_again() {
+    let mut fleet = Fleet::with(&[]).await;
+    let mut client = fleet.gateway(1).greeted("/ws?user_id=u").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 2000});
     let call = fleet.gateway(1).post("/api/call", &asked).with(KEY, "k");
     let calling = tokio::spawn(async move { call.await });
     assert_eq!(client.hears().await["type"], json!("x"));
     calling.abort();
     fleet.kill(1);
-    let (first, again) = (fleet.gateway(2).post("/api/call", &asked), fleet.gateway(0).post("/api/call", &asked));
-    let waited = first.with(KEY, "k").await;
-    assert_eq!((waited.status, &waited.json()["delivered"]), (504, &json!("unknown")), "{}", waited.text());
+    let waited = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
+    refused(&waited, 504, "no_reply");
     let lost = eventually("the first is known to be lost", async || {
         let answer = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
         (answer.status != 504).then_some(answer)
     })
     .await;
-    assert_eq!(
-        (lost.status, &lost.json()["code"], &lost.json()["delivered"]),
-        (502, &json!("owner_lost"), &json!("unknown")),
-        "{}",
-        lost.text()
-    );
-    assert_eq!(again.with(KEY, "k").await.text(), lost.text());
+    assert_eq!((lost.status, &lost.json()["code"]), (502, &json!("owner_lost")), "{}", lost.text());
+    assert_eq!(lost.json()["delivered"], json!("unknown"));
+}
+
+#[tokio::test]
+async fn who_hangs_up_and_comes_again_hears_what_came_of_it() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.greeted("/ws?user_id=u").await;
+    let asked = json!({"userId": "u", "event": "x", "timeoutMs": 20_000});
+    let call = || gateway.post("/api/call", &asked).with(KEY, "k");
+    let mut raw = gateway.raw().await;
+    raw.write(&call().bytes()).await;
+    let asks = client.hears().await;
+    drop(raw);
+    let reply = json!({"type": "reply", "callId": asks["callId"], "data": "late"}).to_string();
+    let replies = async {
+        client.asks(r#"{"type":"getSocketId"}"#).await;
+        client.says(reply).await;
+    };
+    let (again, ()) = tokio::join!(call(), replies);
+    assert_eq!((again.status, &again.json()["result"]), (200, &json!("late")), "{}", again.text());
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
     client.heard_all().await;
+}
+
+#[tokio::test]
+async fn of_a_large_answer_a_repeat_hears_all_but_what_the_client_said() {
+    let gateway = Gateway::with([("MAX_MESSAGE_BYTES", "1MiB")]).await;
+    let mut client = gateway.greeted("/ws?user_id=u").await;
+    let asked = json!({"userId": "u", "event": "x", "timeoutMs": 20_000});
+    let call = || gateway.post("/api/call", &asked).with(KEY, "k");
+    let (first, ()) = tokio::join!(call(), answers(&mut client, json!("y".repeat(70_000))));
+    let mut short = first.json();
+    assert_eq!(short.as_object_mut().unwrap().remove("result"), Some(json!("y".repeat(70_000))));
+    short["omitted"] = json!(["result"]);
+    let again = call().await;
+    assert_eq!((again.status, again.json()), (200, short));
+    client.heard_all().await;
+}
+
+/// Nothing was done, and who comes again when Redis is back is served, once.
+#[tokio::test]
+async fn while_redis_is_away_nothing_is_taken_on() {
+    let fleet = Fleet::with(&[]).await;
+    let mut client = fleet.gateway(0).greeted("/ws?user_id=u").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 1000});
+    let call = |at: usize, asked: &Value| fleet.gateway(at).post("/api/call", asked).with(KEY, "k");
+    fleet.redis().stop();
+    let away = call(0, &asked).await;
+    fleet.redis().cont();
+    refused(&away, 503, "registry_unavailable");
+    let served = eventually("it is served", async || {
+        let reply = async {
+            if let Ok(call) = timeout(Duration::from_secs(2), client.hears()).await {
+                client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
+            }
+        };
+        let (answer, ()) = tokio::join!(call(2, &asked), reply);
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(served.header("Idempotency-Replayed"), None);
+    repeats(&call(0, &asked).await, &served);
+    client.heard_all().await;
+    fleet.is_sound().await;
+}
+
+/// The first is answered all the same, and its outcome is offered until it is taken.
+#[tokio::test]
+async fn an_outcome_that_redis_does_not_take_is_kept_when_it_is_back() {
+    let fleet = Fleet::with(&[]).await;
+    let mut client = fleet.gateway(0).greeted("/ws?user_id=u").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 20_000});
+    let call = |at: usize| fleet.gateway(at).post("/api/call", &asked).with(KEY, "k");
+    let plays = async {
+        let call = client.hears().await;
+        fleet.redis().stop();
+        client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
+    };
+    let (first, ()) = tokio::join!(call(0), plays);
+    assert_eq!((first.status, &first.json()["result"]), (200, &json!(1)), "{}", first.text());
+    fleet.redis().cont();
+    let again = eventually("Redis is back", async || {
+        let answer = call(2).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    repeats(&again, &first);
+    client.heard_all().await;
+    fleet.is_sound().await;
 }

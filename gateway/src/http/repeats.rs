@@ -81,9 +81,10 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
 }
 
 /// Runs it to its end even if the caller hangs up: a caller who comes again wants to know what came of it.
-async fn act(route: &'static Route, request: Request, errand: Errand, wants: Wants) -> Answer {
+async fn act(route: &'static Route, mut request: Request, errand: Errand, wants: Wants) -> Answer {
     let (answered, answer) = oneshot::channel();
     let (gateway, request_id) = (request.gateway.clone(), request.request_id.clone());
+    request.ticket = Some(errand.ticket.clone());
     let tasks = gateway.http_tasks.clone();
     tasks.spawn(async move {
         let answer = (route.handler)(request).await;

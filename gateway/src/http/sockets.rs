@@ -59,8 +59,7 @@ pub async fn absent(request: &Request, absent: &Absent) -> Problem {
 
 /// How many sockets a store has, if that is known.
 pub async fn count(request: &Request, store: &StoreName) -> Option<usize> {
-    let holders = request.gateway.courier.registry.holders(Group::Store(store.clone()).key()).await;
-    holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+    request.gateway.courier.registry.members(Group::Store(store.clone()).key()).await
 }
 
 /// The close that a caller asks for: 4403, or an application's own code.
