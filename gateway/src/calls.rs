@@ -3,8 +3,12 @@
 //! found no way, and notices when an owner is gone.
 
 mod given;
+mod owed;
 mod rounds;
+/// What a caller is told in the end.
+pub mod told;
 
+pub use owed::Owed;
 pub use rounds::run;
 
 use crate::{
@@ -111,10 +115,8 @@ struct Asked {
 
 /// A letter that found no way yet.
 struct Undelivered {
-    to: Incarnation,
-    letter: Envelope,
+    post: Post,
     due: Instant,
-    by: Instant,
 }
 
 /// Calls whose callers wait here.
@@ -229,6 +231,7 @@ impl Calls {
         (id, session, line): (SocketId, Session, &Arc<Line>),
         frame: Bytes,
         by: Instant,
+        owed: Option<Arc<Owed>>,
     ) -> Result<(), Refusal> {
         if self.are_closed() {
             return Err(Refusal::Draining);
@@ -246,7 +249,7 @@ impl Calls {
             Refused::Closing => Refusal::Closing,
         })?;
         let asker = asker.cloned();
-        table.give(call, Given { asker, socket: id, session, line: line.clone(), at: Instant::now(), by, mark });
+        table.give(call, Given { asker, socket: id, session, line: line.clone(), at: Instant::now(), by, mark, owed });
         drop(table);
         self.wake.notify_one();
         Ok(())
@@ -318,33 +321,50 @@ impl Calls {
                 self.hear(call, &Place::Here, News::of(word, data));
                 None
             }
-            Some(asker) => Some(self.post(asker, Message::OfCall { call: call.clone(), word }, data, given.by)),
+            Some(asker) => {
+                let message = Message::OfCall { call: call.clone(), word };
+                Some(self.post(asker, message, data, given.by, given.owed))
+            }
         }
     }
 
-    /// A letter about a call.
-    pub fn post(&self, to: Incarnation, message: Message, body: Bytes, by: Instant) -> Post {
-        let life = by.saturating_duration_since(Instant::now()) + LATE;
-        Post { to, letter: self.letters.compose(message, body, life), by: by + LATE }
+    /// A letter about a call. One whose outcome is `owed` is of use for longer.
+    pub fn post(&self, to: Incarnation, message: Message, body: Bytes, by: Instant, owed: Option<Arc<Owed>>) -> Post {
+        let late = if owed.is_some() { owed::LATE } else { LATE };
+        let life = by.saturating_duration_since(Instant::now()) + late;
+        Post { to, letter: self.letters.compose(message, body, life), by: by + late, owed, taken: false }
     }
 
     /// Sends it; if it finds no way it is tried again for as long as it is of use.
-    pub async fn send(&self, post: Post) {
-        if !self.found_its_way(&post).await {
+    pub async fn send(&self, mut post: Post) {
+        if !self.found_its_way(&mut post).await {
             self.later(post);
         }
     }
 
-    async fn found_its_way(&self, post: &Post) -> bool {
+    async fn found_its_way(&self, post: &mut Post) -> bool {
+        if post.taken {
+            return self.settle_instead(post, false).await;
+        }
         let routed = self.registry.route(&post.to, &post.letter).await;
         // One that may have been taken is sent again: by its number it is taken once.
         match routed {
-            Routed::Taken => true,
-            Routed::Gone => {
-                self.lost_its_caller(&post.letter);
-                true
+            Routed::Taken => {
+                post.taken = post.is_owed_end();
+                !post.taken
             }
-            Routed::Unsent | Routed::Deaf | Routed::Unknown => false,
+            Routed::Gone => {
+                let settled = self.settle_instead(post, false).await;
+                if settled {
+                    self.lost_its_caller(&post.letter);
+                }
+                settled
+            }
+            Routed::Deaf => {
+                self.settle_instead(post, true).await;
+                false
+            }
+            Routed::Unsent | Routed::Unknown => false,
         }
     }
 
@@ -358,12 +378,13 @@ impl Calls {
     }
 
     /// Leaves a letter to the task.
-    fn later(&self, Post { to, letter, by }: Post) {
+    fn later(&self, post: Post) {
         let mut undelivered = lock(&self.undelivered);
         if undelivered.len() < UNDELIVERED_MAX {
-            undelivered.push_back(Undelivered { to, letter, due: Instant::now(), by });
-        } else {
-            self.lost_its_caller(&letter);
+            let due = Instant::now() + if post.taken { owed::TOLD_WITHIN } else { Duration::ZERO };
+            undelivered.push_back(Undelivered { post, due });
+        } else if !post.taken {
+            self.lost_its_caller(&post.letter);
         }
         self.wake.notify_one();
     }
@@ -386,7 +407,7 @@ impl Calls {
             Place::Here => self.cancelled(call, None),
             Place::There(owner) => {
                 let by = Instant::now() + AGAIN;
-                self.later(self.post(owner, Message::Cancel { call: call.clone() }, Bytes::new(), by));
+                self.later(self.post(owner, Message::Cancel { call: call.clone() }, Bytes::new(), by, None));
             }
         }
     }
@@ -397,6 +418,16 @@ pub struct Post {
     to: Incarnation,
     letter: Envelope,
     by: Instant,
+    owed: Option<Arc<Owed>>,
+    /// It was put into their box. They may die before they read it, and then what came of the call is told by us.
+    taken: bool,
+}
+
+impl Post {
+    fn is_owed_end(&self) -> bool {
+        let Message::OfCall { word, .. } = &self.letter.head.message else { return false };
+        self.owed.is_some() && matches!(word, Word::Reply(..) | Word::Failed(..) | Word::Lost(_))
+    }
 }
 
 /// One caller who waits. Dropping it before the end withdraws the call.

@@ -11,7 +11,7 @@ mod search;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use call::{Answered, Delivered, Fallback, Outcome, Question, Step, Whom, Wording};
+pub use call::{Fallback, Outcome, Question, Step, Whom, Wording};
 pub use change::{Move, Moved};
 pub use ends::Parted;
 pub use many::{Roll, Target};

@@ -15,6 +15,7 @@ pub mod paging;
 pub mod plane;
 pub mod pushes;
 pub mod redact;
+pub mod repeats;
 pub mod routes;
 pub mod sends;
 pub mod shape;
@@ -39,6 +40,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use plane::Caller;
+use registry::Ticket;
 use routes::Route;
 use std::{
     convert::Infallible,
@@ -108,6 +110,8 @@ pub struct Request {
     pub peer: IpAddr,
     pub request_id: String,
     pub began: Instant,
+    /// What came of it is kept for whoever asks again, and may be said with this.
+    pub ticket: Option<Ticket>,
     on_upgrade: Option<OnUpgrade>,
 }
 
@@ -142,6 +146,7 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
                 peer,
                 request_id: request_id.clone(),
                 began,
+                ticket: None,
                 on_upgrade,
             };
             (route.path, handle(route, request, body).boxed())
@@ -205,7 +210,10 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
         body::check_content_type(&request.head.headers)?;
         request.body = body::read(body, request.gateway.config.body_bytes_max).await?;
     }
-    (route.handler)(request).await
+    match repeats::key(route, &request.head.headers)? {
+        None => (route.handler)(request).await,
+        Some(key) => repeats::once(route, request, &key).await,
+    }
 }
 
 fn preflight(route: &Route) -> Response<Body> {
@@ -252,7 +260,10 @@ fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, h
                 put(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
             }
         }
-        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, "X-Request-Id, X-Holdfast-Instance, Retry-After, Location, Link");
+        put(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            "X-Request-Id, X-Holdfast-Instance, Retry-After, Location, Link, Idempotency-Replayed",
+        );
     }
 }
 

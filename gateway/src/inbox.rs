@@ -3,7 +3,7 @@
 //! socket. Whatever has to wait runs as an errand beside it.
 
 use crate::{
-    calls::{News, Place},
+    calls::{News, Owed, Place},
     close::Close,
     courier::{Courier, Move, Moved, Receipt, Target},
     letters,
@@ -105,8 +105,10 @@ impl Clerk {
             false => (until < registry.now_ms()).then_some(Refusal::Expired),
         };
         let asker = Asker { from, re: id };
-        if let Message::Call { call, to, except, request } = message {
-            let given = refusal.map_or_else(|| self.give(&asker.from, until, &call, to, except, body), Err);
+        if let Message::Call { call, to, except, request, keep } = message {
+            let owed = keep.map(|keep| Arc::new(Owed { keep: *keep, request: request.clone() }));
+            let given =
+                refusal.map_or_else(|| self.give(&asker.from, until, &call, (to, except), body, owed.clone()), Err);
             debug!(
                 request_id = &*request,
                 "call {call} of {}: {}",
@@ -114,7 +116,7 @@ impl Clerk {
                 given.map_or("not given", |()| "given")
             );
             if let Err(refusal) = given {
-                self.refuse(asker.from, until, call, refusal);
+                self.refuse(asker.from, until, call, refusal, owed);
             }
             return;
         }
@@ -165,9 +167,9 @@ impl Clerk {
         asker: &Incarnation,
         until: u64,
         call: &CallId,
-        to: To,
-        except: Option<SocketId>,
+        (to, except): (To, Option<SocketId>),
         frame: Bytes,
+        owed: Option<Arc<Owed>>,
     ) -> Result<(), Refusal> {
         let Courier { sockets, calls, registry, .. } = &self.desk.courier;
         let (id, session, line) = match target(to) {
@@ -179,15 +181,15 @@ impl Clerk {
             Ok(_) => return Err(Refusal::NotMine),
         };
         let by = Instant::now() + Duration::from_millis(until.saturating_sub(registry.now_ms()));
-        calls.give(call, Some(asker), (id, session, &line), frame, by)
+        calls.give(call, Some(asker), (id, session, &line), frame, by, owed)
     }
 
-    fn refuse(&mut self, asker: Incarnation, until: u64, call: CallId, refusal: Refusal) {
+    fn refuse(&mut self, asker: Incarnation, until: u64, call: CallId, refusal: Refusal, owed: Option<Arc<Owed>>) {
         let courier = self.desk.courier.clone();
         self.errands.spawn(async move {
             let by = Instant::now() + Duration::from_millis(until.saturating_sub(courier.registry.now_ms()));
             let message = Message::OfCall { call, word: Word::Refused(refusal) };
-            let post = courier.calls.post(asker, message, Bytes::new(), by);
+            let post = courier.calls.post(asker, message, Bytes::new(), by, owed);
             courier.calls.send(post).await;
         });
     }

@@ -33,6 +33,8 @@ pub mod http;
 pub mod inbox;
 /// JSON, one level deep.
 pub mod json;
+/// An outcome that is kept for those who ask again.
+pub mod kept;
 /// Letters to other instances, and their answers.
 pub mod letters;
 /// The listener, and what is in its way.

@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use registry::{Gone, StoreName, Unknown, Verdict};
+use registry::{Gone, SocketId, StoreName, Unknown, Verdict};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -133,6 +133,27 @@ impl Problem {
         )
         .detail(detail)
         .member("delivered", delivered)
+    }
+
+    /// 409: the client was asked, and said this.
+    pub fn call_failed(socket: SocketId, instance: &str, said: &[u8]) -> Self {
+        Self::new(StatusCode::CONFLICT, "Call failed", "failure has what the client said")
+            .detail(format!("{socket} was asked and said that it could not"))
+            .member("failure", serde_json::from_slice::<Value>(said).unwrap_or_default())
+            .member("socketId", socket.to_string())
+            .member("instance", instance)
+    }
+
+    /// 502: it ended with a call in its hands, or on the way to them.
+    pub fn socket_lost(verdict: &Verdict, delivered: Value, store_sockets: Option<usize>) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "Socket lost",
+            "the client had the call when it left; ask it again if a second time does no harm",
+        )
+        .detail(verdict.sentence())
+        .member("delivered", delivered)
+        .member("verdict", verdict_json(verdict, store_sockets))
     }
 
     /// Title and detail, for the log.

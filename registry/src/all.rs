@@ -7,6 +7,7 @@ use crate::{
     lease::{About, Lease, Serving},
     memory::{Local, Memory},
     names::{GroupKey, Incarnation, Session, SocketId},
+    once::{Errand, Once, Outcome, Ticket},
     record::{Holder, SocketRecord},
     redis::{Redis, Settings, Unusable},
     verdict::{Ending, Verdict},
@@ -16,7 +17,10 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
+
+/// How long a number is waited for that only adds to an answer: one that comes late is worse than one without it.
+const COUNTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Epoch milliseconds of this host. Shown to people, never compared with another host's.
 pub fn epoch_ms() -> u64 {
@@ -392,6 +396,28 @@ impl Registry {
         match self {
             Self::Memory(local) => Ok(local.memory.total()),
             Self::Redis(redis) => redis.total().await,
+        }
+    }
+
+    /// How many members a group has, if that is known soon.
+    pub async fn members(&self, group: GroupKey) -> Option<usize> {
+        let holders = timeout(COUNTED_WITHIN, self.holders(group)).await.ok()?;
+        holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+    }
+
+    /// Takes on a request that is to be acted upon once, or says who has and what came of it.
+    pub async fn take_on(&self, errand: &Errand) -> Result<Once, Unknown> {
+        match self {
+            Self::Memory(local) => local.memory.take_on(errand),
+            Self::Redis(redis) => redis.take_on(errand).await,
+        }
+    }
+
+    /// Says what came of it; false if it is somebody else's by now, or settled already. The first word stands.
+    pub async fn settle(&self, ticket: &Ticket, outcome: &Outcome) -> Result<bool, Unknown> {
+        match self {
+            Self::Memory(local) => Ok(local.memory.settle(ticket, outcome)),
+            Self::Redis(redis) => redis.settle(ticket, outcome).await,
         }
     }
 

@@ -4,6 +4,7 @@
 
 use crate::{
     names::{CallId, Group, Incarnation, RoomName, Session, SocketId, StoreName},
+    once::Ticket,
     verdict::Ending,
 };
 use bytes::Bytes;
@@ -81,11 +82,24 @@ pub enum Message {
         #[serde(deserialize_with = "stated")]
         except: Option<SocketId>,
         request: Box<str>,
+        /// What came of it is kept for whoever asks again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<Box<Keep>>,
     },
     /// Its caller waits no longer.
     Cancel { call: CallId },
     /// Something about a call of the receiver's. What the client said is the body.
     OfCall { call: CallId, word: Word },
+}
+
+/// What the owner has to know to say what came of a call, if its asker dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    pub ticket: Ticket,
+    /// When the request came, by the registry's clock.
+    pub began: u64,
+    /// Whether it goes to another socket than the one that was named.
+    pub fallback: bool,
 }
 
 /// What became of a call, so far or for good.
@@ -185,6 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         names::{StoreName, UserName},
+        once::Hashed,
         verdict::Cause,
     };
     use proptest::{
@@ -223,6 +238,8 @@ mod tests {
             Answer::Members,
             Answer::Refused(Refusal::NotMine),
         ];
+        let ticket = Ticket { key: Hashed::of(&[b"k"]), token: "t".into() };
+        let keep = Box::new(Keep { ticket, began: 3, fallback: true });
         let messages = [
             Message::Send { to: To::AnyOf(vec![group.clone()]), except: Some(id), ack: false },
             Message::Send { to: To::All, except: None, ack: true },
@@ -230,7 +247,8 @@ mod tests {
             Message::Room { id, session, room, join: true },
             Message::Probe { sockets: vec![(id, session)] },
             Message::Who { group, after: Some(id), limit: 5 },
-            Message::Call { call: call.clone(), to: To::All, except: Some(id), request: "r".into() },
+            Message::Call { call: call.clone(), to: To::All, except: Some(id), request: "r".into(), keep: None },
+            Message::Call { call: call.clone(), to: To::All, except: None, request: "r".into(), keep: Some(keep) },
             Message::Cancel { call: call.clone() },
         ];
         let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked, written: true };

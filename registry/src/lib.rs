@@ -11,7 +11,8 @@
 //! 7. Whoever was evicted cannot evict in turn while it cools down.
 //! 8. Groups (a store, a user, a room) say which instances hold members, and how many.
 //! 9. Sockets are listed in the order in which they connected.
-//! 10. Nothing here grows without bound: what ended is forgotten by age and by number.
+//! 10. Of those who take the same request on, one does, and the others learn what came of it.
+//! 11. Nothing here grows without bound: what ended is forgotten by age and by number.
 //!
 //! It knows neither HTTP nor WebSocket. In reading order:
 
@@ -29,6 +30,8 @@ pub mod lease;
 mod memory;
 /// Names: parsed once at the door, trusted afterwards.
 pub mod names;
+/// Requests that are acted upon once, however often they come.
+pub mod once;
 /// What one instance owns, and how it is told to Redis.
 pub mod owner;
 /// What a socket says of itself.
@@ -51,6 +54,7 @@ pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
+pub use once::{Errand, Hashed, Once, Outcome, Ticket};
 pub use record::{Attempt, Holder, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
 pub use seen::Seen;

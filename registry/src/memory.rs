@@ -3,10 +3,11 @@
 
 use crate::{
     admit::{self, Admission, Cap, CoolDowns},
-    all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, epoch_ms},
+    all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, Unknown, epoch_ms},
     envelope::Envelope,
     lease::{About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
+    once::{Errand, Once, Outcome, Records, Ticket},
     record::SocketRecord,
     rules::{self, Claim, Held, State},
     verdict::{Ending, Gone, Verdict},
@@ -40,6 +41,7 @@ struct Tables {
     whole_since: u64,
     cooling: CoolDowns,
     instances: BTreeMap<Incarnation, Member>,
+    once: Records,
 }
 
 struct Member {
@@ -103,6 +105,14 @@ impl Memory {
 
     pub(crate) fn is_shared(&self) -> bool {
         self.tables().instances.len() > 1
+    }
+
+    pub(crate) fn take_on(&self, errand: &Errand) -> Result<Once, Unknown> {
+        self.tables().once.take_on(errand, Instant::now()).ok_or(Unknown::Unavailable)
+    }
+
+    pub(crate) fn settle(&self, ticket: &Ticket, outcome: &Outcome) -> bool {
+        self.tables().once.settle(ticket, outcome.clone())
     }
 
     pub(crate) fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {

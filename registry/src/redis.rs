@@ -9,6 +9,7 @@
 //! | `claims.rs` | telling it what is ours |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
+//! | `once.rs` | requests that are acted upon once |
 //! | `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
@@ -23,6 +24,7 @@ mod keys;
 mod line;
 mod link;
 mod lookups;
+mod once;
 mod places;
 mod post;
 mod reaper;

@@ -6,6 +6,10 @@
 
 use fleet::Fleet;
 use futures_util::FutureExt;
+use once::{
+    of_those_who_ask_at_once_one_takes_it_on, the_first_word_on_an_outcome_stands,
+    what_came_to_nothing_may_be_tried_anew,
+};
 use registry::{
     Admission, Attempt, Cap, Cause, Ending, Envelope, Gone, Group, Inbox, Incarnation, Lookup, Policy, Post,
     Registered, Registry, RoomName, Routed, Serving, Session, SocketId, SocketRecord, StoreName, Superseded, UserName,
@@ -22,6 +26,8 @@ use std::{
 mod bell;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/once.rs"]
+mod once;
 
 macro_rules! facts {
     ($($(#[$doc:meta])* $fact:ident)*) => {
@@ -65,6 +71,9 @@ facts! {
     a_letter_reaches_the_instance_it_is_for
     a_letter_to_nobody_is_not_kept
     letters_arrive_in_order_and_whole
+    of_those_who_ask_at_once_one_takes_it_on
+    the_first_word_on_an_outcome_stands
+    what_came_to_nothing_may_be_tried_anew
 }
 
 fn record(registry: &Registry) -> SocketRecord {

@@ -6,6 +6,8 @@
 #[path = "scripts/answers.rs"]
 mod answers;
 mod model;
+#[path = "scripts/once.rs"]
+mod once;
 #[path = "scripts/real.rs"]
 mod real;
 #[path = "scripts/steps.rs"]

@@ -76,6 +76,7 @@ mod planes;
 mod pushes;
 mod redises;
 mod refusals;
+mod repeats;
 mod rooms;
 mod sends;
 mod start;

@@ -1,9 +1,10 @@
 //! Calls that sockets here were given and have not answered. Pure: what has to be told is returned.
 
+use super::Owed;
 use crate::{outbox::Mark, socket::Line};
 use registry::{CallId, Incarnation, Seen, Session, SocketId};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +20,9 @@ const GIVEN_MAX: usize = 100_000;
 const OVER_MAX: usize = 32_768;
 /// How much longer than its deadline a call is remembered: its asker withdraws it, unless it died.
 const GRACE: Duration = Duration::from_secs(5);
+/// So long after its deadline a call whose outcome is owed was not withdrawn by its asker: they are gone, and what
+/// is true is said here.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// One call in the hands of a socket.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ pub struct Given {
     pub by: Instant,
     /// Where its frame stands in all that is written to the socket.
     pub mark: Mark,
+    /// What came of it is kept for whoever asks again.
+    pub owed: Option<Arc<Owed>>,
 }
 
 impl Given {
@@ -46,6 +52,8 @@ pub struct Table {
     by_socket: HashMap<SocketId, Vec<CallId>>,
     /// By the time when their askers are told that it was accepted.
     unanswered: VecDeque<(Instant, CallId)>,
+    /// Calls whose outcomes are owed, by the time when they are said here.
+    owed: BTreeSet<(Instant, CallId)>,
     over: Seen,
 }
 
@@ -55,6 +63,7 @@ impl Default for Table {
             calls: HashMap::new(),
             by_socket: HashMap::new(),
             unanswered: VecDeque::new(),
+            owed: BTreeSet::new(),
             over: Seen::new(OVER_MAX),
         }
     }
@@ -77,6 +86,9 @@ impl Table {
     pub fn give(&mut self, call: &CallId, given: Given) {
         self.by_socket.entry(given.socket).or_default().push(call.clone());
         self.unanswered.push_back((given.at + ACCEPTED_AFTER, call.clone()));
+        if given.owed.is_some() {
+            self.owed.insert((given.by + OVERDUE, call.clone()));
+        }
         self.calls.insert(call.clone(), given);
     }
 
@@ -88,6 +100,9 @@ impl Table {
             if held.is_empty() {
                 self.by_socket.remove(&given.socket);
             }
+        }
+        if given.owed.is_some() {
+            self.owed.remove(&(given.by + OVERDUE, call.clone()));
         }
         self.over.is_new(call);
         self.over.is_new((call, given.socket));
@@ -135,6 +150,23 @@ impl Table {
         (!self.calls.is_empty()).then_some(now + GRACE)
     }
 
+    /// Those whose askers did not withdraw them when the time was over. They are looked at again after `again`,
+    /// unless they are taken.
+    pub fn overdue(&mut self, now: Instant, again: Duration) -> Vec<(CallId, Given)> {
+        let mut due = Vec::new();
+        while self.next_overdue().is_some_and(|due| due <= now) {
+            let call = self.owed.pop_first().map(|(_, call)| call);
+            due.extend(call.and_then(|call| self.calls.get(&call).map(|given| (call, given.clone()))));
+        }
+        self.owed.extend(due.iter().map(|(call, _)| (now + again, call.clone())));
+        due
+    }
+
+    /// When the next of them is.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.owed.first().map(|(due, _)| *due)
+    }
+
     /// When the next of them is due.
     pub fn next_accepted(&self) -> Option<Instant> {
         self.unanswered.front().map(|(due, _)| *due)
@@ -156,13 +188,14 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use registry::{Hashed, Ticket, envelope::Keep};
 
     fn given(socket: SocketId, asker: Option<&Incarnation>) -> Given {
         let at = Instant::now();
         let by = at + Duration::from_secs(1);
         let line = Arc::new(Line::new(1));
         let mark = line.hand("x".into()).unwrap();
-        Given { asker: asker.cloned(), socket, session: Session::fresh(), line, at, by, mark }
+        Given { asker: asker.cloned(), socket, session: Session::fresh(), line, at, by, mark, owed: None }
     }
 
     #[tokio::test]
@@ -209,5 +242,29 @@ mod tests {
             assert!(table.accepted(due).is_empty());
         }
         assert!(table.accepted(stuck.by).is_empty() && table.next_accepted().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_is_owed_is_overdue_until_its_call_is_taken() {
+        let (mut table, asker) = (Table::default(), Incarnation::fresh("web2"));
+        let calls: Vec<_> = (0..3).map(|_| CallId::fresh(&asker)).collect();
+        let ticket = Ticket { key: Hashed::of(&[b"k"]), token: "t".into() };
+        let keep = Keep { ticket, began: 0, fallback: false };
+        let owed = Arc::new(Owed { keep, request: "r".into() });
+        let plain = given(SocketId::fresh(), Some(&asker));
+        let keyed = Given { owed: Some(owed), ..plain.clone() };
+        for (call, given) in calls.iter().zip([&plain, &keyed, &keyed]) {
+            table.give(call, given.clone());
+        }
+        table.take(&calls[2]);
+        let (due, again) = (plain.by + OVERDUE, Duration::from_secs(1));
+        assert_eq!(table.next_overdue(), Some(due));
+        assert!(table.overdue(plain.by, again).is_empty());
+        for nth in 0..2 {
+            let overdue = table.overdue(due + again * nth, again);
+            assert_eq!(overdue.iter().map(|(call, _)| call).collect::<Vec<_>>(), [&calls[1]]);
+        }
+        table.take(&calls[1]);
+        assert!(table.overdue(due + again * 2, again).is_empty() && table.next_overdue().is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! What is done about calls later than at once: telling who waits that a socket has its call, trying letters
 //! again, looking whether owners are still there, and forgetting.
 
-use super::{AGAIN, Calls, News, Place, Post, ROUND, Undelivered, lock};
+use super::{AGAIN, Calls, News, Place, ROUND, Undelivered, lock, owed};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use registry::{CallId, Hearing, Incarnation, envelope::Word};
@@ -34,6 +34,7 @@ pub async fn run(calls: Arc<Calls>) {
         sleep(ROUND).await;
         calls.tell_accepted().await;
         calls.try_again().await;
+        calls.settle_overdue().await;
         if watched.elapsed() >= WATCHED_EVERY {
             watched = Instant::now();
             lock(&calls.given).forget(watched);
@@ -48,9 +49,10 @@ impl Calls {
     fn next_due(&self, watch: Instant) -> Option<Instant> {
         let accepted = lock(&self.given).next_accepted();
         let again = lock(&self.undelivered).iter().map(|letter| letter.due).min();
+        let overdue = lock(&self.given).next_overdue();
         let watch = (!lock(&self.asked).calls.is_empty()).then_some(watch);
         let forget = lock(&self.given).next_forgotten(Instant::now());
-        [accepted, again, watch, forget].into_iter().flatten().min()
+        [accepted, again, overdue, watch, forget].into_iter().flatten().min()
     }
 
     async fn tell_accepted(&self) {
@@ -67,9 +69,9 @@ impl Calls {
         let due: Vec<_> = {
             let mut undelivered = lock(&self.undelivered);
             undelivered.retain(|letter| {
-                let of_use = letter.by > now;
-                if !of_use {
-                    self.lost_its_caller(&letter.letter);
+                let of_use = letter.post.by > now;
+                if !of_use && !letter.post.taken {
+                    self.lost_its_caller(&letter.post.letter);
                 }
                 of_use
             });
@@ -78,13 +80,13 @@ impl Calls {
             let due: VecDeque<Undelivered> = due;
             due.into()
         };
-        let tried = due.into_iter().map(async |Undelivered { to, letter, by, .. }| {
-            let post = Post { to, letter, by };
-            let arrived = self.found_its_way(&post).await;
+        let tried = due.into_iter().map(async |Undelivered { mut post, .. }| {
+            let arrived = self.found_its_way(&mut post).await;
             (!arrived).then_some(post)
         });
-        for Post { to, letter, by } in join_all(tried).await.into_iter().flatten() {
-            lock(&self.undelivered).push_back(Undelivered { to, letter, due: Instant::now() + AGAIN, by });
+        for post in join_all(tried).await.into_iter().flatten() {
+            let due = Instant::now() + if post.taken { owed::TOLD_WITHIN } else { AGAIN };
+            lock(&self.undelivered).push_back(Undelivered { post, due });
         }
     }
 

@@ -3,15 +3,18 @@
 
 use super::{Absent, Courier, Found};
 use crate::{
-    calls::{Ears, News, Place},
+    calls::{
+        Ears, News, Place,
+        told::{self, Answered, Delivered},
+    },
     clock, frame,
     letters::{LATE, Undelivered},
     sockets::Socket,
 };
 use bytes::Bytes;
 use registry::{
-    Gone, Group, Holder, Holding, Incarnation, Routed, SocketId, StoreName, Unknown, UserName, Verdict,
-    envelope::{LostSocket, Message, Refusal, To},
+    Gone, Group, Holder, Holding, Incarnation, Routed, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
+    envelope::{Keep, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
@@ -62,6 +65,8 @@ pub struct Question<'a> {
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
     pub wording: &'a Wording,
+    /// What came of it is kept for whoever asks again, and may be said with this.
+    pub ticket: Option<&'a Ticket>,
     /// Where progress goes, if somebody listens.
     pub progress: Option<mpsc::Sender<Step>>,
 }
@@ -71,27 +76,6 @@ pub struct Question<'a> {
 pub enum Step {
     Accepted { socket: SocketId, instance: String },
     Progress(Bytes),
-}
-
-/// Who answered, and what.
-#[derive(Debug)]
-pub struct Answered {
-    pub socket: SocketId,
-    pub instance: String,
-    pub is_remote: bool,
-    pub is_fallback: bool,
-    pub data: Bytes,
-    /// Until it was known where to send it, and what the client took.
-    pub lookup: Duration,
-    pub client: Duration,
-}
-
-/// Whether the client was given it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivered {
-    Yes,
-    No,
-    Unknown,
 }
 
 /// What came of a call.
@@ -304,7 +288,8 @@ impl Way<'_> {
         self.sent();
         self.ears.point_to(Place::Here);
         let calls = &self.courier.calls;
-        let given = calls.give(&self.ears.id, None, (record.id, record.session, &socket.line), frame, self.question.by);
+        let given =
+            calls.give(&self.ears.id, None, (record.id, record.session, &socket.line), frame, self.question.by, None);
         if let Err(refusal) = given {
             self.ears.point_nowhere();
             return Placed::Missed(refusal);
@@ -321,8 +306,13 @@ impl Way<'_> {
         except: Option<SocketId>,
         store: Option<&StoreName>,
     ) -> Placed {
-        let message =
-            Message::Call { call: self.ears.id.clone(), to, except, request: self.question.request_id.into() };
+        let keep = self.question.ticket.map(|ticket| {
+            let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let began = self.courier.registry.now_ms().saturating_sub(elapsed);
+            Box::new(Keep { ticket: ticket.clone(), began, fallback: self.is_fallback })
+        });
+        let request = self.question.request_id.into();
+        let message = Message::Call { call: self.ears.id.clone(), to, except, request, keep };
         let life = self.question.by.saturating_duration_since(Instant::now());
         if life.is_zero() {
             return Placed::Missed(Refusal::Expired);
@@ -357,7 +347,8 @@ impl Way<'_> {
                 Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),
                 Some(News::Failed(socket, ms, data)) => break Outcome::Failed(self.answered(owner, socket, ms, data)),
                 Some(News::Lost(lost)) => {
-                    break Outcome::SocketLost(verdict(owner, *lost, self.courier), delivered);
+                    let verdict = told::verdict(owner, *lost, self.courier.registry.now_ms());
+                    break Outcome::SocketLost(verdict, delivered);
                 }
                 Some(News::OwnerLost) => break Outcome::OwnerLost { owner: owner.clone(), delivered },
                 Some(News::Refused(refusal)) => return Placed::Missed(refusal),
@@ -419,18 +410,4 @@ impl Way<'_> {
 enum Candidate {
     Here(Arc<Socket>),
     There(Incarnation),
-}
-
-/// Why a socket is not there any more that had a call.
-fn verdict(owner: &Incarnation, lost: LostSocket, courier: &Courier) -> Verdict {
-    let LostSocket { socket, store, connected_at, ending, .. } = lost;
-    let gone = Gone::Closed {
-        instance: owner.instance().into(),
-        connected_at,
-        closed_at: courier.registry.now_ms(),
-        store,
-        user: None,
-        ending,
-    };
-    Verdict::new(&socket.to_string(), gone, Duration::ZERO)
 }

@@ -7,15 +7,18 @@ use super::{
     sockets, streams,
 };
 use crate::{
-    calls::Ears,
-    courier::{Absent, Answered, Delivered, Fallback, Outcome, Question, Step, Whom, Wording},
+    calls::{
+        Ears,
+        told::{self, Answered},
+    },
+    courier::{Absent, Fallback, Outcome, Question, Step, Whom, Wording},
 };
 use hyper::{
     Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use registry::{CallId, Gone, Group, StoreName, UserName, Verdict};
-use serde_json::{Value, json, value::RawValue};
+use registry::{CallId, Group, StoreName, UserName};
+use serde_json::{json, value::RawValue};
 use std::{borrow::Cow, time::Duration};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -226,6 +229,7 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
         request_id: &request.request_id,
         traceparent: traceparent(request),
         wording: &call.wording,
+        ticket: request.ticket.as_ref(),
         progress,
     };
     let outcome = request.gateway.courier.call(&question, ears).await;
@@ -291,16 +295,7 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
 pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<Replied, Problem> {
     match outcome {
         Outcome::Replied(answered) => Ok(Replied::new(request, id, answered)),
-        Outcome::Failed(answered) => {
-            let failure = serde_json::from_slice::<Value>(&answered.data).unwrap_or_default();
-            Err(Problem::new(StatusCode::CONFLICT, "Call failed", "failure has what the client said")
-                .code("call_failed")
-                .detail(format!("{} was asked and said that it could not", answered.socket))
-                .member("failure", failure)
-                .member("callId", id.as_str())
-                .member("socketId", answered.socket.to_string())
-                .member("instance", answered.instance))
-        }
+        Outcome::Failed(answered) => Err(told::failed(id, &answered)),
         Outcome::Busy => Err(super::sends::busy().member("callId", id.as_str())),
         Outcome::Absent(absent) => Err(sockets::absent(request, &absent).await.member("callId", id.as_str())),
         Outcome::Nobody(group) => Err(Problem::new(
@@ -318,44 +313,13 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<
         )
         .code("owner_lost")
         .detail(format!("{}, which had the call, is gone", owner.instance()))
-        .member("delivered", word_for(delivered))
+        .member("delivered", delivered)
         .member("callId", id.as_str())),
         Outcome::SocketLost(verdict, delivered) => {
-            Err(lost(request, &verdict, delivered).await.member("callId", id.as_str()))
+            Err(told::lost(&request.gateway.courier.registry, id, &verdict, delivered).await)
         }
-        Outcome::NoReply(delivered) => {
-            let detail = match delivered {
-                Delivered::Yes => "the client was given the call and did not answer in time",
-                Delivered::No => "the time was over before it was written",
-                Delivered::Unknown => "nobody said whether the client was given the call",
-            };
-            Err(Problem::no_reply(word_for(delivered), detail).member("callId", id.as_str()))
-        }
+        Outcome::NoReply(delivered) => Err(told::no_reply(id, delivered)),
     }
-}
-
-fn word_for(delivered: Delivered) -> Value {
-    match delivered {
-        Delivered::Yes => true.into(),
-        Delivered::No => false.into(),
-        Delivered::Unknown => "unknown".into(),
-    }
-}
-
-async fn lost(request: &Request, verdict: &Verdict, delivered: Delivered) -> Problem {
-    let store_sockets = match &verdict.gone {
-        Gone::Closed { store: Some(store), .. } => sockets::count(request, store).await,
-        _ => Some(0),
-    };
-    Problem::new(
-        StatusCode::BAD_GATEWAY,
-        "Socket lost",
-        "the client had the call when it left; ask it again if a second time does no harm",
-    )
-    .code("socket_lost")
-    .detail(verdict.sentence())
-    .member("delivered", word_for(delivered))
-    .member("verdict", crate::problem::verdict_json(verdict, store_sockets))
 }
 
 /// 200, with the client's words as it wrote them.
@@ -368,15 +332,7 @@ pub struct Replied {
 impl Replied {
     fn new(request: &Request, id: &CallId, answered: Answered) -> Self {
         let elapsed = request.began.elapsed();
-        let hop = if answered.is_remote { "remote" } else { "local" };
-        let result = std::str::from_utf8(&answered.data).unwrap_or("null");
-        let json = format!(
-            "{{\"status\":\"replied\",\"callId\":\"{id}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}",
-            answered.socket,
-            Value::from(answered.instance.as_str()),
-            answered.is_fallback,
-            elapsed.as_millis(),
-        );
+        let json = told::replied(id, &answered, elapsed);
         Self { json, answered, elapsed }
     }
 

@@ -82,6 +82,14 @@ impl Event {
         Some(Self::with(&fields, text))
     }
 
+    /// Its name and data, as they were before they were written; a comment has none.
+    pub fn read(&self) -> Option<(&str, String)> {
+        let text = std::str::from_utf8(&self.0).ok()?;
+        let name = text.lines().find_map(|line| line.strip_prefix("event: "))?;
+        let data: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        Some((name, data.join("\n")))
+    }
+
     /// A line that no reader is told of.
     pub fn comment(text: &str) -> Self {
         Self(format!(": {text}\n\n").into())
@@ -150,6 +158,11 @@ pub struct Events {
 }
 
 impl Events {
+    /// The events alone, for somebody else to hand on.
+    pub fn into_source(self) -> BoxStream<'static, Event> {
+        self.source
+    }
+
     /// Keeps something until the last event is out, or nobody is left to take it.
     pub fn keep(&mut self, busy: impl Send + 'static) {
         self.busy = Some(Box::new(busy));
@@ -186,6 +199,8 @@ mod tests {
     fn no_text_breaks_out_of_its_line() {
         assert_eq!(Event::new("a\nb", "{\"n\":\r\n1}\n").0, "event: a b\ndata: {\"n\":\ndata: \ndata: 1}\n\n");
         assert_eq!(Event::with(&[("event", "e"), ("id", "7")], "1").0, "event: e\nid: 7\ndata: 1\n\n");
+        let read = Event::new("a", "{\"n\":\n1}");
+        assert_eq!((read.read(), Event::comment("a").read()), (Some(("a", "{\"n\":\n1}".into())), None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     Answer, Request, ok,
     plane::Plane,
-    routes::{ROUTES, Route},
+    routes::{ROUTES, Repeats, Route},
 };
 use crate::gateway::VERSION;
 use serde_json::{Map, Value, json};
@@ -20,6 +20,14 @@ const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
 /// Somebody was asked, and this came of it.
 const CALLED: &[(u16, &str)] =
     &[(404, "no_live_socket"), (409, "call_failed"), (502, "owner_lost, socket_lost"), (503, "draining")];
+/// The request has an Idempotency-Key.
+const KEYED: &[(u16, &str)] = &[
+    (400, "invalid_idempotency_key"),
+    (409, "idempotency_key_reused"),
+    (502, "owner_lost"),
+    (503, "registry_unavailable"),
+    (504, "no_reply"),
+];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
@@ -83,9 +91,18 @@ fn describe() -> Value {
 
 fn operation(route: &Route) -> Value {
     let values = route.path.split('/').filter_map(|part| part.split_once('{')?.1.strip_suffix('}'));
-    let parameters: Vec<_> = values
+    let mut parameters: Vec<_> = values
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
+    if route.repeats != Repeats::Anew {
+        parameters.push(json!({
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": false,
+            "description": "a repeat within 24 h gets the first outcome, with Idempotency-Replayed: true; of a stream, its last event",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" },
+        }));
+    }
     let problem = |description: &str| {
         json!({
             "description": description,
@@ -95,6 +112,11 @@ fn operation(route: &Route) -> Value {
     let mut codes_of = BTreeMap::<u16, Vec<&str>>::new();
     for (status, codes) in statuses(route).into_iter().flatten() {
         codes_of.entry(*status).or_default().push(codes);
+    }
+    if route.repeats != Repeats::Anew {
+        for (status, codes) in KEYED {
+            codes_of.entry(*status).or_default().push(codes);
+        }
     }
     let mut responses = Map::new();
     for (status, codes) in codes_of {

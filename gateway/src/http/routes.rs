@@ -17,11 +17,26 @@ pub struct Route {
     pub plane: Plane,
     pub summary: &'static str,
     pub body: Option<Body>,
+    pub repeats: Repeats,
     pub handler: fn(Request) -> BoxFuture<'static, Answer>,
 }
 
+/// What a request with an Idempotency-Key is that came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// Another one: a second time does no harm, or keys mean nothing here.
+    Anew,
+    /// The same: it is acted upon once.
+    Once,
+    /// The same, and whoever asks for events gets them.
+    OnceAsEvents,
+}
+
 macro_rules! routes {
-    ($($method:ident $path:literal $plane:ident $handler:path, $body:expr, $summary:literal;)*) => {
+    (repeats) => { Repeats::Anew };
+    (repeats once) => { Repeats::Once };
+    (repeats once_as_events) => { Repeats::OnceAsEvents };
+    ($($method:ident $path:literal $plane:ident $handler:path, $body:expr, $summary:literal $(, $repeats:ident)?;)*) => {
         &[$(Route {
             method: Method::$method,
             path: $path,
@@ -29,6 +44,7 @@ macro_rules! routes {
             plane: Plane::$plane,
             summary: $summary,
             body: $body,
+            repeats: routes!(repeats $($repeats)?),
             handler: |request| $handler(request).boxed(),
         }),*]
     };
@@ -66,14 +82,14 @@ pub static ROUTES: &[Route] = routes! {
     DELETE "/api/users/{name}" Admin sockets::kick_user, None, "Close all sockets of a user; code, reason";
     GET "/api/stores/{name}" Server lists::store, None, "A store's sockets";
     GET "/api/rooms/{name}" Server lists::room, None, "A room's sockets";
-    POST "/api/rooms/{room}/send" Server sends::to_room, Some(Body::One(&sends::ROOM_SEND)), "Send to everybody in a room";
-    POST "/api/send" Server sends::send, Some(Body::One(&sends::SEND)), "Send to a socket, user, store, room, or all";
-    POST "/api/call" Server calls::call, Some(Body::One(&calls::CALL)), "Ask a client, and get its answer";
-    POST "/api/sync/{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "Ask a store's client to synchronize; other members are its data";
-    POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it";
+    POST "/api/rooms/{room}/send" Server sends::to_room, Some(Body::One(&sends::ROOM_SEND)), "Send to everybody in a room", once;
+    POST "/api/send" Server sends::send, Some(Body::One(&sends::SEND)), "Send to a socket, user, store, room, or all", once;
+    POST "/api/call" Server calls::call, Some(Body::One(&calls::CALL)), "Ask a client, and get its answer", once_as_events;
+    POST "/api/sync/{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "Ask a store's client to synchronize; other members are its data", once_as_events;
+    POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it", once_as_events;
     POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
     GET "/sse/stream" Client doors::listen, None, "A socket for who only listens: everything sent to it, as events";
-    POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it";
+    POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it", once;
     POST "/sse/send" Server pushes::send, Some(Body::One(&pushes::PUSH)), "Send to a user, and get all that it answers as events";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server lists::instances, None, "The instances that serve";

@@ -12,12 +12,10 @@ use hyper::StatusCode;
 use registry::{Gone, Group, Incarnation, NameFault, RoomName, StoreName, Unknown, UserName};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// How long another instance may take to do what is asked here.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// An answer that is late is worse than one without a number.
-const COUNTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// 400 for a name in the path.
 pub fn bad_name(kind: &str, fault: NameFault) -> Problem {
@@ -61,9 +59,7 @@ pub async fn absent(request: &Request, absent: &Absent) -> Problem {
 
 /// How many sockets a store has, if that is known soon.
 pub async fn count(request: &Request, store: &StoreName) -> Option<usize> {
-    let asked = request.gateway.courier.registry.holders(Group::Store(store.clone()).key());
-    let holders = timeout(COUNTED_WITHIN, asked).await.ok()?;
-    holders.ok().map(|holders| holders.iter().map(|holder| holder.members).sum())
+    request.gateway.courier.registry.members(Group::Store(store.clone()).key()).await
 }
 
 /// The close that a caller asks for: 4403, or an application's own code.

@@ -3,6 +3,7 @@
 
 use crate::{
     names::{GroupKey, SocketId},
+    once::Hashed,
     owner::{PARTITIONS, partition},
 };
 use crc16::{State, XMODEM};
@@ -102,6 +103,11 @@ impl Keys {
 
     pub fn user_cooling(&self, user: GroupKey) -> String {
         format!("{}:{{u:{}}}:cooling", self.namespace, user.short())
+    }
+
+    /// What came of a request that is acted upon once.
+    pub fn once(&self, key: Hashed) -> String {
+        format!("{}:{{h:{key}}}", self.namespace)
     }
 
     pub fn instances(&self) -> String {

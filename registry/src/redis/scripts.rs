@@ -32,6 +32,8 @@ scripts! {
     REAP "reap";
     ADMIT "admit";
     RECOUNT "recount";
+    TAKE_ON "take_on";
+    SETTLE "settle";
 }
 
 impl Lua {

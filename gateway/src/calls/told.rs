@@ -1,0 +1,81 @@
+//! What a caller is told of a call that came to an end. Whoever asked says it; if they are gone, whoever holds the
+//! socket does, for those who ask again.
+
+use crate::problem::Problem;
+use bytes::Bytes;
+use registry::{CallId, Gone, Group, Incarnation, Registry, SocketId, Verdict, envelope::LostSocket};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Who answered, and what.
+#[derive(Debug)]
+pub struct Answered {
+    pub socket: SocketId,
+    pub instance: String,
+    pub is_remote: bool,
+    pub is_fallback: bool,
+    pub data: Bytes,
+    /// Until it was known where to send it, and what the client took.
+    pub lookup: Duration,
+    pub client: Duration,
+}
+
+/// Whether the client was given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl From<Delivered> for Value {
+    fn from(delivered: Delivered) -> Self {
+        match delivered {
+            Delivered::Yes => true.into(),
+            Delivered::No => false.into(),
+            Delivered::Unknown => "unknown".into(),
+        }
+    }
+}
+
+/// 200, with the client's words as it wrote them.
+pub fn replied(call: &CallId, answered: &Answered, elapsed: Duration) -> String {
+    let hop = if answered.is_remote { "remote" } else { "local" };
+    let result = std::str::from_utf8(&answered.data).unwrap_or("null");
+    format!(
+        "{{\"status\":\"replied\",\"callId\":\"{call}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}",
+        answered.socket,
+        Value::from(answered.instance.as_str()),
+        answered.is_fallback,
+        elapsed.as_millis(),
+    )
+}
+
+pub fn failed(call: &CallId, answered: &Answered) -> Problem {
+    Problem::call_failed(answered.socket, &answered.instance, &answered.data).member("callId", call.as_str())
+}
+
+pub async fn lost(registry: &Registry, call: &CallId, verdict: &Verdict, delivered: Delivered) -> Problem {
+    let store_sockets = match &verdict.gone {
+        Gone::Closed { store: Some(store), .. } => registry.members(Group::Store(store.clone()).key()).await,
+        _ => Some(0),
+    };
+    Problem::socket_lost(verdict, delivered.into(), store_sockets).member("callId", call.as_str())
+}
+
+pub fn no_reply(call: &CallId, delivered: Delivered) -> Problem {
+    let detail = match delivered {
+        Delivered::Yes => "the client was given the call and did not answer in time",
+        Delivered::No => "the time was over before it was written",
+        Delivered::Unknown => "nobody said whether the client was given the call",
+    };
+    Problem::no_reply(Value::from(delivered), detail).member("callId", call.as_str())
+}
+
+/// Why a socket is not there any more that had a call.
+pub fn verdict(owner: &Incarnation, lost: LostSocket, now_ms: u64) -> Verdict {
+    let LostSocket { socket, store, connected_at, ending, .. } = lost;
+    let gone =
+        Gone::Closed { instance: owner.instance().into(), connected_at, closed_at: now_ms, store, user: None, ending };
+    Verdict::new(&socket.to_string(), gone, Duration::ZERO)
+}

@@ -1,0 +1,219 @@
+//! Requests that are to be acted upon once, however often they come: who took one on, and what came of it.
+//! Here the words, and the record in memory; the one in Redis is in `redis/once.rs`.
+
+use crate::names::{Incarnation, mark};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long an outcome is kept, from when its request was taken on.
+pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Records in memory. When there are as many, the oldest outcome goes, never a request that still runs.
+const RECORDS_MAX: usize = 10_000;
+/// Bytes of all outcomes in memory together; beyond them, the oldest go.
+const BYTES_MAX: usize = 64 << 20;
+
+/// 128 bits of a hash. What is hashed may be a secret, and is as long as its author wanted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hashed([u8; 16]);
+
+impl Hashed {
+    /// Of several texts; where one ends and the next begins counts too.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let mut short = [0; 16];
+        hasher.finalize_xof().fill(&mut short);
+        Self(short)
+    }
+}
+
+impl Serialize for Hashed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hashed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <Box<str>>::deserialize(from)?;
+        let bytes = URL_SAFE_NO_PAD.decode(&*text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| D::Error::custom("no hash"))
+    }
+}
+
+impl fmt::Display for Hashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// Whoever holds it may say what came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Caller, route and the key that the caller chose.
+    pub key: Hashed,
+    /// Tells who took it on from whoever else asks with the same key.
+    pub token: Box<str>,
+}
+
+/// One request that is to be acted upon once.
+#[derive(Debug, Clone)]
+pub struct Errand {
+    pub ticket: Ticket,
+    /// What is to be done. The same key with another of these is another request.
+    pub body: Hashed,
+    pub asker: Incarnation,
+    /// When it is over at the latest, by the clock of the registry.
+    pub until: u64,
+}
+
+impl Errand {
+    pub fn new(key: Hashed, body: Hashed, asker: Incarnation, until: u64) -> Self {
+        Self { ticket: Ticket { key, token: mark().into() }, body, asker, until }
+    }
+}
+
+/// What is known of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Once {
+    /// It is new, and the caller's to act upon.
+    Ours,
+    /// Somebody else acts upon it, until then at the latest.
+    Running { ticket: Ticket, until: u64 },
+    /// It is done.
+    Done(Bytes),
+    /// The key was used for something else.
+    Other,
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Kept(Bytes),
+    /// Nothing was done, so it may be tried anew.
+    Nothing,
+}
+
+struct Record {
+    at: Instant,
+    errand: Errand,
+    outcome: Option<Bytes>,
+}
+
+/// The records of the instances of one process.
+#[derive(Default)]
+pub struct Records {
+    of: HashMap<Hashed, Record>,
+    /// In the order in which they came; some of them are gone already.
+    order: VecDeque<Ticket>,
+    bytes: usize,
+}
+
+impl Records {
+    /// `None`: as many are running as fit.
+    pub fn take_on(&mut self, errand: &Errand, now: Instant) -> Option<Once> {
+        while let Some(ticket) = self.order.front() {
+            let old = self.record(ticket);
+            let stale = old.is_none_or(|record| now.duration_since(record.at) >= KEPT);
+            let crowded = self.of.len() >= RECORDS_MAX || self.bytes > BYTES_MAX;
+            match old {
+                _ if stale => {}
+                Some(record) if crowded && record.outcome.is_some() => {}
+                Some(_) if self.of.len() >= RECORDS_MAX => return None,
+                _ => break,
+            }
+            if let Some(ticket) = self.order.pop_front() {
+                self.remove(&ticket);
+            }
+        }
+        Some(match self.of.get(&errand.ticket.key) {
+            Some(record) if record.errand.body != errand.body => Once::Other,
+            Some(Record { outcome: Some(outcome), .. }) => Once::Done(outcome.clone()),
+            // Also when somebody asks again since the answer was lost.
+            Some(record) if record.errand.ticket == errand.ticket => Once::Ours,
+            Some(record) => Once::Running { ticket: record.errand.ticket.clone(), until: record.errand.until },
+            None => {
+                self.of.insert(errand.ticket.key, Record { at: now, errand: errand.clone(), outcome: None });
+                self.order.push_back(errand.ticket.clone());
+                Once::Ours
+            }
+        })
+    }
+
+    pub fn settle(&mut self, ticket: &Ticket, outcome: Outcome) -> bool {
+        let Some(record) = self.of.get_mut(&ticket.key).filter(|record| record.errand.ticket == *ticket) else {
+            return false;
+        };
+        match outcome {
+            _ if record.outcome.is_some() => return false,
+            Outcome::Kept(outcome) => {
+                self.bytes += outcome.len();
+                record.outcome = Some(outcome);
+            }
+            Outcome::Nothing => self.remove(ticket),
+        }
+        true
+    }
+
+    fn record(&self, ticket: &Ticket) -> Option<&Record> {
+        self.of.get(&ticket.key).filter(|record| record.errand.ticket == *ticket)
+    }
+
+    fn remove(&mut self, ticket: &Ticket) {
+        if self.record(ticket).is_some()
+            && let Some(record) = self.of.remove(&ticket.key)
+        {
+            self.bytes -= record.outcome.map_or(0, |outcome| outcome.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errand(n: usize) -> Errand {
+        let key = Hashed::of(&[n.to_string().as_bytes()]);
+        Errand::new(key, key, Incarnation::fresh("web1"), 0)
+    }
+
+    #[test]
+    fn where_a_part_ends_counts() {
+        assert_ne!(Hashed::of(&[b"ab", b"c"]), Hashed::of(&[b"a", b"bc"]));
+        let hashed = Hashed::of(&[b"a"]);
+        assert_eq!(hashed.to_string().len(), 22);
+        let text = serde_json::to_string(&hashed).unwrap();
+        assert_eq!(serde_json::from_str::<Hashed>(&text).unwrap(), hashed);
+    }
+
+    #[test]
+    fn the_oldest_outcome_makes_room_and_what_runs_does_not() {
+        let (mut records, now) = (Records::default(), Instant::now());
+        let first = errand(0);
+        assert_eq!(records.take_on(&first, now), Some(Once::Ours));
+        assert!((1..RECORDS_MAX).all(|n| records.take_on(&errand(n), now) == Some(Once::Ours)));
+        assert_eq!(records.take_on(&errand(RECORDS_MAX), now), None);
+        assert!(records.settle(&first.ticket, Outcome::Kept(Bytes::from_static(b"x"))));
+        assert_eq!(records.take_on(&errand(RECORDS_MAX), now), Some(Once::Ours));
+        assert_eq!((records.of.len(), records.bytes), (RECORDS_MAX, 0));
+    }
+
+    #[test]
+    fn a_day_later_it_is_another_request() {
+        let (mut records, now) = (Records::default(), Instant::now());
+        let first = errand(0);
+        assert_eq!(records.take_on(&first, now), Some(Once::Ours));
+        assert!(matches!(records.take_on(&errand(0), now + KEPT / 2), Some(Once::Running { .. })));
+        assert_eq!(records.take_on(&first, now + KEPT), Some(Once::Ours));
+    }
+}
