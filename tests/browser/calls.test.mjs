@@ -109,7 +109,7 @@ suite('Answering a call', { concurrency: 3 }, () => {
       assert.deepEqual(said, [reply, reply, reply]);
       assert.equal(await tab.page.evaluate(() => window.runs), 1);
       await eventually('the gateway drops what nobody waits for', async () => {
-        return /^holdfast_reply_for_unknown_call_total 2$/m.test((await gateway.asks('/metrics')).text);
+        return /^holdfast_replies_late_total 2$/m.test((await gateway.asks('/metrics')).text);
       });
     });
 

@@ -234,7 +234,9 @@ impl Troubles {
         own.map(|(_, since, until)| (*until).min(to).saturating_sub((*since).max(from))).sum()
     }
 
+    /// It is noted before it is done: who asks in between has a connection that breaks.
     fn was_killed(&self, instance: usize, from: Duration, to: Duration) -> bool {
+        let from = from.saturating_sub(BUSY);
         self.killed.iter().any(|(who, at)| *who == instance && (from..=to + BUSY).contains(at))
     }
 
