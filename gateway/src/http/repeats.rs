@@ -56,8 +56,14 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
     let errand =
         Errand::new(hash_of(route, &request, key), Hashed::of(&[&request.body]), registry.incarnation(), until);
     let wants = Wants::of(route, &request);
+    let mut runs = false;
     loop {
-        match timeout_at(by, registry.take_on(&errand)).await.unwrap_or(Err(Unknown::Unavailable)) {
+        let said = match timeout_at(by, registry.take_on(&errand)).await {
+            Ok(said) => said,
+            Err(_) if runs => return Err(still_runs()),
+            Err(_) => Err(Unknown::Unavailable),
+        };
+        match said {
             Ok(Once::Ours) => return act(route, request, errand, wants).await,
             Ok(Once::Done(kept)) => return wants.replay(&kept),
             Ok(Once::Other) => return Err(other_body()),
@@ -67,9 +73,12 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
                 registry.settle(&ticket, &lost).await.map_err(|unknown| Problem::unknown(&unknown))?;
             }
             Ok(Once::Running { .. }) if Instant::now() + LOOK_EVERY >= by => {
-                return Err(Problem::no_reply("unknown", "the first request with this Idempotency-Key still runs"));
+                return Err(still_runs());
             }
-            Ok(Once::Running { .. }) => sleep(LOOK_EVERY).await,
+            Ok(Once::Running { .. }) => {
+                runs = true;
+                sleep(LOOK_EVERY).await;
+            }
             Err(unknown) => {
                 // It may have been taken on after all, by nobody: whoever repeats it should not have to wait for that.
                 let gateway = request.gateway.clone();
@@ -258,6 +267,10 @@ impl Wants {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(response)
     }
+}
+
+fn still_runs() -> Problem {
+    Problem::no_reply("unknown", "the first request with this Idempotency-Key still runs")
 }
 
 fn bad_key() -> Problem {

@@ -1,7 +1,7 @@
 //! The bell of this instance: a subscription of its own on a connection of its own, trusted only when it is
 //! confirmed and only while our own beats are heard on it. What was missed is fetched from the mailbox.
 
-use super::{Redis, link::Fault, post::BESIDE, scripts::text};
+use super::{Redis, link::Fault, post::BESIDE, scripts::text, wire::Wire};
 use crate::{
     all::Post,
     envelope::Envelope,
@@ -10,9 +10,7 @@ use crate::{
     seen::Seen,
 };
 use bytes::Bytes;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value, aio::MultiplexedConnection, cmd,
-};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, PushInfo, PushKind, RedisError, Value, cmd};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -123,17 +121,16 @@ impl Redis {
 
 /// A connection of its own, and what Redis pushes on it: that ends when the connection does, since nobody else
 /// holds its sender. A push that says so may find no room.
-async fn dial(client: &Client) -> Result<(MultiplexedConnection, mpsc::Receiver<PushInfo>), RedisError> {
+async fn dial(to: ConnectionInfo) -> Result<(Wire, mpsc::Receiver<PushInfo>), RedisError> {
     let (sender, pushes) = mpsc::channel(WAITING_MAX);
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE))
         // Called by the connection's driver, which must never wait: a hole in the numbers tells the rest.
         .set_push_sender(move |push: PushInfo| match sender.try_send(push) {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(redis::aio::SendError),
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
         });
-    Ok((client.get_multiplexed_async_connection_with_config(&config).await?, pushes))
+    Ok((Wire::connect(to, &config).await?, pushes))
 }
 
 impl<'a> Reader<'a> {
@@ -147,9 +144,8 @@ impl<'a> Reader<'a> {
         let redis = self.redis;
         let channel = redis.keys.bell(self.own.mark());
         let node = redis.link.servers.master_of(super::keys::slot(&channel)).await?;
-        let client = Client::open(redis.link.url().server(&node)?)?;
-        let (mut connection, mut pushes) = dial(&client).await?;
-        self.subscribe(&mut connection, &channel, &mut pushes).await?;
+        let (wire, mut pushes) = dial(redis.link.url().server(&node)?).await?;
+        self.subscribe(&wire, &channel, &mut pushes).await?;
         redis.bell.subscribed.send_replace(true);
         info!("listening to the bell on {node}");
         loop {
@@ -173,12 +169,12 @@ impl<'a> Reader<'a> {
     /// Trusted when Redis has confirmed it.
     async fn subscribe(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        wire: &Wire,
         channel: &str,
         pushes: &mut mpsc::Receiver<PushInfo>,
     ) -> Result<(), RedisError> {
         let verb = if self.redis.link.is_cluster() { "SSUBSCRIBE" } else { "SUBSCRIBE" };
-        cmd(verb).arg(channel).exec_async(connection).await?;
+        cmd(verb).arg(channel).exec_async(&mut wire.connection()).await?;
         let confirmed = async {
             while let Some(push) = pushes.recv().await {
                 if matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe) {
@@ -346,13 +342,15 @@ fn read_entry(entry: Value) -> Option<(u64, Bytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use redis::IntoConnectionInfo;
     use servers::Server;
 
     #[tokio::test]
     async fn pushes_end_with_the_connection_even_if_there_was_no_room_to_say_so() {
         let server = Server::start();
-        let (mut connection, mut pushes) =
-            dial(&Client::open(format!("{}?protocol=resp3", server.url())).unwrap()).await.unwrap();
+        let to = format!("{}?protocol=resp3", server.url()).into_connection_info().unwrap();
+        let (wire, mut pushes) = dial(to).await.unwrap();
+        let mut connection = wire.connection();
         cmd("SUBSCRIBE").arg("bell").exec_async(&mut connection).await.unwrap();
         let rings = format!("for n = 1, {} do redis.call('PUBLISH', 'bell', n) end", 2 * WAITING_MAX);
         server.ask(&["EVAL", &rings, "0"]);

@@ -50,7 +50,8 @@ async fn what_waits_for_a_client_that_does_not_read_is_not_called_delivered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_client_reads_late_is_called_delivered_when_it_does() {
-    let fleet = Fleet::with(&[("MAX_QUEUE_BYTES", "64MiB"), ("WS_PING_TIMEOUT", "60s")]).await;
+    let settings = [("MAX_QUEUE_BYTES", "64MiB"), ("WS_PING_INTERVAL", "60s"), ("WS_PING_TIMEOUT", "60s")];
+    let fleet = Fleet::with(&settings).await;
     let (mut raw, id) = who_does_not_read(&fleet).await;
     let asked = json!({"socketId": id, "event": "x", "timeoutMs": 6000});
     let [here, there] = [0, 1].map(|at| tokio::spawn(fleet.gateway(at).post("/api/call", &asked).into_future()));
