@@ -89,10 +89,30 @@ async fn a_sync_is_a_call_whose_other_members_are_its_data() {
             (&json!(verb), &json!("s"), &json!({"since": 5, "nested": {"a": null}}))
         );
     }
-    for path in ["/api/sync/a%20b", "/api/sync/%22", "/api/sync/%F0%9F%98%80", &format!("/api/sync/{}", "k".repeat(65))]
-    {
-        let answer = gateway.post(path, &json!({"storeId": "s"})).await;
-        answer.refuses(400, "Invalid kind");
+    client.heard_all().await;
+}
+
+/// It becomes part of a verb, and nothing else.
+#[tokio::test]
+async fn a_kind_looks_like_a_name_or_is_refused() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.greeted("/ws?store_id=s").await;
+    let (longest, longer) = ("k".repeat(64), "k".repeat(65));
+    let asked = json!({"storeId": "s", "timeoutMs": 20_000});
+    for path in ["/api/sync/", "/api/shopify/sync-"] {
+        for (kind, read) in [(&*longest, &*longest), ("%6Frders", "orders"), ("0", "0"), ("%2e%2E", ".."), ("-", "-")] {
+            let asking = gateway.post(&format!("{path}{kind}"), &asked);
+            let (answer, call) = tokio::join!(asking, answers(&mut client, json!(1)));
+            assert_eq!((answer.status, &call["type"]), (200, &json!(format!("sync_{read}"))), "{}", answer.text());
+        }
+        for kind in [&*longer, "a%20b", "a+b", "%22", "a%2Fb", "%2F", "%00", "%C3%BC", "%F0%9F%98%80", "a:b"] {
+            let answer = gateway.post(&format!("{path}{kind}"), &asked).await;
+            let hint = answer.refuses(400, "Invalid kind")["hint"].clone();
+            assert!(hint.as_str().unwrap().contains("1 to 64"), "{path}{kind}: {hint}");
+        }
+        let none = gateway.post(path, &asked).await;
+        assert!(matches!(none.status, 400 | 404), "{path}: {}", none.text());
+        none.is_problem();
     }
     client.heard_all().await;
 }
@@ -299,14 +319,17 @@ async fn bodies_that_do_not_fit_are_told_where() {
         (json!({"event": "x"}), ""),
         (json!({"socketId": "a", "userId": "u", "event": "x"}), ""),
         (json!({"socketId": "a", "to": {"storeId": "s"}, "event": "x"}), ""),
+        (json!({"to": {"socketId": "a", "storeId": "s"}, "event": "x"}), ""),
+        (json!({"to": {}, "event": "x"}), ""),
+        (json!({"socketId": null, "to": null, "event": "x"}), ""),
+        (json!({"to": "ws_123", "event": "x"}), "/to"),
+        (json!({"socketId": 7, "event": "x"}), "/socketId"),
+        (json!({"userId": "", "event": "x"}), "/userId"),
+        (json!({"user_id": "u", "userId": "u", "event": "x"}), "/user_id"),
         (json!({"socketId": "a"}), "/event"),
         (json!({"socketId": "a", "event": ""}), "/event"),
         (json!({"socketId": "a", "event": 3}), "/event"),
         (json!({"socketId": "a", "event": "x", "extra": 1}), "/extra"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": 0}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": -5}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": 86_400_000}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": "1s"}), "/timeoutMs"),
         (json!({"socketId": "a", "event": "x", "fallback": "room"}), "/fallback"),
         (json!({"to": {"roomId": "r"}, "event": "x"}), "/to/roomId"),
         (json!({"socketId": "a", "event": "x", "whenOffline": "hope"}), "/whenOffline"),
@@ -318,6 +341,28 @@ async fn bodies_that_do_not_fit_are_told_where() {
     for body in [json!({}), json!({"orders": [1]}), json!({"storeId": ""}), json!({"socketId": 1, "storeId": "s"})] {
         gateway.post("/api/sync/orders", &body).await.refuses(422, "Invalid body");
     }
-    gateway.posts("/api/sync/orders", "{").await.refuses(400, "Unreadable JSON");
-    gateway.posts("/api/call", "[]").await.refuses(422, "Invalid body");
+    for path in ["/api/call", "/api/sync/orders"] {
+        for body in ["[]", "[{}]", "null", "7", "\"x\"", r#"{"storeId":"s","storeId":"t"}"#] {
+            gateway.posts(path, body).await.refuses(422, "Invalid body");
+        }
+        for body in ["", "{", "storeId=s", "{'storeId':'s'}"] {
+            gateway.posts(path, body).await.refuses(400, "Unreadable JSON");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_to_wait_is_a_whole_number_of_milliseconds_up_to_ten_minutes() {
+    let gateway = Gateway::start().await;
+    for (path, event) in [("/api/call", r#","event":"x""#), ("/api/sync/orders", "")] {
+        let asks = |ms: &str| gateway.posts(path, format!(r#"{{"storeId":"nobody","timeoutMs":{ms}{event}}}"#));
+        for ms in
+            ["0", "-1", "600001", "86400000000", "99999999999999999999", "1.5", "1e3", "\"1000\"", "\"1s\"", "true"]
+        {
+            assert_eq!(asks(ms).await.pointers(), ["/timeoutMs"], "{path} {ms}");
+        }
+        for ms in ["1000", "600000", "null"] {
+            problem(&asks(ms).await, 404, "no_live_socket");
+        }
+    }
 }
