@@ -351,6 +351,49 @@ async fn bodies_that_do_not_fit_are_told_where() {
     }
 }
 
+/// One sentence for who reads only that, and for a program each fault with its place.
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_told_in_one_sentence() {
+    let gateway = Gateway::start().await;
+    let known = "it is not known here; known are socketId, userId, storeId";
+    let (to, strange) =
+        (format!("to.roomId: {known}"), format!("a/b~c: {known}, to, event, data, fallback, whenOffline, timeoutMs"));
+    for (path, body, detail) in [
+        ("/api/call", "", "nothing was sent, and JSON is wanted"),
+        ("/api/call", " \n", "nothing was sent, and JSON is wanted"),
+        ("/api/call", "{", "not JSON: it ends in the middle of an object at line 1 column 1"),
+        ("/api/call", "[]", "a JSON object is wanted"),
+        ("/api/call", "{}", "event: it is required; a target is wanted: socketId, userId or storeId"),
+        ("/api/call", r#"{"to":{"roomId":"r"},"event":"x"}"#, &to),
+        ("/api/call", r#"{"userId":"u","event":"x","a/b~c":1}"#, &strange),
+        (
+            "/api/call",
+            r#"{"user_id":"u","userId":"u","event":"x"}"#,
+            "user_id: it stands there in both spellings; keep one",
+        ),
+        ("/api/call", r#"{"userId":"u","userId":"u","event":"x"}"#, "userId: \"userId\" stands there twice; keep one"),
+        (
+            "/api/call",
+            r#"{"userId":" ","event":"","timeoutMs":0,"fallback":"room"}"#,
+            "userId: it is empty; fallback: none, store or user is wanted; \
+             timeoutMs: a whole number from 1 to 600000 is wanted; and 1 more",
+        ),
+        (
+            "/api/call",
+            r#"{"userId":"u","storeId":"s","event":"x"}"#,
+            "one target is wanted, not several: keep one of socketId, userId and storeId",
+        ),
+        ("/api/sync/orders", "{}", "a target is wanted: socketId or storeId"),
+        ("/api/sync/orders", r#"{"storeId":3}"#, "storeId: a text is wanted"),
+        ("/api/sync/orders", r#"{"storeId":"null"}"#, "storeId: it is a placeholder that was never filled in"),
+        ("/api/sync/or%20ders", "{}", "\"or ders\" is no kind"),
+    ] {
+        let answer = gateway.posts(path, body).await;
+        answer.is_problem();
+        assert_eq!(answer.json()["detail"], detail, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn a_time_to_wait_is_a_whole_number_of_milliseconds_up_to_ten_minutes() {
     let gateway = Gateway::start().await;

@@ -241,10 +241,12 @@ async fn what_the_gateway_refuses_is_1_in_its_own_words() {
         (&["sync", "a b", "--store", "s"][..], "a kind is"),
         (&["call", "--user", "undefined", "--event", "x"], "--user: "),
         (&["send", "--room", " "], "--room: "),
+        (&["sync", "orders", "--store", "null"], "--store: it is a placeholder"),
     ] {
         let finished = run(&gateway, args).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "{args:?}: {finished:?}");
         assert!(finished.stderr.contains(said), "{said} in {finished:?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "one fault, one line: {finished:?}");
     }
     let guarded = Gateway::with([("API_TOKEN", "s3cret")]).await;
     let args = ["send", "--user", "u"];

@@ -116,7 +116,8 @@ pub fn refused(gateway: &Remote, answer: &Answer) -> Failure {
     let fault = |error: &Value| {
         let pointer = error["pointer"].as_str().unwrap_or_default().trim_start_matches('/');
         let flag = TARGETS.iter().find(|(_, member, _)| *member == pointer).map_or(pointer, |(flag, ..)| flag);
-        printable(&format!("--{flag}: {}", word(&error["detail"])))
+        let detail = word(&error["detail"]);
+        printable(&if flag.is_empty() { detail } else { format!("--{flag}: {detail}") })
     };
     Failure { code: exit::FAILED, sentences: errors.iter().map(fault).collect() }
 }

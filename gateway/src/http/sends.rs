@@ -171,7 +171,9 @@ fn read_target(reader: &mut Reader<'_>) -> Option<To> {
     match targets.len() {
         1 => targets.pop().flatten(),
         0 => reader.wrong_as_a_whole("a target is wanted: socketId, userId, storeId, roomId or all"),
-        _ => reader.wrong_as_a_whole("one target is wanted, not several"),
+        _ => reader.wrong_as_a_whole(
+            "one target is wanted, not several: keep one of socketId, userId, storeId, roomId and all",
+        ),
     }
 }
 
