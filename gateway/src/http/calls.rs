@@ -282,10 +282,10 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
                 word(outcome)
             );
         }
-        Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(verdict),
+        Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(request, verdict),
         Outcome::Nobody(group) => {
             warn!(request_id, "call {id}: no socket of {} {} is connected", group.kind(), group.name());
-            info!("🔄 No socket found, requesting client reconnect");
+            info!(request_id, "🔄 No socket found, requesting client reconnect");
         }
         _ => warn!(request_id, "call {id}: {}", word(outcome)),
     }
