@@ -14,6 +14,7 @@ mod asking;
 mod call;
 mod check;
 mod data;
+mod events;
 mod healthcheck;
 mod instances;
 mod send;
@@ -261,11 +262,15 @@ const CALL_HELP: &str = "\
 Example:
   holdfast call --user test123 --event ask --data '{\"question\":\"ready?\"}'
 
+The result goes to standard output. What the client says on its way to it goes to standard error.
+
 Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
 
 const SYNC_HELP: &str = "\
 Example:
   holdfast sync orders --store meonutrition --data '{\"since\":\"2026-01-01\"}'
+
+The result goes to standard output. What the client says on its way to it goes to standard error.
 
 Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
 

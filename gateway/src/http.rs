@@ -51,7 +51,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 /// The body of an answer: whole, or events as they come.
 pub enum Body {
@@ -155,6 +155,10 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
     };
     let answer = caught(request, &request_id).await;
     let mut response = answer.unwrap_or_else(|problem| {
+        // Refused handshakes are told with more, and health is asked all the time.
+        if !asks.upgrade && !label.starts_with("/health") {
+            info!(request_id, route = label, status = problem.status.as_u16(), "refused: {}", problem.title);
+        }
         let mut response = problem.response(&request_id, asks.problem_json).map(Body::Whole);
         if asks.upgrade {
             // Whatever was sent behind a refused upgrade was not meant as HTTP.

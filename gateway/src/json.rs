@@ -17,6 +17,8 @@ const FEW: usize = 16;
 /// Why a text is no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// Nothing at all.
+    Empty,
     /// Not JSON, with what the parser says.
     Unreadable(String),
     TooDeep,
@@ -30,11 +32,12 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Empty => f.write_str("nothing was sent, and JSON is wanted"),
             Self::Unreadable(what) => write!(f, "not JSON: {what}"),
             Self::TooDeep => write!(f, "nested deeper than {DEPTH_MAX} levels"),
             Self::NotAnObject => f.write_str("a JSON object is wanted"),
             Self::NotAList => f.write_str("a list is wanted"),
-            Self::Duplicate(name) => write!(f, "the member {name:?} stands there twice"),
+            Self::Duplicate(name) => write!(f, "{name:?} stands there twice; keep one"),
         }
     }
 }
@@ -88,6 +91,7 @@ pub fn elements(text: &[u8]) -> Result<Vec<&RawValue>, Fault> {
 fn unfit(text: &[u8], error: &serde_json::Error, another_kind: Fault) -> Fault {
     match serde_json::from_slice::<&RawValue>(text) {
         Ok(_) => another_kind,
+        Err(_) if first_byte(text).is_none() => Fault::Empty,
         Err(_) => Fault::Unreadable(plain(error)),
     }
 }
@@ -109,7 +113,8 @@ pub fn first_byte(text: &[u8]) -> Option<u8> {
 
 /// The parser's sentence, without its Rust names.
 fn plain(error: &serde_json::Error) -> String {
-    format!("{error}").replace("invalid type: ", "unexpected ")
+    let said = error.to_string();
+    said.replace("invalid type: ", "unexpected ").replace("EOF while parsing", "it ends in the middle of")
 }
 
 /// One pass that looks at brackets outside of texts; the parser behind it checks all else.
@@ -196,7 +201,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_told_apart() {
         let fault = |text: &str| Members::read(text.as_bytes()).unwrap_err();
-        assert!(matches!(fault(""), Fault::Unreadable(_)));
+        assert_eq!((fault(""), fault(" \n")), (Fault::Empty, Fault::Empty));
         assert!(matches!(fault("{"), Fault::Unreadable(_)));
         assert!(matches!(fault("nonsense"), Fault::Unreadable(_)));
         assert!(matches!(fault(r#"{"a":1} x"#), Fault::Unreadable(_)));

@@ -57,6 +57,64 @@ async fn a_call_goes_from_each_instance_to_each_other() {
     fleet.is_sound().await;
 }
 
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// By the id of its request a call is found in the log of each instance that had to do with it, and at the client.
+#[tokio::test]
+async fn a_request_keeps_its_id_and_trace_from_the_caller_to_the_client() {
+    let server = Server::start();
+    let mut fleet = Fleet::on(&server.url(), &[("LOG_FORMAT", "json"), ("LOG_LEVEL", "debug")]).await;
+    let mut client = fleet[0].greeted("/ws?user_id=u").await;
+    for (asker, id, target) in [
+        (1, "req-there", json!({"socketId": client.id})),
+        (2, "req-group", json!({"userId": "u"})),
+        (0, "req-here", json!({"userId": "u"})),
+    ] {
+        let asked = json!({"to": target, "event": "x"});
+        let asking = fleet[asker].post("/api/call", &asked).with("X-Request-Id", id).with("traceparent", TRACE);
+        let (answer, call) = tokio::join!(asking, answers(&mut client, 1));
+        assert_eq!((answer.status, answer.header("X-Request-Id")), (200, Some(id)), "{}", answer.text());
+        assert_eq!((&call["requestId"], &call["traceparent"]), (&json!(id), &json!(TRACE)));
+        let call = call["callId"].as_str().unwrap();
+        for at in [asker, 0] {
+            let line = fleet.gateway_mut(at).logs(&[id, call]).await;
+            let line: Value = serde_json::from_str(&line).expect(&line);
+            assert_eq!(line["request_id"], id, "{line}");
+        }
+    }
+    fleet.is_sound().await;
+}
+
+/// For whoever wonders where the time went: what it took to find the socket, the way there and back, and the client.
+#[tokio::test]
+async fn an_answer_tells_where_its_time_went() {
+    let (_server, fleet) = fleet().await;
+    let mut client = fleet[0].greeted("/ws").await;
+    let asked = json!({"socketId": client.id, "event": "x"});
+    for asker in 0..3 {
+        let thinks = async {
+            let call = client.hears().await;
+            // What is measured has to last for a while.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
+        };
+        let (answer, ()) = tokio::join!(fleet[asker].post("/api/call", &asked), thinks);
+        let timing = answer.header("Server-Timing").unwrap_or_else(|| panic!("{}", answer.text()));
+        let part =
+            |part: &str| part.split_once(";dur=").map(|(name, ms)| (name.to_owned(), ms.parse::<f64>().unwrap()));
+        let parts: Vec<_> = timing.split(", ").filter_map(part).collect();
+        let [(lookup, found), (bus, moved), (of_client, thought)] = &parts[..] else { panic!("{timing}") };
+        assert_eq!((&**lookup, &**bus, &**of_client), ("lookup", "bus", "client"), "{timing}");
+        let elapsed = answer.json()["elapsedMs"].as_f64().unwrap();
+        let sum = found + moved + thought;
+        assert!((elapsed - 2.0..elapsed + 2.0).contains(&sum), "{timing} of {elapsed} ms");
+        // Nobody's clock but the owner's says how long the client took.
+        assert!(*thought >= 299.0, "{asker}: {timing}");
+        assert!(asker == 0 || *moved > 0.0, "{asker}: {timing}");
+    }
+    fleet.is_sound().await;
+}
+
 #[tokio::test]
 async fn bodies_and_replies_of_any_size_arrive_whole() {
     let server = Server::start();

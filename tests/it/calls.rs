@@ -89,10 +89,30 @@ async fn a_sync_is_a_call_whose_other_members_are_its_data() {
             (&json!(verb), &json!("s"), &json!({"since": 5, "nested": {"a": null}}))
         );
     }
-    for path in ["/api/sync/a%20b", "/api/sync/%22", "/api/sync/%F0%9F%98%80", &format!("/api/sync/{}", "k".repeat(65))]
-    {
-        let answer = gateway.post(path, &json!({"storeId": "s"})).await;
-        answer.refuses(400, "Invalid kind");
+    client.heard_all().await;
+}
+
+/// It becomes part of a verb, and nothing else.
+#[tokio::test]
+async fn a_kind_looks_like_a_name_or_is_refused() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.greeted("/ws?store_id=s").await;
+    let (longest, longer) = ("k".repeat(64), "k".repeat(65));
+    let asked = json!({"storeId": "s", "timeoutMs": 20_000});
+    for path in ["/api/sync/", "/api/shopify/sync-"] {
+        for (kind, read) in [(&*longest, &*longest), ("%6Frders", "orders"), ("0", "0"), ("%2e%2E", ".."), ("-", "-")] {
+            let asking = gateway.post(&format!("{path}{kind}"), &asked);
+            let (answer, call) = tokio::join!(asking, answers(&mut client, json!(1)));
+            assert_eq!((answer.status, &call["type"]), (200, &json!(format!("sync_{read}"))), "{}", answer.text());
+        }
+        for kind in [&*longer, "a%20b", "a+b", "%22", "a%2Fb", "%2F", "%00", "%C3%BC", "%F0%9F%98%80", "a:b"] {
+            let answer = gateway.post(&format!("{path}{kind}"), &asked).await;
+            let hint = answer.refuses(400, "Invalid kind")["hint"].clone();
+            assert!(hint.as_str().unwrap().contains("1 to 64"), "{path}{kind}: {hint}");
+        }
+        let none = gateway.post(path, &asked).await;
+        assert!(matches!(none.status, 400 | 404), "{path}: {}", none.text());
+        none.is_problem();
     }
     client.heard_all().await;
 }
@@ -299,14 +319,17 @@ async fn bodies_that_do_not_fit_are_told_where() {
         (json!({"event": "x"}), ""),
         (json!({"socketId": "a", "userId": "u", "event": "x"}), ""),
         (json!({"socketId": "a", "to": {"storeId": "s"}, "event": "x"}), ""),
+        (json!({"to": {"socketId": "a", "storeId": "s"}, "event": "x"}), ""),
+        (json!({"to": {}, "event": "x"}), ""),
+        (json!({"socketId": null, "to": null, "event": "x"}), ""),
+        (json!({"to": "ws_123", "event": "x"}), "/to"),
+        (json!({"socketId": 7, "event": "x"}), "/socketId"),
+        (json!({"userId": "", "event": "x"}), "/userId"),
+        (json!({"user_id": "u", "userId": "u", "event": "x"}), "/user_id"),
         (json!({"socketId": "a"}), "/event"),
         (json!({"socketId": "a", "event": ""}), "/event"),
         (json!({"socketId": "a", "event": 3}), "/event"),
         (json!({"socketId": "a", "event": "x", "extra": 1}), "/extra"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": 0}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": -5}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": 86_400_000}), "/timeoutMs"),
-        (json!({"socketId": "a", "event": "x", "timeoutMs": "1s"}), "/timeoutMs"),
         (json!({"socketId": "a", "event": "x", "fallback": "room"}), "/fallback"),
         (json!({"to": {"roomId": "r"}, "event": "x"}), "/to/roomId"),
         (json!({"socketId": "a", "event": "x", "whenOffline": "hope"}), "/whenOffline"),
@@ -318,6 +341,71 @@ async fn bodies_that_do_not_fit_are_told_where() {
     for body in [json!({}), json!({"orders": [1]}), json!({"storeId": ""}), json!({"socketId": 1, "storeId": "s"})] {
         gateway.post("/api/sync/orders", &body).await.refuses(422, "Invalid body");
     }
-    gateway.posts("/api/sync/orders", "{").await.refuses(400, "Unreadable JSON");
-    gateway.posts("/api/call", "[]").await.refuses(422, "Invalid body");
+    for path in ["/api/call", "/api/sync/orders"] {
+        for body in ["[]", "[{}]", "null", "7", "\"x\"", r#"{"storeId":"s","storeId":"t"}"#] {
+            gateway.posts(path, body).await.refuses(422, "Invalid body");
+        }
+        for body in ["", "{", "storeId=s", "{'storeId':'s'}"] {
+            gateway.posts(path, body).await.refuses(400, "Unreadable JSON");
+        }
+    }
+}
+
+/// One sentence for who reads only that, and for a program each fault with its place.
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_told_in_one_sentence() {
+    let gateway = Gateway::start().await;
+    let known = "it is not known here; known are socketId, userId, storeId";
+    let (to, strange) =
+        (format!("to.roomId: {known}"), format!("a/b~c: {known}, to, event, data, fallback, whenOffline, timeoutMs"));
+    for (path, body, detail) in [
+        ("/api/call", "", "nothing was sent, and JSON is wanted"),
+        ("/api/call", " \n", "nothing was sent, and JSON is wanted"),
+        ("/api/call", "{", "not JSON: it ends in the middle of an object at line 1 column 1"),
+        ("/api/call", "[]", "a JSON object is wanted"),
+        ("/api/call", "{}", "event: it is required; a target is wanted: socketId, userId or storeId"),
+        ("/api/call", r#"{"to":{"roomId":"r"},"event":"x"}"#, &to),
+        ("/api/call", r#"{"userId":"u","event":"x","a/b~c":1}"#, &strange),
+        (
+            "/api/call",
+            r#"{"user_id":"u","userId":"u","event":"x"}"#,
+            "user_id: it stands there in both spellings; keep one",
+        ),
+        ("/api/call", r#"{"userId":"u","userId":"u","event":"x"}"#, "userId: \"userId\" stands there twice; keep one"),
+        (
+            "/api/call",
+            r#"{"userId":" ","event":"","timeoutMs":0,"fallback":"room"}"#,
+            "userId: it is empty; fallback: none, store or user is wanted; \
+             timeoutMs: a whole number from 1 to 600000 is wanted; and 1 more",
+        ),
+        (
+            "/api/call",
+            r#"{"userId":"u","storeId":"s","event":"x"}"#,
+            "one target is wanted, not several: keep one of socketId, userId and storeId",
+        ),
+        ("/api/sync/orders", "{}", "a target is wanted: socketId or storeId"),
+        ("/api/sync/orders", r#"{"storeId":3}"#, "storeId: a text is wanted"),
+        ("/api/sync/orders", r#"{"storeId":"null"}"#, "storeId: it is a placeholder that was never filled in"),
+        ("/api/sync/or%20ders", "{}", "\"or ders\" is no kind"),
+    ] {
+        let answer = gateway.posts(path, body).await;
+        answer.is_problem();
+        assert_eq!(answer.json()["detail"], detail, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_to_wait_is_a_whole_number_of_milliseconds_up_to_ten_minutes() {
+    let gateway = Gateway::start().await;
+    for (path, event) in [("/api/call", r#","event":"x""#), ("/api/sync/orders", "")] {
+        let asks = |ms: &str| gateway.posts(path, format!(r#"{{"storeId":"nobody","timeoutMs":{ms}{event}}}"#));
+        for ms in
+            ["0", "-1", "600001", "86400000000", "99999999999999999999", "1.5", "1e3", "\"1000\"", "\"1s\"", "true"]
+        {
+            assert_eq!(asks(ms).await.pointers(), ["/timeoutMs"], "{path} {ms}");
+        }
+        for ms in ["1000", "600000", "null"] {
+            problem(&asks(ms).await, 404, "no_live_socket");
+        }
+    }
 }

@@ -8,7 +8,10 @@ use crate::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpListener,
+};
 
 const NEVER: &str = "ws_0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
 
@@ -54,6 +57,63 @@ async fn the_result_alone_goes_to_standard_output() {
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""), "{finished:?}");
     let shown = json_of(&finished);
     assert_eq!((&shown["status"], &shown["result"]), (&json!("replied"), &json!([1])));
+}
+
+/// Each piece when it is said, and none of it where the result goes.
+#[tokio::test]
+async fn what_a_client_says_on_its_way_is_shown_at_once() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.greeted("/ws?user_id=u&store_id=s").await;
+    for ask in [&["call", "--user", "u", "--event", "x"][..], &["sync", "orders", "--store", "s"]] {
+        for (json, pieces) in [
+            (&[][..], ["progress: {\"read\":1}", "progress: \"a\\u009b31m\""]),
+            (&["--json"], ["{\"progress\":{\"read\":1}}", "{\"progress\":\"a\\u009b31m\"}"]),
+        ] {
+            for (end, code) in [(json!({"type": "reply", "data": 7}), 0), (json!({"type": "failed", "error": "no"}), 1)]
+            {
+                let mut asking = command(&gateway, &[ask, json].concat()).begins();
+                let mut told = BufReader::new(asking.stderr.take().unwrap()).lines();
+                let call = client.hears().await;
+                for (data, piece) in [json!({"read": 1}), json!("a\u{9b}31m")].iter().zip(pieces) {
+                    let progress = json!({"type": "progress", "callId": call["callId"], "data": data});
+                    client.says(progress.to_string()).await;
+                    assert_eq!(soon("it is shown", told.next_line()).await.unwrap().as_deref(), Some(piece));
+                }
+                let mut end = end;
+                end["callId"] = call["callId"].clone();
+                client.says(end.to_string()).await;
+                let output = soon("it ends", asking.wait_with_output()).await.unwrap();
+                let shown = String::from_utf8(output.stdout).unwrap();
+                assert_eq!(output.status.code(), Some(code), "{ask:?} {json:?}: {shown}");
+                match (json.is_empty(), code) {
+                    (true, 0) => assert_eq!(shown, "7\n"),
+                    (true, _) => assert_eq!(shown, ""),
+                    (false, _) => {
+                        let answer: Value = serde_json::from_str(&shown).expect("one answer and nothing else");
+                        assert_eq!(answer["callId"], call["callId"]);
+                    }
+                }
+            }
+        }
+    }
+    gateway.is_unharmed().await;
+}
+
+/// Whoever has heard of progress knows that the client has it; what became of it nobody can say.
+#[tokio::test]
+async fn a_gateway_that_dies_on_the_way_is_69() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.greeted("/ws?user_id=u").await;
+    let mut asking = command(&gateway, &["call", "--user", "u", "--event", "x"]).begins();
+    let mut told = BufReader::new(asking.stderr.take().unwrap()).lines();
+    let call = client.hears().await;
+    client.says(json!({"type": "progress", "callId": call["callId"], "data": 1}).to_string()).await;
+    assert_eq!(soon("it is shown", told.next_line()).await.unwrap().as_deref(), Some("progress: 1"));
+    gateway.signal(Signal::KILL);
+    let said = soon("it says why", told.next_line()).await.unwrap().unwrap();
+    assert!(said.contains("may have been done") && said.contains(&gateway.address().to_string()), "{said}");
+    let output = soon("it ends", asking.wait_with_output()).await.unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(69), 0));
 }
 
 #[tokio::test]
@@ -241,10 +301,12 @@ async fn what_the_gateway_refuses_is_1_in_its_own_words() {
         (&["sync", "a b", "--store", "s"][..], "a kind is"),
         (&["call", "--user", "undefined", "--event", "x"], "--user: "),
         (&["send", "--room", " "], "--room: "),
+        (&["sync", "orders", "--store", "null"], "--store: it is a placeholder"),
     ] {
         let finished = run(&gateway, args).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "{args:?}: {finished:?}");
         assert!(finished.stderr.contains(said), "{said} in {finished:?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "one fault, one line: {finished:?}");
     }
     let guarded = Gateway::with([("API_TOKEN", "s3cret")]).await;
     let args = ["send", "--user", "u"];

@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
 };
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// A command line that has not run yet.
 pub struct Holdfast {
@@ -70,9 +70,14 @@ impl Holdfast {
         self.run().await
     }
 
+    /// Begins to run.
+    pub fn begins(mut self) -> Child {
+        self.command.spawn().expect("holdfast runs")
+    }
+
     /// Runs until it is ready.
-    pub async fn serve(mut self) -> Gateway {
-        Gateway::of(self.command.spawn().expect("holdfast runs")).await
+    pub async fn serve(self) -> Gateway {
+        Gateway::of(self.begins()).await
     }
 }
 

@@ -108,6 +108,71 @@ async fn a_listener_counts_under_the_cap() {
     assert_eq!(client.closed().await.0, 4410);
 }
 
+/// Where the newcomer has to go, the holder is asked for a sign of life first: whoever reads its events gives one.
+#[tokio::test]
+async fn a_listener_that_lives_keeps_its_place() {
+    let server = Server::start();
+    let fleet = Fleet::on(&server.url(), &[("MAX_SOCKETS_PER_USER", "1"), ("DUPLICATE_POLICY", "reject")]).await;
+    let (mut first, id) = listens(&fleet[0], "user_id=u&client_id=a").await;
+    for asked in [0, 1] {
+        let refused = fleet[asked].get("/sse/stream?user_id=u&client_id=b").await;
+        let body = refused.refuses(409, "User already connected");
+        assert_eq!(body["code"], "already_connected");
+        assert!(body["hint"].as_str().unwrap().contains("MAX_SOCKETS_PER_USER"), "{body}");
+        let mut client = fleet[asked].connect("/ws?user_id=u&client_id=c").await;
+        assert_eq!(client.closed().await, (1008, "User already connected".into()));
+    }
+    sends(&fleet[1], json!({"socketId": id}), json!(1)).await;
+    first.hears("news").await;
+    // It makes way for itself, as it says who it is.
+    let (_second, _) = listens(&fleet[1], "user_id=u&client_id=a").await;
+    assert_eq!(first.hears("close").await["cause"], "replaced");
+    first.ends().await;
+    fleet.is_sound().await;
+}
+
+/// What it was, before its verdict is looked at, is the same to those who look from elsewhere.
+#[tokio::test]
+async fn a_listener_that_breaks_off_is_told_from_one_that_leaves() {
+    let server = Server::start();
+    let fleet = Fleet::on(&server.url(), &[]).await;
+    let (leaves, left) = listens(&fleet[0], "user_id=u").await;
+    let (breaks, broken) = listens(&fleet[0], "user_id=u").await;
+    drop(leaves);
+    breaks.breaks();
+    for (id, cause, reason) in [(left, "client_closed", "ended"), (broken, "connection_lost", "failed")] {
+        for asked in [0, 1] {
+            let verdict = fleet[asked].verdict(&id).await;
+            assert_eq!(
+                (&verdict["state"], &verdict["cause"], &verdict["closeCode"]),
+                (&json!("closed"), &json!(cause), &Value::Null),
+                "{verdict}"
+            );
+            assert!(verdict["reason"].as_str().is_some_and(|text| text.contains(reason)), "{verdict}");
+        }
+    }
+    fleet.is_sound().await;
+}
+
+/// Nothing is kept for it: with the last event that it names or without, it is somebody new, and is told to begin anew.
+#[tokio::test]
+async fn a_listener_that_comes_back_is_told_that_it_may_have_missed_something() {
+    let gateway = Gateway::start().await;
+    let (stream, first) = listens(&gateway, "user_id=u").await;
+    drop(stream);
+    gateway.verdict(&first).await;
+    sends(&gateway, json!({"userId": "u"}), json!("missed")).await;
+    for last in ["0", "7", "ws_123", "\u{fc}", ""] {
+        let asks = gateway.get("/sse/stream?user_id=u").with("Last-Event-ID", last);
+        let mut stream = asks.streams().await;
+        let id = is_greeted(&mut stream).await;
+        assert_ne!(id, first);
+        sends(&gateway, json!({"socketId": id}), json!("now")).await;
+        assert_eq!(stream.hears("news").await["data"], "now");
+    }
+    gateway.is_unharmed().await;
+}
+
 /// It cannot answer, so that nobody waits for it.
 #[tokio::test]
 async fn a_listener_is_asked_nothing() {

@@ -111,6 +111,40 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     }
 }
 
+/// The id in a refusal leads to its line, and to what else the log says of it.
+#[tokio::test]
+async fn every_refusal_is_in_the_log_by_its_id() {
+    let mut gateway = Gateway::with([("MAX_BODY_BYTES", "1000"), ("API_TOKEN", "t"), ("LOG_LEVEL", "info")]).await;
+    let (call, sync, send) = ("/api/call", "/api/sync/orders", "/api/send");
+    let large = "x".repeat(2000);
+    for (nth, (status, ask)) in [
+        (400, gateway.posts(call, "{")),
+        (400, gateway.posts("/api/sync/a%20b", "{}")),
+        (401, gateway.posts(call, "{}").without("Authorization")),
+        (403, gateway.posts(call, "{}").with("Origin", "https://evil.com")),
+        (404, gateway.posts(call, r#"{"socketId":"ws_123","event":"x"}"#)),
+        (404, gateway.posts(sync, r#"{"storeId":"s"}"#)),
+        (404, gateway.posts(send, r#"{"socketId":"ws_123"}"#)),
+        (404, gateway.get("/api/sockets/ws_123")),
+        (404, gateway.get("/nowhere")),
+        (405, gateway.request("PUT", call)),
+        (413, gateway.posts(call, large)),
+        (415, gateway.posts(call, "{}").but("Content-Type", "text/plain")),
+        (422, gateway.posts(sync, "{}")),
+        (426, gateway.get("/ws")),
+        (400, gateway.get("/sse/stream")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("req-{nth}-{status}");
+        let ask = if status == 401 { ask } else { ask.with("Authorization", "Bearer t") };
+        let answer = ask.with("X-Request-Id", &id).await;
+        assert_eq!((answer.status, answer.header("X-Request-Id")), (status, Some(&*id)), "{}", answer.text());
+        gateway.logs(&[&id]).await;
+    }
+}
+
 /// Checklist 98, 135, 199, 201.
 #[tokio::test]
 async fn json_lines_carry_the_same_words_without_signs() {

@@ -5,8 +5,9 @@ use crate::{
     http::{Answer, Request},
     patience::soon,
 };
+use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -189,6 +190,11 @@ impl Raw {
     pub async fn ends(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// Breaks the connection: the other side gets a reset, and no word of an end.
+    pub fn breaks(self) {
+        set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("Linux resets what may not linger");
     }
 
     /// Whether it has ended by now.

@@ -72,6 +72,11 @@ impl Stream {
         event.data
     }
 
+    /// The connection under it breaks.
+    pub fn breaks(self) {
+        self.raw.breaks();
+    }
+
     /// Nothing more comes, and the answer is whole.
     pub async fn ends(&mut self) {
         assert_eq!(self.event().await, None);

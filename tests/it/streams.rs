@@ -180,6 +180,42 @@ async fn a_slow_reader_loses_progress_and_never_the_end() {
     gateway.is_unharmed().await;
 }
 
+/// Who looks at the feed and falls behind is told how much it did not see, at the place where it would have been.
+#[tokio::test]
+async fn a_slow_reader_of_the_feed_is_told_what_it_missed() {
+    let gateway = Gateway::start().await;
+    let mut reader = Raw::connect_narrow(gateway.address()).await;
+    reader.write(&gateway.get("/api/events?scope=local").bytes()).await;
+    let mut feed = Stream::over(reader).await;
+    let mut raw = gateway.raw().await;
+    let padding = "x".repeat(8000);
+    // The kernel takes some megabytes before anything waits.
+    for n in 0..2500 {
+        let asked = json!({"userId": "nobody", "event": format!("{n} {padding}")});
+        raw.write(&gateway.post("/api/call", &asked).but("Connection", "keep-alive").bytes()).await;
+        assert_eq!(raw.answer().await.status, 404);
+    }
+    let (mut next, mut missed) = (0, 0);
+    while next < 2500 {
+        let event = feed.event().await.unwrap();
+        match event.name.as_str() {
+            "call" => {
+                let seen = event.data["event"].as_str().and_then(|event| event.split(' ').next()?.parse::<u64>().ok());
+                assert_eq!(seen, Some(next));
+                next += 1;
+            }
+            "missed" => {
+                let count = event.data["count"].as_u64().unwrap();
+                assert!(count > 0, "{}", event.data);
+                (next, missed) = (next + count, missed + count);
+            }
+            other => panic!("{other}: {}", event.data),
+        }
+    }
+    assert!(missed > 0, "it kept up");
+    gateway.is_unharmed().await;
+}
+
 #[tokio::test]
 async fn the_death_of_the_owner_ends_a_stream() {
     let (_server, mut fleet) = fleet().await;

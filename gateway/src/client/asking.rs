@@ -1,13 +1,14 @@
 //! Asking a running gateway over HTTP, for the commands that look and those that call.
 
-use super::exit;
+use super::{events::Events, exit};
 use crate::config::{Config, Reading};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request,
+    body::Incoming,
     client::conn::http1,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LINK},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LINK},
     http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
@@ -23,7 +24,7 @@ use tokio::{
 /// For a connection; and for the whole of a request, from the connection to the last byte of the answer, unless the
 /// gateway was given time of its own.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// More than the largest page there can be. Whatever sends more is no gateway.
+/// More than the largest page there can be, or the largest event. Whatever sends more is no gateway.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What stands in a path or query as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -130,6 +131,12 @@ pub fn printable_json(text: &str) -> String {
     text.trim_end().chars().map(shown).collect()
 }
 
+/// Who is told what happens until there is an answer, if anybody is: each piece as JSON on one line.
+type Progress<'a> = Option<&'a dyn Fn(&str)>;
+
+/// Whatever goes wrong on a connection.
+type Broken = Box<dyn Error + Send + Sync>;
+
 /// A gateway that can be asked.
 pub struct Remote {
     pub address: Address,
@@ -173,13 +180,28 @@ impl Remote {
 
     /// Asks, and waits for the whole answer.
     pub fn get(&self, target: &str) -> Result<Answer, Failure> {
-        let asked = self.ask(Method::GET, target, Bytes::new(), Duration::ZERO);
+        let asked = self.ask(Method::GET, target, Bytes::new(), Duration::ZERO, None);
         asked.map_err(|lost| self.unreachable(&lost.error))
     }
 
     /// Has something done, for which the gateway may take so long.
     pub fn post(&self, target: &str, body: String, budget: Duration) -> Result<Answer, Failure> {
-        let asked = self.ask(Method::POST, target, body.into(), budget);
+        self.posted(target, body, budget, None)
+    }
+
+    /// The same, and tells what the client says on its way.
+    pub fn follow(
+        &self,
+        target: &str,
+        body: String,
+        budget: Duration,
+        progress: &dyn Fn(&str),
+    ) -> Result<Answer, Failure> {
+        self.posted(target, body, budget, Some(progress))
+    }
+
+    fn posted(&self, target: &str, body: String, budget: Duration, progress: Progress<'_>) -> Result<Answer, Failure> {
+        let asked = self.ask(Method::POST, target, body.into(), budget, progress);
         asked.map_err(|lost| match lost.was_asked {
             false => self.unreachable(&lost.error),
             true => Failure::new(
@@ -200,30 +222,51 @@ impl Remote {
         Failure::new(exit::UNREACHABLE, format!("no gateway can be reached at {}: {error}; {mend}", self.address))
     }
 
-    fn ask(&self, method: Method, target: &str, body: Bytes, budget: Duration) -> Result<Answer, Lost> {
+    fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+        budget: Duration,
+        progress: Progress<'_>,
+    ) -> Result<Answer, Lost> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Lost { was_asked: false, error: format!("cannot start: {error}") })?;
-        let answer = runtime.block_on(self.exchange(method, target, body, PATIENCE + budget));
+        let wanted = if progress.is_some() { "text/event-stream" } else { "application/json" };
+        let request = self.request(method, target, body, wanted);
+        let request = request.map_err(|error| Lost { was_asked: false, error: error.to_string() })?;
+        let answer = runtime.block_on(self.exchange(request, PATIENCE + budget, progress));
         // A name that nobody resolves must not hold up the end.
         runtime.shutdown_background();
         answer
     }
 
-    async fn exchange(&self, method: Method, target: &str, body: Bytes, patience: Duration) -> Result<Answer, Lost> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+        progress: Progress<'_>,
+    ) -> Result<Answer, Lost> {
         let began = Instant::now();
         let silent = |patience: Duration| format!("it did not answer within {} s", patience.as_secs());
         let lost = |was_asked: bool| move |error: String| Lost { was_asked, error };
         let place = (self.address.host.as_str(), self.address.port);
         let stream = timeout_at(began + PATIENCE, TcpStream::connect(place)).await;
         let stream = stream.map_err(|_| silent(PATIENCE)).and_then(|stream| stream.map_err(|error| error.to_string()));
-        let request = self.request(method, target, body).map_err(|error| lost(false)(error.to_string()))?;
-        let answer = timeout_at(began + patience, talk(stream.map_err(lost(false))?, request)).await;
+        let answer = timeout_at(began + patience, talk(stream.map_err(lost(false))?, request, progress)).await;
         let answer = answer.map_err(|_| silent(patience));
         answer.and_then(|answer| answer.map_err(|error| error.to_string())).map_err(lost(true))
     }
 
-    fn request(&self, method: Method, target: &str, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let mut request = Request::builder().method(method).uri(target).header(HOST, self.address.to_string());
+    fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+        wanted: &'static str,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let request = Request::builder().method(method).uri(target);
+        let mut request = request.header(HOST, self.address.to_string()).header(ACCEPT, wanted);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -264,10 +307,14 @@ struct Lost {
 }
 
 /// One request on a connection, and its answer.
-async fn talk(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+async fn talk(stream: TcpStream, request: Request<Full<Bytes>>, progress: Progress<'_>) -> Result<Answer, Broken> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async move {
         let (head, body) = sender.send_request(request).await?.into_parts();
+        let is_told = head.headers.get(CONTENT_TYPE).is_some_and(|media| media == "text/event-stream");
+        if let Some(progress) = progress.filter(|_| is_told) {
+            return told(body, progress).await;
+        }
         let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
         let next = head.headers.get(LINK).and_then(|link| next_page(link.to_str().ok()?));
         let body = serde_json::from_slice(&text).unwrap_or_default();
@@ -282,6 +329,29 @@ async fn talk(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Answer
             (answer, _) => answer,
         },
     }
+}
+
+/// What the last event says, which is an answer as it would have come without the others.
+async fn told(mut body: Incoming, progress: &dyn Fn(&str)) -> Result<Answer, Broken> {
+    let mut events = Events::default();
+    while let Some(frame) = body.frame().await {
+        events.add(frame?.data_ref().map_or(&[], |bytes| bytes));
+        while let Some((name, data)) = events.take() {
+            match &*name {
+                "progress" => progress(&data),
+                "result" | "error" => {
+                    let body: Value = serde_json::from_str(&data)?;
+                    let status = body["status"].as_u64().and_then(|status| status.try_into().ok());
+                    return Ok(Answer { status: status.unwrap_or(200), text: data.into(), body, next: None });
+                }
+                _ => {}
+            }
+        }
+        if events.unread() > ANSWER_BYTES_MAX {
+            return Err("its answer is too large".into());
+        }
+    }
+    Err("its answer ended too early".into())
 }
 
 /// The lesser of two tokens that do, since it goes over the wire as it is.

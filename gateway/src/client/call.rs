@@ -39,8 +39,16 @@ fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: b
         body["fallback"] = fallback.into();
     }
     let body = with_data(&body, data.as_deref());
-    let answer = gateway.post("/api/call", body, budget)?;
+    let answer = gateway.follow("/api/call", body, budget, &progress(as_json))?;
     finish(&gateway, &answer, budget, as_json)
+}
+
+/// Shows what a client says on its way. Standard output is the result's alone, so that a program can read it.
+pub fn progress(as_json: bool) -> impl Fn(&str) {
+    move |data| {
+        let data = printable_json(data);
+        if as_json { complain!("{{\"progress\":{data}}}") } else { complain!("progress: {data}") }
+    }
 }
 
 /// How long the gateway waits for the client.
@@ -116,7 +124,8 @@ pub fn refused(gateway: &Remote, answer: &Answer) -> Failure {
     let fault = |error: &Value| {
         let pointer = error["pointer"].as_str().unwrap_or_default().trim_start_matches('/');
         let flag = TARGETS.iter().find(|(_, member, _)| *member == pointer).map_or(pointer, |(flag, ..)| flag);
-        printable(&format!("--{flag}: {}", word(&error["detail"])))
+        let detail = word(&error["detail"]);
+        printable(&if flag.is_empty() { detail } else { format!("--{flag}: {detail}") })
     };
     Failure { code: exit::FAILED, sentences: errors.iter().map(fault).collect() }
 }

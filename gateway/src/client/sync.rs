@@ -34,7 +34,8 @@ fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: b
     let gateway = Remote::of(reading, url)?;
     let budget = call::budget(reading, wanted.timeout);
     let body = addressed(body, &wanted.target, budget)?;
-    let answer = gateway.post(&format!("/api/sync/{}", encoded(wanted.kind)), body, budget)?;
+    let target = format!("/api/sync/{}", encoded(wanted.kind));
+    let answer = gateway.follow(&target, body, budget, &call::progress(as_json))?;
     call::finish(&gateway, &answer, budget, as_json)
 }
 

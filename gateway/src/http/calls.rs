@@ -104,7 +104,8 @@ pub async fn sync(request: Request) -> Answer {
             StatusCode::BAD_REQUEST,
             "Invalid kind",
             "a kind is 1 to 64 letters, digits, dots, dashes and underscores, such as orders",
-        ));
+        )
+        .detail(format!("{:?} is no kind", kind.chars().take(KIND_BYTES_MAX).collect::<String>())));
     }
     let body = request.body.clone();
     let mut reader = Reader::new(&SYNC, &body, "").map_err(|fault| refused(&fault))?;
@@ -145,13 +146,13 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
     }
     let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
     let event = event.and_then(|event| match event.is_empty() {
-        true => reader.wrong("event", "is empty"),
+        true => reader.wrong("event", "it is empty"),
         false => Some(event),
     });
     let whom = match targets.len() {
         1 => targets.pop().flatten(),
         0 => reader.wrong_as_a_whole("a target is wanted: socketId, userId or storeId"),
-        _ => reader.wrong_as_a_whole("one target is wanted, not several"),
+        _ => reader.wrong_as_a_whole("one target is wanted, not several: keep one of socketId, userId and storeId"),
     };
     let store = match &whom {
         Some(Whom::Group(Group::Store(store))) => Some(store.clone()),
@@ -184,12 +185,15 @@ fn targets(reader: &mut Reader<'_>) -> Vec<Option<Whom>> {
 }
 
 fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Option<Call<'a>> {
+    let is_targeted = reader.has("storeId") || reader.has("socketId");
     let store = reader.name("storeId", StoreName::parse);
     let socket = reader.text("socketId");
     let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
     let whom = match (socket, &store) {
         (Some(id), _) => Whom::Socket(id.into()),
         (None, Some(store)) => Whom::Group(Group::Store(store.clone())),
+        // What is wrong with it is noted.
+        (None, None) if is_targeted => return None,
         (None, None) => return reader.wrong_as_a_whole("a target is wanted: socketId or storeId"),
     };
     let data = Cow::Owned(reader.strangers());
@@ -282,10 +286,10 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
                 word(outcome)
             );
         }
-        Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(verdict),
+        Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(request, verdict),
         Outcome::Nobody(group) => {
             warn!(request_id, "call {id}: no socket of {} {} is connected", group.kind(), group.name());
-            info!("🔄 No socket found, requesting client reconnect");
+            info!(request_id, "🔄 No socket found, requesting client reconnect");
         }
         _ => warn!(request_id, "call {id}: {}", word(outcome)),
     }
@@ -298,14 +302,12 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<
         Outcome::Failed(answered) => Err(told::failed(id, &answered)),
         Outcome::Busy => Err(super::sends::busy().member("callId", id.as_str())),
         Outcome::Absent(absent) => Err(sockets::absent(request, &absent).await.member("callId", id.as_str())),
-        Outcome::Nobody(group) => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "No live socket",
-            "ask the client to connect; nobody is there to answer",
-        )
-        .code("no_live_socket")
-        .detail(format!("no socket of {} {} is connected", group.kind(), group.name()))
-        .member("callId", id.as_str())),
+        Outcome::Nobody(group) => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "No live socket", "ask again when its client has connected")
+                .code("no_live_socket")
+                .detail(format!("no socket of {} {} is connected", group.kind(), group.name()))
+                .member("callId", id.as_str()))
+        }
         Outcome::OwnerLost { owner, delivered } => Err(Problem::new(
             StatusCode::BAD_GATEWAY,
             "Owner lost",

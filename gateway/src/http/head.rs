@@ -197,3 +197,44 @@ impl AsyncWrite for HeadTimed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::{set_socket_linger, tcp_user_timeout};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    async fn connection() -> (HeadTimed, Turn, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let turn = Turn::default();
+        (HeadTimed::new(listener.accept().await.unwrap().0, turn.clone()), turn, client)
+    }
+
+    /// Whoever listens says nothing, so that nothing else would tell that its network is gone.
+    #[tokio::test]
+    async fn an_answer_that_goes_on_waits_for_its_reader_so_long_and_no_other_does() {
+        let (mut stream, turn, _client) = connection().await;
+        stream.write_all(b"an answer that is whole").await.unwrap();
+        assert_eq!(tcp_user_timeout(&stream.stream).unwrap(), 0);
+        let _serving = turn.until_dropped();
+        stream.write_all(b"the first event").await.unwrap();
+        assert_eq!(u128::from(tcp_user_timeout(&stream.stream).unwrap()), UNREAD.as_millis());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_told_from_one_that_ends() {
+        for breaks in [false, true] {
+            let (mut stream, turn, client) = connection().await;
+            if breaks {
+                set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+            }
+            drop(client);
+            let read = stream.read(&mut [0]).await;
+            assert_eq!((read.is_err(), turn.is_broken()), (breaks, breaks), "{read:?}");
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl<'a> Send<'a> {
             Sent::Busy => "busy",
         });
         if let Sent::Absent(Absent::Gone(verdict)) = &sent {
-            log_absent(verdict);
+            log_absent(request, verdict);
         }
         sent
     }
@@ -171,7 +171,9 @@ fn read_target(reader: &mut Reader<'_>) -> Option<To> {
     match targets.len() {
         1 => targets.pop().flatten(),
         0 => reader.wrong_as_a_whole("a target is wanted: socketId, userId, storeId, roomId or all"),
-        _ => reader.wrong_as_a_whole("one target is wanted, not several"),
+        _ => reader.wrong_as_a_whole(
+            "one target is wanted, not several: keep one of socketId, userId, storeId, roomId and all",
+        ),
     }
 }
 
@@ -267,14 +269,16 @@ pub fn busy() -> Problem {
     .retry_after(1)
 }
 
-pub fn log_absent(verdict: &Verdict) {
-    warn!("⚠️ Socket {} not found in activeSockets: {}", verdict.asked, verdict.sentence());
+pub fn log_absent(request: &Request, verdict: &Verdict) {
+    let request_id = &request.request_id;
+    warn!(request_id, "⚠️ Socket {} not found in activeSockets: {}", verdict.asked, verdict.sentence());
     if verdict.state() == "never_seen" {
         warn!(
+            request_id,
             "🔍 Socket lookup failed. Possible causes: the id was never given out, it is of another gateway or namespace, or it was mistyped"
         );
     }
-    info!("🔄 No socket found, requesting client reconnect");
+    info!(request_id, "🔄 No socket found, requesting client reconnect");
 }
 
 /// `POST /api/send/batch`: in order, each by itself.

@@ -83,8 +83,10 @@ impl Field {
 
 /// Unknown members named in one answer; a body can hold a hundred thousand.
 const STRANGERS_TOLD: usize = 20;
+/// Faults in the one sentence that is for those who read only that.
+const FAULTS_TOLD: usize = 3;
 
-/// Where in a body something is wrong, and what.
+/// Where in a body something is wrong, and what. The detail is a sentence about that place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
     pub pointer: String,
@@ -139,12 +141,12 @@ impl<'a> Reader<'a> {
         let (value, second) = (values.next(), values.next());
         drop(values);
         if second.is_some() {
-            return self.wrong(name, "stands there in both spellings");
+            return self.wrong(name, "it stands there in both spellings; keep one");
         }
         let value = value.filter(|value| !json::is_null(value));
         let required = self.shape.fields.iter().any(|field| field.name == name && field.required);
         if value.is_none() && required {
-            self.wrong::<()>(name, "is required");
+            self.wrong::<()>(name, "it is required");
         }
         value
     }
@@ -218,7 +220,7 @@ impl<'a> Reader<'a> {
         let strangers = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key));
         let strangers: Vec<_> = strangers.take(STRANGERS_TOLD).collect();
         for stranger in strangers {
-            let detail = format!("is unknown here; known are {}", self.known());
+            let detail = format!("it is not known here; known are {}", self.known());
             self.wrong::<()>(&stranger, &detail);
         }
     }
@@ -231,7 +233,7 @@ impl<'a> Reader<'a> {
 /// 400 for what is no JSON, 422 for JSON that is something else than what is wanted.
 pub fn refused(fault: &Fault) -> Problem {
     match fault {
-        Fault::Unreadable(_) => Problem::new(
+        Fault::Empty | Fault::Unreadable(_) => Problem::new(
             StatusCode::BAD_REQUEST,
             "Unreadable JSON",
             "send a JSON body; quotes are often lost in a shell, so put it into single quotes",
@@ -250,18 +252,33 @@ impl Wrong {
         };
         Self { pointer, detail: fault.to_string() }
     }
+
+    /// For whoever reads it beside others: the place as the body's writer calls it, and what is wrong there.
+    fn sentence(&self) -> String {
+        match self.pointer.strip_prefix('/') {
+            Some(place) => {
+                let place = place.replace('/', ".").replace("~1", "/").replace("~0", "~");
+                format!("{place}: {}", self.detail)
+            }
+            None => self.detail.clone(),
+        }
+    }
 }
 
 /// 422: it is JSON, but not what is wanted. One line per fault.
 pub fn unfit(wrong: &[Wrong]) -> Problem {
     let errors = errors(wrong);
-    let first = wrong.first().map(|wrong| format!("{} {}", wrong.pointer, wrong.detail)).unwrap_or_default();
+    let told: Vec<_> = wrong.iter().take(FAULTS_TOLD).map(Wrong::sentence).collect();
+    let mut told = told.join("; ");
+    if wrong.len() > FAULTS_TOLD {
+        told += &format!("; and {} more", wrong.len() - FAULTS_TOLD);
+    }
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "Invalid body",
         "see errors: each has a JSON pointer and what is wanted there; /openapi.json has the whole shape",
     )
-    .detail(first.trim().to_owned())
+    .detail(told)
     .member("errors", errors)
 }
 
