@@ -6,6 +6,7 @@
 mod call;
 mod change;
 mod ends;
+mod lately;
 mod many;
 mod search;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::{
     sockets::Sockets,
 };
 use bytes::Bytes;
+use lately::Lately;
 use registry::{
     Registry, Unknown,
     envelope::{Answer, Message, To},
@@ -56,13 +58,14 @@ pub struct Courier {
     pub registry: Registry,
     pub letters: Arc<Letters>,
     pub calls: Arc<Calls>,
+    lately: Arc<Lately>,
 }
 
 impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
         let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters, calls }
+        Self { sockets: Arc::default(), registry, letters, calls, lately: Arc::default() }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

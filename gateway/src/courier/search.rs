@@ -82,7 +82,7 @@ impl Courier {
 
     /// Looks for a socket until it is reached, or is known not to be.
     pub fn search<'a>(&'a self, asked: &'a str, by: Instant) -> Search<'a> {
-        Search { courier: self, asked, by, tries: 0, missed: None }
+        Search { courier: self, asked, by, tries: 0, missed: None, remembered: None }
     }
 }
 
@@ -101,6 +101,8 @@ pub struct Search<'a> {
     by: Instant,
     tries: u32,
     missed: Option<(Holder, Undelivered)>,
+    /// Where it was tried first, without asking. It proves nothing if it is not there.
+    remembered: Option<SocketId>,
 }
 
 impl Search<'_> {
@@ -115,10 +117,19 @@ impl Search<'_> {
             }
             sleep(AGAIN * self.tries).await;
         }
+        if self.tries == 0
+            && self.remembered.is_none()
+            && let Some(found) = self.remember()
+        {
+            return Ok(found);
+        }
         let nth = self.tries;
         self.tries += 1;
         let found = timeout_at(self.by + LATE, self.courier.holder(self.asked, nth)).await;
         let found = found.unwrap_or(Err(Absent::Unknown(Unknown::Unavailable)))?;
+        if let Found::There(holder) = &found {
+            self.courier.lately.note(holder.clone());
+        }
         match (&found, &self.missed) {
             // Still the one that did not hear: asking it again would not make it hear.
             (Found::There(row), Some((missed, Undelivered::Unsent | Undelivered::Gone | Undelivered::Deaf)))
@@ -130,9 +141,22 @@ impl Search<'_> {
         }
     }
 
+    /// Where it was a moment ago.
+    fn remember(&mut self) -> Option<Found> {
+        if let Some(socket) = self.courier.here(self.asked) {
+            return Some(Found::Here(socket));
+        }
+        let holder = self.courier.lately.get(SocketId::parse(self.asked)?)?;
+        self.remembered = Some(holder.id);
+        Some(Found::There(holder))
+    }
+
     /// Notes that the owner did nothing.
     pub fn missed(&mut self, holder: &Holder, why: Undelivered) {
-        self.missed = Some((holder.clone(), why));
+        self.courier.lately.forget(holder.id);
+        if self.tries > 0 {
+            self.missed = Some((holder.clone(), why));
+        }
     }
 
     /// Notes that it began to close when it was found here.
