@@ -292,11 +292,10 @@ impl Calls {
 
     /// A connection ended: whoever waits for it hears so at once.
     pub fn ended(&self, record: &SocketRecord, ending: &Ending) {
-        let held = lock(&self.given).take_all(record.id, record.session);
-        for (call, given) in held {
-            let written = given.is_written();
-            // Of a connection that broke nothing more is written; any other end is a farewell, and that may be.
-            let word = if !written && ending.cause == Cause::ConnectionLost {
+        let broke = ending.cause == Cause::ConnectionLost;
+        let held = lock(&self.given).take_all(record.id, record.session, broke);
+        for (call, given, may_be_written) in held {
+            let word = if !may_be_written {
                 Word::Refused(Refusal::Closing)
             } else {
                 let lost = LostSocket {
@@ -304,7 +303,7 @@ impl Calls {
                     store: record.store.clone(),
                     connected_at: record.connected_at,
                     ending: ending.clone(),
-                    written,
+                    written: given.is_written(),
                 };
                 Word::Lost(lost.into())
             };
@@ -377,8 +376,12 @@ impl Calls {
         }
     }
 
-    /// Leaves a letter to the task.
+    /// Leaves a letter to the task. Progress is not worth it.
     fn later(&self, post: Post) {
+        if let Message::OfCall { word: Word::Progress(_), .. } = &post.letter.head.message {
+            self.metrics.progress_dropped.inc();
+            return;
+        }
         let mut undelivered = lock(&self.undelivered);
         if undelivered.len() < UNDELIVERED_MAX {
             let due = Instant::now() + if post.taken { owed::TOLD_WITHIN } else { Duration::ZERO };

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Live},
     courier::Courier,
     drain,
-    feed::Feed,
+    feed::{self, Feed},
     heartbeat, http, inbox,
     listener::{self, Listener},
     log::Log,
@@ -77,6 +77,8 @@ pub struct Gateway {
     pub socket_tasks: TaskTracker,
     /// Tasks of HTTP connections.
     pub http_tasks: TaskTracker,
+    /// Requests with an Idempotency-Key run to their end, whether or not their caller is there. They hold no connection.
+    pub keyed_tasks: TaskTracker,
 }
 
 impl Gateway {
@@ -111,6 +113,7 @@ impl Gateway {
             stopping: CancellationToken::new(),
             socket_tasks: TaskTracker::new(),
             http_tasks: TaskTracker::new(),
+            keyed_tasks: TaskTracker::new(),
             config,
         })
     }
@@ -129,6 +132,7 @@ impl Gateway {
         let mut keeping = AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(registry.keep()).await }));
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
+        let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
         if self.courier.registry.health() == Health::Up {
             // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
@@ -141,18 +145,19 @@ impl Gateway {
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
+            _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }
         tokio::select! {
             biased;
             () = hurry.cancelled() => {}
-            () = self.end(beating) => {}
+            () = self.end(beating, feeding) => {}
         }
         Ok(())
     }
 
-    async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>) {
+    async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>, feeding: AbortOnDropHandle<()>) {
         let until = Instant::now() + self.config.drain_timeout;
         self.draining.cancel();
         self.courier.calls.close();
@@ -162,8 +167,11 @@ impl Gateway {
         self.courier.calls.cut_off();
         self.stopping.cancel();
         self.http_tasks.close();
+        self.keyed_tasks.close();
         // A caller that does not take its answer in this time is not waited for.
-        let _ = timeout_at(until.min(Instant::now() + LAST_WORDS), self.http_tasks.wait()).await;
+        // Nor is a feed elsewhere that does not take the last of what happened here.
+        let last_words = async { tokio::join!(self.http_tasks.wait(), self.keyed_tasks.wait(), feeding) };
+        let _ = timeout_at(until.min(Instant::now() + LAST_WORDS), last_words).await;
         // Last, since a caller may have waited for an answer that comes by letter. First the heart,
         // or it would announce again what was given up.
         drop(beating);

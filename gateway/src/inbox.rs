@@ -71,7 +71,8 @@ struct Asker {
 
 impl Clerk {
     fn takes(&mut self, letter: Envelope) {
-        let needs_nobody = matches!(letter.head.message, Message::Answer { .. } | Message::OfCall { .. });
+        let needs_nobody =
+            matches!(letter.head.message, Message::Answer { .. } | Message::OfCall { .. } | Message::Happened(_));
         let is_free = self.held_back.is_empty() && self.errands.len() < ERRANDS_MAX;
         if needs_nobody || is_free { self.read(letter) } else { self.held_back.push_back(letter) }
     }
@@ -120,7 +121,8 @@ impl Clerk {
             }
             return;
         }
-        let wants_answer = !matches!(message, Message::Send { ack: false, .. } | Message::Cancel { .. });
+        let wants_answer =
+            !matches!(message, Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_));
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
             Some(_) => {}
@@ -155,6 +157,11 @@ impl Clerk {
                 });
             }
             Message::Cancel { call } => self.desk.courier.calls.cancelled(&call, Some(&asker.from)),
+            Message::Follow { ms } => {
+                let told = self.desk.feed.followers.add(asker.from.clone(), ms);
+                self.answer(asker, Answer::Followed(told));
+            }
+            Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
         }

@@ -60,6 +60,8 @@ pub fn kind(message: &Message) -> &'static str {
         Message::Call { .. } => "call",
         Message::Cancel { .. } => "cancel",
         Message::OfCall { .. } => "of_call",
+        Message::Follow { .. } => "follow",
+        Message::Happened(_) => "happened",
     }
 }
 

@@ -90,6 +90,19 @@ pub enum Message {
     Cancel { call: CallId },
     /// Something about a call of the receiver's. What the client said is the body.
     OfCall { call: CallId, word: Word },
+    /// Tell me what happens there, for so many milliseconds from now on. The answer is [`Answer::Followed`].
+    Follow { ms: u64 },
+    /// This happened, after all that the receiver was told before. The body has a line of JSON for each.
+    Happened(Told),
+}
+
+/// How much one instance was told of what happens on another. What it is told is counted, so that it knows of letters
+/// that were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Since when it is told without a pause, by the clock of whoever tells; the count began there.
+    pub since: u64,
+    pub count: u64,
 }
 
 /// What the owner has to know to say what came of a call, if its asker dies.
@@ -152,6 +165,8 @@ pub enum Answer {
     Silent { sockets: Vec<SocketId> },
     /// The members, as JSON, stand in the body.
     Members,
+    /// What happens is told from now on. So much was told before.
+    Followed(Told),
     /// Nothing was done, and this is why.
     Refused(Refusal),
 }
@@ -236,6 +251,7 @@ mod tests {
             Answer::TooManyRooms { max: 2 },
             Answer::Silent { sockets: vec![id] },
             Answer::Members,
+            Answer::Followed(Told { since: 1, count: 2 }),
             Answer::Refused(Refusal::NotMine),
         ];
         let ticket = Ticket { key: Hashed::of(&[b"k"]), token: "t".into() };
@@ -250,6 +266,8 @@ mod tests {
             Message::Call { call: call.clone(), to: To::All, except: Some(id), request: "r".into(), keep: None },
             Message::Call { call: call.clone(), to: To::All, except: None, request: "r".into(), keep: Some(keep) },
             Message::Cancel { call: call.clone() },
+            Message::Follow { ms: 5 },
+            Message::Happened(Told { since: 1, count: 2 }),
         ];
         let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked, written: true };
         let words = [
@@ -320,6 +338,10 @@ mod tests {
         })
     }
 
+    fn some_count() -> impl Strategy<Value = Told> {
+        any::<[u64; 2]>().prop_map(|[since, count]| Told { since, count })
+    }
+
     fn some_answer() -> impl Strategy<Value = Answer> {
         let refusals = [Refusal::NotMine, Refusal::Expired, Refusal::Closing];
         prop_oneof![
@@ -329,6 +351,7 @@ mod tests {
             any::<usize>().prop_map(|max| Answer::TooManyRooms { max }),
             vec(some_id(), 0..3).prop_map(|sockets| Answer::Silent { sockets }),
             Just(Answer::Members),
+            some_count().prop_map(Answer::Followed),
             select(refusals.to_vec()).prop_map(Answer::Refused),
         ]
     }
@@ -354,6 +377,8 @@ mod tests {
                 limit
             }),
             (any::<u64>(), some_answer()).prop_map(|(re, answer)| Message::Answer { re, answer }),
+            any::<u64>().prop_map(|ms| Message::Follow { ms }),
+            some_count().prop_map(Message::Happened),
         ]
     }
 

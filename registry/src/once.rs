@@ -122,19 +122,9 @@ pub struct Records {
 impl Records {
     /// `None`: as many are running as fit.
     pub fn take_on(&mut self, errand: &Errand, now: Instant) -> Option<Once> {
-        while let Some(ticket) = self.order.front() {
-            let old = self.record(ticket);
-            let stale = old.is_none_or(|record| now.duration_since(record.at) >= KEPT);
-            let crowded = self.of.len() >= RECORDS_MAX || self.bytes > BYTES_MAX;
-            match old {
-                _ if stale => {}
-                Some(record) if crowded && record.outcome.is_some() => {}
-                Some(_) if self.of.len() >= RECORDS_MAX => return None,
-                _ => break,
-            }
-            if let Some(ticket) = self.order.pop_front() {
-                self.remove(&ticket);
-            }
+        self.make_room(now);
+        if self.of.len() >= RECORDS_MAX && !self.of.contains_key(&errand.ticket.key) {
+            return None;
         }
         Some(match self.of.get(&errand.ticket.key) {
             Some(record) if record.errand.body != errand.body => Once::Other,
@@ -148,6 +138,29 @@ impl Records {
                 Once::Ours
             }
         })
+    }
+
+    /// The oldest outcomes go; what runs stays.
+    fn make_room(&mut self, now: Instant) {
+        let is_stale = |record: &Record| now.duration_since(record.at) >= KEPT;
+        while self.order.front().is_some_and(|ticket| self.record(ticket).is_none_or(is_stale)) {
+            self.drop_nth(0);
+        }
+        if self.order.len() > 2 * RECORDS_MAX {
+            let of = &self.of;
+            self.order.retain(|ticket| of.get(&ticket.key).is_some_and(|record| record.errand.ticket == *ticket));
+        }
+        while self.of.len() >= RECORDS_MAX || self.bytes > BYTES_MAX {
+            let is_done = |ticket: &Ticket| self.record(ticket).is_some_and(|record| record.outcome.is_some());
+            let Some(nth) = self.order.iter().position(is_done) else { break };
+            self.drop_nth(nth);
+        }
+    }
+
+    fn drop_nth(&mut self, nth: usize) {
+        if let Some(ticket) = self.order.remove(nth) {
+            self.remove(&ticket);
+        }
     }
 
     pub fn settle(&mut self, ticket: &Ticket, outcome: Outcome) -> bool {
@@ -206,6 +219,20 @@ mod tests {
         assert!(records.settle(&first.ticket, Outcome::Kept(Bytes::from_static(b"x"))));
         assert_eq!(records.take_on(&errand(RECORDS_MAX), now), Some(Once::Ours));
         assert_eq!((records.of.len(), records.bytes), (RECORDS_MAX, 0));
+    }
+
+    #[test]
+    fn one_that_runs_long_keeps_nobody_out_and_refusals_leave_nothing() {
+        let (mut records, now) = (Records::default(), Instant::now());
+        assert_eq!(records.take_on(&errand(0), now), Some(Once::Ours));
+        for n in 1..3 * RECORDS_MAX {
+            let errand = errand(n);
+            assert_eq!(records.take_on(&errand, now), Some(Once::Ours), "{n}");
+            let outcome = if n % 2 == 0 { Outcome::Nothing } else { Outcome::Kept(Bytes::from_static(b"x")) };
+            assert!(records.settle(&errand.ticket, outcome));
+        }
+        assert!(records.of.len() <= RECORDS_MAX && records.order.len() <= 2 * RECORDS_MAX + 1);
+        assert!(matches!(records.take_on(&errand(0), now), Some(Once::Running { .. })));
     }
 
     #[test]

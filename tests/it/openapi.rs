@@ -93,7 +93,11 @@ async fn it_names_the_paths_that_a_404_names() {
 async fn every_operation_that_it_names_is_there() {
     let gateway = Gateway::start().await;
     for (method, path, _) in operations(&document(&gateway).await) {
-        let target = path.replace("{code}", "Ab3x9").replace(['{', '}'], "");
+        let mut target = path.replace("{code}", "Ab3x9").replace(['{', '}'], "");
+        if path == "/api/events" {
+            // What it answers has no end, so what it refuses.
+            target.push_str("?scope=none");
+        }
         let answer = gateway.request(&method, &target).await;
         let lost = answer.status == 405 || answer.text().contains(r#""title":"Not found""#);
         assert!(!lost, "{method} {path}: {}", answer.text());

@@ -94,6 +94,14 @@ impl Table {
 
     /// It is over.
     pub fn take(&mut self, call: &CallId) -> Option<Given> {
+        let given = self.lift(call)?;
+        self.over.is_new(call);
+        self.over.is_new((call, given.socket));
+        Some(given)
+    }
+
+    /// It was not written, and may be given again.
+    fn lift(&mut self, call: &CallId) -> Option<Given> {
         let given = self.calls.remove(call)?;
         if let Some(held) = self.by_socket.get_mut(&given.socket) {
             held.retain(|other| other != call);
@@ -104,8 +112,6 @@ impl Table {
         if given.owed.is_some() {
             self.owed.remove(&(given.by + OVERDUE, call.clone()));
         }
-        self.over.is_new(call);
-        self.over.is_new((call, given.socket));
         Some(given)
     }
 
@@ -123,12 +129,18 @@ impl Table {
         self.calls.get(call).filter(|given| given.socket == socket)
     }
 
-    /// Takes all calls of a connection that ended.
-    pub fn take_all(&mut self, socket: SocketId, session: Session) -> Vec<(CallId, Given)> {
+    /// Takes all calls of a connection that ended, and whether each may have been written. To one that broke nothing
+    /// more is written; any other end is a farewell, and that may be.
+    pub fn take_all(&mut self, socket: SocketId, session: Session, broke: bool) -> Vec<(CallId, Given, bool)> {
         let held = self.by_socket.get(&socket).cloned().unwrap_or_default();
         let of_it = |call: &CallId| self.calls.get(call).is_some_and(|given| given.session == session);
         let held: Vec<_> = held.into_iter().filter(of_it).collect();
-        held.into_iter().filter_map(|call| self.take(&call).map(|given| (call, given))).collect()
+        let taken = held.into_iter().filter_map(|call| {
+            let may_be_written = !broke || self.calls.get(&call)?.is_written();
+            let given = if may_be_written { self.take(&call) } else { self.lift(&call) }?;
+            Some((call, given, may_be_written))
+        });
+        taken.collect()
     }
 
     /// Those whose askers have to be told now that somebody has them. What waits for a client that does not
@@ -213,6 +225,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_not_written_to_a_connection_that_broke_may_be_given_to_another() {
+        let (mut table, asker) = (Table::default(), Incarnation::fresh("web2"));
+        let calls = [CallId::fresh(&asker), CallId::fresh(&asker)];
+        let (unwritten, written) = (given(SocketId::fresh(), Some(&asker)), given(SocketId::fresh(), Some(&asker)));
+        written.line.wrote(1);
+        for (call, given) in calls.iter().zip([&unwritten, &written]) {
+            table.give(call, given.clone());
+            let taken = table.take_all(given.socket, given.session, true);
+            assert_eq!(taken.len(), 1);
+            assert_eq!(taken[0].2, given.is_written());
+        }
+        assert!(!table.was_given(&calls[0]) && table.was_given(&calls[1]));
+        assert!(table.by_socket.is_empty());
+    }
+
+    #[tokio::test]
     async fn what_ends_with_a_connection_is_that_connections() {
         let (mut table, asker) = (Table::default(), Incarnation::fresh("web2"));
         let (socket, other) = (SocketId::fresh(), SocketId::fresh());
@@ -222,8 +250,8 @@ mod tests {
         // A later connection of the same socket.
         table.give(&calls[1], given(socket, Some(&asker)));
         table.give(&calls[2], given(other, Some(&asker)));
-        let taken = table.take_all(socket, first.session);
-        assert_eq!(taken.iter().map(|(call, _)| call).collect::<Vec<_>>(), [&calls[0]]);
+        let taken = table.take_all(socket, first.session, false);
+        assert_eq!(taken.iter().map(|(call, ..)| call).collect::<Vec<_>>(), [&calls[0]]);
         let due = Instant::now() + ACCEPTED_AFTER;
         assert_eq!(table.accepted(due).len(), 0, "nothing of them is written");
         table.calls.values().for_each(|given| given.line.wrote(1));

@@ -151,6 +151,7 @@ impl Way<'_> {
                     Placed::Over(outcome) => return outcome,
                     Placed::Missed(Refusal::Slow) => return Outcome::Busy,
                     Placed::Missed(Refusal::Draining) => return Outcome::Absent(Absent::Draining),
+                    Placed::Missed(Refusal::Expired) => return Outcome::NoReply(Delivered::No),
                     Placed::Missed(_) | Placed::Unreached(_) => search.missed_here(),
                 },
                 Found::There(record) => {
@@ -282,6 +283,9 @@ impl Way<'_> {
 
     /// Gives it to a socket here.
     async fn give(&mut self, socket: &Arc<Socket>) -> Placed {
+        if Instant::now() >= self.question.by {
+            return Placed::Missed(Refusal::Expired);
+        }
         let record = socket.record();
         let store = self.question.store.as_ref().or(record.store.as_ref());
         let frame = self.frame(store);

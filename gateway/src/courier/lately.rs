@@ -83,10 +83,14 @@ mod tests {
             lately.note(holder());
             lately.note(hot.clone());
         }
-        assert!(lately.places().order.len() <= PLACES_MAX && lately.places().of.len() <= PLACES_MAX);
+        let sizes = || {
+            let places = lately.places();
+            (places.order.len(), places.of.len())
+        };
+        assert!(sizes().0 <= PLACES_MAX && sizes().1 <= PLACES_MAX, "{:?}", sizes());
         assert!(lately.get(hot.id).is_some());
         advance(MOMENT).await;
         lately.note(hot);
-        assert_eq!((lately.places().order.len(), lately.places().of.len()), (1, 1));
+        assert_eq!(sizes(), (1, 1));
     }
 }

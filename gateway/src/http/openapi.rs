@@ -51,7 +51,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
     match (route.method.as_str(), route.path) {
         (_, "/ws" | "/ws/{code}" | "/websocket" | "/connect") => vec![DOOR],
         (_, "/sse/stream") => vec![LISTENER],
-        (_, "/api/events") => vec![&[(501, "no_feed_of_the_fleet")]],
+        (_, "/api/events") => vec![&[(400, "no_such_scope")]],
         (_, "/health/ready") => vec![&[(503, "draining, registry_unavailable, deaf")]],
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
         (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],

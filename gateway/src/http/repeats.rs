@@ -16,7 +16,7 @@ use hyper::{
 use registry::{Errand, Hashed, Once, Outcome, Registry, Unknown};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -31,6 +31,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY_BYTES_MAX: usize = 255;
 /// Events that wait for a caller who reads slowly. Progress beyond them is dropped, the end never is.
 const EVENTS_MAX: usize = 64;
+/// Keyed requests that run or are told later at once, for one more to be told later.
+const KEYED_MAX: usize = 10_000;
 /// How often one who waits looks for the outcome.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Nothing said so long after its time: whoever took it on is gone.
@@ -58,11 +60,15 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
     let wants = Wants::of(route, &request);
     let mut runs = false;
     loop {
+        let mut taking = Taking { gateway: request.gateway.clone(), errand: Some(errand.clone()) };
         let said = match timeout_at(by, registry.take_on(&errand)).await {
             Ok(said) => said,
             Err(_) if runs => return Err(still_runs()),
             Err(_) => Err(Unknown::Unavailable),
         };
+        if said.is_ok() {
+            taking.errand = None;
+        }
         match said {
             Ok(Once::Ours) => return act(route, request, errand, wants).await,
             Ok(Once::Done(kept)) => return wants.replay(&kept),
@@ -79,13 +85,24 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
                 runs = true;
                 sleep(LOOK_EVERY).await;
             }
-            Err(unknown) => {
-                // It may have been taken on after all, by nobody: whoever repeats it should not have to wait for that.
-                let gateway = request.gateway.clone();
-                gateway.http_tasks.spawn(async move { tell_later(&registry, &errand, &Outcome::Nothing).await });
-                return Err(Problem::unknown(&unknown));
-            }
+            Err(unknown) => return Err(Problem::unknown(&unknown)),
         }
+    }
+}
+
+/// A request that is being taken on. Dropped before the registry has answered, since its time is over or its caller
+/// is gone, it may have been taken on after all, by nobody: whoever repeats it should not have to wait for that.
+struct Taking {
+    gateway: Arc<Gateway>,
+    errand: Option<Errand>,
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let Some(errand) = self.errand.take().filter(|_| self.gateway.keyed_tasks.len() < KEYED_MAX) else { return };
+        let registry = self.gateway.courier.registry.clone();
+        let free = async move { tell_later(&registry, &errand, &Outcome::Nothing).await };
+        self.gateway.keyed_tasks.spawn(free);
     }
 }
 
@@ -94,7 +111,7 @@ async fn act(route: &'static Route, mut request: Request, errand: Errand, wants:
     let (answered, answer) = oneshot::channel();
     let (gateway, request_id) = (request.gateway.clone(), request.request_id.clone());
     request.ticket = Some(errand.ticket.clone());
-    let tasks = gateway.http_tasks.clone();
+    let tasks = gateway.keyed_tasks.clone();
     tasks.spawn(async move {
         let answer = (route.handler)(request).await;
         let answer =

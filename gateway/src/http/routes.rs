@@ -93,7 +93,7 @@ pub static ROUTES: &[Route] = routes! {
     POST "/sse/send" Server pushes::send, Some(Body::One(&pushes::PUSH)), "Send to a user, and get all that it answers as events";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server lists::instances, None, "The instances that serve";
-    GET "/api/events" Admin streams::feed, None, "What happens on this instance, as events; scope=local";
+    GET "/api/events" Admin streams::feed, None, "What happens on all instances, as events; scope=local for the one that is asked";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
 };
 

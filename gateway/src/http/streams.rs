@@ -1,12 +1,16 @@
 //! Answers that come in pieces: a call with what happens on its way, a message with all that its user answers, and
-//! the feed of this instance.
+//! the feed.
 
 use super::{
     Answer, Body, Problem, Request,
     calls::{self, Call},
     events::{self, Event, told},
 };
-use crate::{admission::names::Query, courier::Step, feed::Happening};
+use crate::{
+    admission::names::Query,
+    courier::Step,
+    feed::{Happening, Scope},
+};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hyper::{Method, Response, StatusCode};
@@ -14,7 +18,7 @@ use registry::CallId;
 use serde_json::json;
 use std::{pin::pin, time::Duration};
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
@@ -62,33 +66,30 @@ pub async fn of_message(request: Request, call: Call<'static>) -> Answer {
     Ok(events::answer(stream::iter(first).chain(rest).boxed()))
 }
 
-/// `GET /api/events?scope=local`: what happens on this instance, from now on.
+/// `GET /api/events`: what happens on all instances from now on; with `scope=local` on this one.
 pub async fn feed(request: Request) -> Answer {
-    if Query::of(request.query()).one("scope")?.as_deref() != Some("local") {
-        return Err(Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "No feed of the fleet",
-            "say ?scope=local, and ask each instance by itself; GET /api/instances names them",
-        )
-        .detail("in this version the feed has what happens on the instance that is asked"));
-    }
+    let scope = match Query::of(request.query()).one("scope")?.as_deref() {
+        None | Some("fleet") => Scope::Fleet,
+        Some("local") => Scope::Local,
+        Some(_) => {
+            let title = "No such scope";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, title, "say scope=local, or leave it out for the fleet"));
+        }
+    };
     if request.head.method == Method::HEAD {
         return Ok(events::head());
     }
     let gateway = request.gateway;
-    let mut happenings = gateway.desk.feed.open();
+    let mut look = gateway.desk.feed.look(scope);
     let events = told(|events| async move {
         loop {
-            let event = tokio::select! {
+            let happening = tokio::select! {
                 biased;
-                happening = happenings.recv() => match happening {
-                    Ok(Happening { kind, data }) => Event::new(kind, &data),
-                    Err(RecvError::Lagged(count)) => Event::new("missed", &json!({ "count": count }).to_string()),
-                    Err(RecvError::Closed) => return,
-                },
-                () = gateway.stopping.cancelled() => return,
+                happening = look.next() => happening,
+                () = gateway.stopping.cancelled() => None,
             };
-            if events.send(event).await.is_err() {
+            let Some(Happening { kind, data }) = happening else { return };
+            if events.send(Event::new(&kind, &data)).await.is_err() {
                 return;
             }
         }
