@@ -45,6 +45,8 @@ const NEWS_KEPT: usize = 16;
 const ROUND: Duration = Duration::from_millis(10);
 /// Before a letter that found no way is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Who holds no lease for so long is gone. For less, Redis may have forgotten it, and the next beat brings it back.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// Letters that wait for another try.
 const UNDELIVERED_MAX: usize = 10_000;
 /// Calls of ours that are over and still known, to tell a word that comes late from one that was never wanted.
@@ -331,13 +333,17 @@ impl Calls {
     pub fn post(&self, to: Incarnation, message: Message, body: Bytes, by: Instant, owed: Option<Arc<Owed>>) -> Post {
         let late = if owed.is_some() { owed::LATE } else { LATE };
         let life = by.saturating_duration_since(Instant::now()) + late;
-        Post { to, letter: self.letters.compose(message, body, life), by: by + late, owed, taken: false }
+        let letter = self.letters.compose(message, body, life);
+        Post { to, letter, by: by + late, owed, taken: false, gone_since: None }
     }
 
     /// Sends it; if it finds no way it is tried again for as long as it is of use.
-    pub async fn send(&self, mut post: Post) {
-        if !self.found_its_way(&mut post).await {
-            self.later(post);
+    pub async fn send(&self, post: Post) {
+        let mut sending = Sending { calls: self, post: Some(post) };
+        if let Some(post) = &mut sending.post
+            && self.found_its_way(post).await
+        {
+            sending.post = None;
         }
     }
 
@@ -352,6 +358,7 @@ impl Calls {
                 post.taken = post.is_owed_end();
                 !post.taken
             }
+            Routed::Gone if post.owed.is_none() && post.gone_since().elapsed() < FORGOTTEN => false,
             Routed::Gone => {
                 let settled = self.settle_instead(post, false).await;
                 if settled {
@@ -424,12 +431,32 @@ pub struct Post {
     owed: Option<Arc<Owed>>,
     /// It was put into their box. They may die before they read it, and then what came of the call is told by us.
     taken: bool,
+    gone_since: Option<Instant>,
 }
 
 impl Post {
+    /// Since when no lease of theirs was seen.
+    fn gone_since(&mut self) -> Instant {
+        *self.gone_since.get_or_insert_with(Instant::now)
+    }
+
     fn is_owed_end(&self) -> bool {
         let Message::OfCall { word, .. } = &self.letter.head.message else { return false };
         self.owed.is_some() && matches!(word, Word::Reply(..) | Word::Failed(..) | Word::Lost(_))
+    }
+}
+
+/// A letter on its way. The socket whose word it is may end meanwhile: then it is left to the task.
+struct Sending<'a> {
+    calls: &'a Calls,
+    post: Option<Post>,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(post) = self.post.take() {
+            self.calls.later(post);
+        }
     }
 }
 

@@ -206,6 +206,21 @@ async fn a_killed_owner_is_told_long_before_the_deadline() {
     fleet.is_sound().await;
 }
 
+/// As after a failover that lost it: the next beat brings it back.
+#[tokio::test]
+async fn a_reply_outlives_a_moment_in_which_its_askers_lease_is_lost() {
+    let (server, fleet) = fleet().await;
+    let mut client = fleet.gateway(0).greeted("/ws").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 20_000});
+    let asking = tokio::spawn(fleet.gateway(1).post("/api/call", &asked).into_future());
+    let call = client.hears().await;
+    let lease = format!("holdfast:{{i:{}}}:lease", fleet.mark(0, 1).await);
+    server.ask(&["DEL", &lease]);
+    client.says(json!({"type": "reply", "callId": call["callId"], "data": 7}).to_string()).await;
+    let answer = asking.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(7)), "{}", answer.text());
+}
+
 #[tokio::test]
 async fn a_remote_socket_that_ends_during_its_call_is_told_at_once() {
     let (_server, fleet) = fleet().await;

@@ -20,11 +20,14 @@ use serde_json::value::RawValue;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
-/// Places tried for one call to a group.
+/// Places tried for one call to a group in one round, and rounds.
 const TRIES_MAX: usize = 5;
+const ROUNDS_MAX: u32 = 5;
+/// Before another round, since somebody was about to close; longer at each.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Whom a call is for.
 #[derive(Debug, Clone)]
@@ -208,11 +211,24 @@ impl Way<'_> {
 
     /// To the most recently active socket of a group, wherever it is.
     async fn reach_group(&mut self, group: &Group, except: Option<SocketId>) -> Outcome {
+        for nth in 1..=ROUNDS_MAX {
+            if let Some(outcome) = self.try_group(group, except).await {
+                return outcome;
+            }
+            sleep(AGAIN * nth).await;
+        }
+        Outcome::Absent(Absent::Unsettled)
+    }
+
+    /// One round over those who may have it. `None` if somebody may be left: one was about to close, and hid
+    /// the others of its instance, or there were too many.
+    async fn try_group(&mut self, group: &Group, except: Option<SocketId>) -> Option<Outcome> {
         let (mut busy, mut draining, mut unreached) = (false, false, None);
         let candidates = match self.candidates(group, except).await {
             Ok(candidates) => candidates,
-            Err(unknown) => return Outcome::Absent(Absent::Unknown(unknown)),
+            Err(unknown) => return Some(Outcome::Absent(Absent::Unknown(unknown))),
         };
+        let mut is_any_left = candidates.len() > TRIES_MAX;
         for candidate in candidates.into_iter().take(TRIES_MAX) {
             let (placed, owner) = match candidate {
                 Candidate::Here(socket) => (self.give(&socket).await, None),
@@ -225,25 +241,27 @@ impl Way<'_> {
                 }
             };
             match (placed, owner) {
-                (Placed::Over(outcome), _) => return outcome,
+                (Placed::Over(outcome), _) => return Some(outcome),
                 (Placed::Missed(Refusal::Slow), _) => busy = true,
+                (Placed::Missed(Refusal::Closing), _) => is_any_left = true,
                 (Placed::Missed(Refusal::Draining), _) => draining = true,
                 // By its clock, which may be ahead of ours.
-                (Placed::Missed(Refusal::Expired), _) => return Outcome::NoReply(Delivered::No),
-                (Placed::Missed(_), _) | (Placed::Unreached(_), None) => {}
+                (Placed::Missed(Refusal::Expired), _) => return Some(Outcome::NoReply(Delivered::No)),
+                (Placed::Missed(Refusal::NotMine), _) | (Placed::Unreached(_), None) => {}
                 (Placed::Unreached(Undelivered::Gone), Some(owner)) if self.is_dead(group, &owner).await => {}
                 (Placed::Unreached(Undelivered::Unsent), _) => unreached = Some(Unknown::Unavailable),
                 (Placed::Unreached(_), Some(owner)) => unreached = Some(Unknown::OwnerUnreachable(owner)),
             }
             if Instant::now() >= self.question.by {
-                return Outcome::NoReply(Delivered::No);
+                return Some(Outcome::NoReply(Delivered::No));
             }
         }
         match unreached {
-            _ if busy => Outcome::Busy,
-            Some(unknown) => Outcome::Absent(Absent::Unknown(unknown)),
-            None if draining => Outcome::Absent(Absent::Draining),
-            None => Outcome::Nobody(group.clone()),
+            _ if is_any_left => None,
+            _ if busy => Some(Outcome::Busy),
+            Some(unknown) => Some(Outcome::Absent(Absent::Unknown(unknown))),
+            None if draining => Some(Outcome::Absent(Absent::Draining)),
+            None => Some(Outcome::Nobody(group.clone())),
         }
     }
 

@@ -76,7 +76,8 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
             Ok(Once::Running { ticket, until }) if registry.now_ms() > until.saturating_add(GRACE_MS) => {
                 let lost = Kept::problem(owner_lost(), &request.request_id).outcome();
                 // If somebody was faster, the next look finds their word.
-                registry.settle(&ticket, &lost).await.map_err(|unknown| Problem::unknown(&unknown))?;
+                let settled = timeout_at(by + LATE, registry.settle(&ticket, &lost)).await;
+                settled.unwrap_or(Err(Unknown::Unavailable)).map_err(|unknown| Problem::unknown(&unknown))?;
             }
             Ok(Once::Running { .. }) if Instant::now() + LOOK_EVERY >= by => {
                 return Err(still_runs());
