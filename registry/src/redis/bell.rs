@@ -23,6 +23,8 @@ use tracing::{debug, info, warn};
 
 /// Messages between the connection and us. What finds no room is fetched from the mailbox.
 const WAITING_MAX: usize = 4096;
+/// How often it is looked whether a beat was answered.
+const FENCE_LOOK: Duration = Duration::from_millis(2);
 /// What the scripts can count up to, and no message is ever numbered.
 const NUMBER_MAX: u64 = 1 << 53;
 /// What connecting and subscribing may take each.
@@ -314,11 +316,17 @@ impl<'a> Reader<'a> {
     }
 
     async fn deliver(&self, fresh: bool, letter: Envelope) {
-        match fresh {
-            // By now the others may have taken us for dead, and told its sender so.
-            true if self.redis.is_fenced() => {}
-            true => self.redis.hand_over(Post::Letter(letter)).await,
-            false => drop(self.redis.counters.repeated.fetch_add(1, Ordering::Relaxed)),
+        if !fresh {
+            self.redis.counters.repeated.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // By now the others may have taken us for dead, and told its sender so. The next beat says, and a letter
+        // may overtake its answer.
+        while self.redis.is_fenced() && self.own == self.redis.own() {
+            sleep(FENCE_LOOK).await;
+        }
+        if self.own == self.redis.own() {
+            self.redis.hand_over(Post::Letter(letter)).await;
         }
     }
 
