@@ -82,7 +82,7 @@ impl Courier {
 
     /// Looks for a socket until it is reached, or is known not to be.
     pub fn search<'a>(&'a self, asked: &'a str, by: Instant) -> Search<'a> {
-        Search { courier: self, asked, by, tries: 0, missed: None, remembered: None }
+        Search { courier: self, asked, by, tries: 0, missed: None, remembered: false }
     }
 }
 
@@ -102,7 +102,7 @@ pub struct Search<'a> {
     tries: u32,
     missed: Option<(Holder, Undelivered)>,
     /// Where it was tried first, without asking. It proves nothing if it is not there.
-    remembered: Option<SocketId>,
+    remembered: bool,
 }
 
 impl Search<'_> {
@@ -118,7 +118,7 @@ impl Search<'_> {
             sleep(AGAIN * self.tries).await;
         }
         if self.tries == 0
-            && self.remembered.is_none()
+            && !self.remembered
             && let Some(found) = self.remember()
         {
             return Ok(found);
@@ -141,14 +141,12 @@ impl Search<'_> {
         }
     }
 
-    /// Where it was a moment ago.
+    /// Where it was a moment ago, unless it is here.
     fn remember(&mut self) -> Option<Found> {
-        if let Some(socket) = self.courier.here(self.asked) {
-            return Some(Found::Here(socket));
-        }
         let holder = self.courier.lately.get(SocketId::parse(self.asked)?)?;
-        self.remembered = Some(holder.id);
-        Some(Found::There(holder))
+        let is_here = self.courier.here(self.asked).is_some();
+        self.remembered = !is_here;
+        self.remembered.then_some(Found::There(holder))
     }
 
     /// Notes that the owner did nothing.

@@ -305,3 +305,12 @@ async fn a_wrong_session_is_another_connection_and_gets_nothing() {
     }
     assert!(seat.socket.line.is_open() && seat.socket.line.unsent() == 0);
 }
+
+#[tokio::test]
+async fn a_socket_that_closes_here_is_not_looked_for_without_end() {
+    let courier = courier();
+    let seat = enter(&courier, &[]).await;
+    assert!(seat.socket.line.close(Close::Replaced));
+    let sent = courier.to_socket(&seat.socket.id.to_string(), text(1), soon()).await;
+    assert!(matches!(sent, Err(Absent::Unsettled)), "{sent:?}");
+}
