@@ -4,13 +4,14 @@
 //! | file | what it is |
 //! |---|---|
 //! | `url.rs` | where Redis is |
-//! | `link.rs`, `line.rs`, `topology.rs` | the connections, and who is the master of what |
+//! | `resp.rs`, `wire.rs`, `pipeline.rs` | what is said on one connection |
+//! | `link.rs`, `line.rs`, `topology.rs` | which connections there are, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
 //! | `claims.rs` | telling it what is ours |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
-//! | `post.rs`, `bell.rs` | letters out, letters in |
+//! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
 //! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
@@ -21,14 +22,17 @@ mod claims;
 mod clock;
 mod door;
 mod keys;
+mod lanes;
 mod line;
 mod link;
 mod lookups;
 mod once;
+mod pipeline;
 mod places;
 mod post;
 mod reaper;
 mod rehearsal;
+mod resp;
 mod rows;
 mod scripts;
 mod topology;
@@ -52,6 +56,7 @@ use arc_swap::ArcSwap;
 use bell::Bell;
 use clock::Clock;
 use keys::Keys;
+use lanes::Lanes;
 use link::Link;
 use redis::cmd;
 use std::{
@@ -101,6 +106,7 @@ pub struct Redis {
     clock: Clock,
     bell: Arc<Bell>,
     inbox: mpsc::Sender<Post>,
+    lanes: Lanes,
     draining: AtomicBool,
     retired: AtomicBool,
     sockets: AtomicUsize,
@@ -146,6 +152,7 @@ impl Redis {
             clock: Clock::new(),
             bell: Arc::default(),
             inbox: sender,
+            lanes: Lanes::default(),
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             sockets: AtomicUsize::new(0),

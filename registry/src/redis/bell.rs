@@ -1,7 +1,14 @@
 //! The bell of this instance: a subscription of its own on a connection of its own, trusted only when it is
 //! confirmed and only while our own beats are heard on it. What was missed is fetched from the mailbox.
 
-use super::{Redis, link::Fault, post::BESIDE, scripts::text, wire::Wire};
+use super::{
+    Redis,
+    link::Fault,
+    post::{BESIDE, TOGETHER, apart},
+    resp::Said,
+    scripts::text,
+    wire::Wire,
+};
 use crate::{
     all::Post,
     envelope::Envelope,
@@ -10,19 +17,17 @@ use crate::{
     seen::Seen,
 };
 use bytes::Bytes;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, PushInfo, PushKind, RedisError, Value, cmd};
+use redis::{Cmd, RedisError, Value, cmd};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
-/// Messages between the connection and us. What finds no room is fetched from the mailbox.
-const WAITING_MAX: usize = 4096;
 /// How often it is looked whether a beat was answered.
 const FENCE_LOOK: Duration = Duration::from_millis(2);
 /// What the scripts can count up to, and no message is ever numbered.
@@ -94,7 +99,7 @@ struct Reader<'a> {
 
 /// What lay on the bell or in the mailbox.
 enum Opened {
-    Letter(Envelope),
+    Letters(Vec<Envelope>),
     /// No letter of a version we know.
     Foreign,
     /// The name of a letter that lies beside, and cannot be had.
@@ -121,20 +126,6 @@ impl Redis {
     }
 }
 
-/// A connection of its own, and what Redis pushes on it: that ends when the connection does, since nobody else
-/// holds its sender. A push that says so may find no room.
-async fn dial(to: ConnectionInfo) -> Result<(Wire, mpsc::Receiver<PushInfo>), RedisError> {
-    let (sender, pushes) = mpsc::channel(WAITING_MAX);
-    let config = AsyncConnectionConfig::new()
-        .set_response_timeout(Some(PATIENCE))
-        // Called by the connection's driver, which must never wait: a hole in the numbers tells the rest.
-        .set_push_sender(move |push: PushInfo| match sender.try_send(push) {
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(redis::aio::SendError),
-            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-        });
-    Ok((Wire::connect(to, &config).await?, pushes))
-}
-
 impl<'a> Reader<'a> {
     /// One who has read nothing yet. Letters to an earlier life of ours never come here.
     fn of(redis: &'a Redis) -> Self {
@@ -146,49 +137,42 @@ impl<'a> Reader<'a> {
         let redis = self.redis;
         let channel = redis.keys.bell(self.own.mark());
         let node = redis.link.servers.master_of(super::keys::slot(&channel)).await?;
-        let (wire, mut pushes) = dial(redis.link.url().server(&node)?).await?;
-        self.subscribe(&wire, &channel, &mut pushes).await?;
+        let mut wire = Wire::connect(redis.link.url(), &node).await?;
+        self.subscribe(&mut wire, &channel).await?;
         redis.bell.subscribed.send_replace(true);
         info!("listening to the bell on {node}");
         loop {
             tokio::select! {
                 biased;
                 () = redis.bell.anew.notified() => return Ok("a fresh one is wanted"),
-                push = pushes.recv() => match push {
-                    None => return Ok("the connection ended"),
-                    Some(PushInfo { kind: PushKind::Message | PushKind::SMessage, data }) => self.rung(data).await,
-                    Some(PushInfo { kind: PushKind::Disconnection, .. }) => return Ok("the connection broke"),
-                    // The slot has moved, or the master is none any more.
-                    Some(PushInfo { kind: PushKind::Unsubscribe | PushKind::SUnsubscribe, .. }) => {
-                        return Ok("Redis took the subscription away");
+                said = wire.hear() => {
+                    let Said::Push(push) = said? else { continue };
+                    match text(push.first()) {
+                        "message" | "smessage" => self.rung(push).await,
+                        // The slot has moved, or the master is none any more.
+                        "unsubscribe" | "sunsubscribe" => return Ok("Redis took the subscription away"),
+                        _ => {}
                     }
-                    Some(_) => {}
                 }
             }
         }
     }
 
     /// Trusted when Redis has confirmed it.
-    async fn subscribe(
-        &mut self,
-        wire: &Wire,
-        channel: &str,
-        pushes: &mut mpsc::Receiver<PushInfo>,
-    ) -> Result<(), RedisError> {
+    async fn subscribe(&mut self, wire: &mut Wire, channel: &str) -> Result<(), RedisError> {
         let verb = if self.redis.link.is_cluster() { "SSUBSCRIBE" } else { "SUBSCRIBE" };
-        cmd(verb).arg(channel).exec_async(&mut wire.connection()).await?;
+        wire.say(cmd(verb).arg(channel)).await?;
         let confirmed = async {
-            while let Some(push) = pushes.recv().await {
-                if matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe) {
-                    return true;
+            loop {
+                match wire.hear().await? {
+                    Said::Answer(value) => _ = value.extract_error()?,
+                    Said::Push(push) if matches!(text(push.first()), "subscribe" | "ssubscribe") => return Ok(()),
+                    Said::Push(_) => {}
                 }
             }
-            false
         };
-        match timeout(PATIENCE, confirmed).await {
-            Ok(true) => Ok(()),
-            _ => Err(std::io::Error::other("the subscription was not confirmed").into()),
-        }
+        let unconfirmed = |_| Err(std::io::Error::other("the subscription was not confirmed").into());
+        timeout(PATIENCE, confirmed).await.unwrap_or_else(unconfirmed)
     }
 
     /// A message: a number, a line end, and a letter, the name of one, or nothing: that is our own ring.
@@ -211,7 +195,7 @@ impl<'a> Reader<'a> {
                 self.cursor = Some(Cursor(n));
                 self.heard_ring(n);
             }
-            Some(_) => self.letter(n, payload).await,
+            Some(_) => self.letters(n, payload).await,
         }
     }
 
@@ -234,22 +218,23 @@ impl<'a> Reader<'a> {
         self.redis.bell.rings.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn letter(&mut self, n: u64, payload: Bytes) {
-        let letter = match self.open(payload, Instant::now() + FILLED_WITHIN).await {
-            Opened::Letter(letter) => letter,
+    async fn letters(&mut self, n: u64, payload: Bytes) {
+        let letters = match self.open(payload, Instant::now() + FILLED_WITHIN).await {
+            Opened::Letters(letters) => letters,
             Opened::Foreign => return self.foreign(),
             // The number stays where it is: if this is a letter of ours, the next one or the next ring shows the gap.
             Opened::Lost => return,
         };
-        let fresh = self.is_new(&letter);
-        let heard = self.cursor.get_or_insert(Cursor(n.saturating_sub(1))).letter(n, !fresh);
+        let letters = self.told_apart(letters);
+        let repeated = letters.iter().all(|(fresh, _)| !fresh);
+        let heard = self.cursor.get_or_insert(Cursor(n.saturating_sub(1))).letter(n, repeated);
         if let Heard::Gap { from, to } = heard {
             self.fetch(from, to).await;
         }
         if heard == Heard::Rewound {
             debug!("the numbers on the bell went back to {n}");
         }
-        self.deliver(fresh, letter).await;
+        self.deliver(letters).await;
         self.redis.bell.read.store(n, Ordering::Relaxed);
     }
 
@@ -267,9 +252,9 @@ impl<'a> Reader<'a> {
             for (n, payload) in entries.into_iter().filter_map(read_entry) {
                 next = n + 1;
                 match self.open(payload, until).await {
-                    Opened::Letter(letter) => {
-                        let fresh = self.is_new(&letter);
-                        self.deliver(fresh, letter).await;
+                    Opened::Letters(letters) => {
+                        let letters = self.told_apart(letters);
+                        self.deliver(letters).await;
                     }
                     Opened::Foreign => self.foreign(),
                     Opened::Lost => continue,
@@ -308,25 +293,34 @@ impl<'a> Reader<'a> {
             }
             _ => payload,
         };
-        Envelope::decode(&bytes).map_or(Opened::Foreign, Opened::Letter)
+        let letters = match bytes.first() {
+            Some(&TOGETHER) => apart(bytes.slice(1..)),
+            _ => Some(vec![bytes]),
+        };
+        let letters = letters.and_then(|letters| letters.iter().map(Envelope::decode).collect());
+        letters.map_or(Opened::Foreign, Opened::Letters)
     }
 
-    fn is_new(&mut self, letter: &Envelope) -> bool {
-        self.read.is_new((letter.head.from.mark(), letter.head.id))
+    /// Which of them were not read before.
+    fn told_apart(&mut self, letters: Vec<Envelope>) -> Vec<(bool, Envelope)> {
+        let mut is_new = |letter: &Envelope| self.read.is_new((letter.head.from.mark(), letter.head.id));
+        letters.into_iter().map(|letter| (is_new(&letter), letter)).collect()
     }
 
-    async fn deliver(&self, fresh: bool, letter: Envelope) {
-        if !fresh {
-            self.redis.counters.repeated.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        // By now the others may have taken us for dead, and told its sender so. The next beat says, and a letter
-        // may overtake its answer.
-        while self.redis.is_fenced() && self.own == self.redis.own() {
-            sleep(FENCE_LOOK).await;
-        }
-        if self.own == self.redis.own() {
-            self.redis.hand_over(Post::Letter(letter)).await;
+    async fn deliver(&self, letters: Vec<(bool, Envelope)>) {
+        for (fresh, letter) in letters {
+            if !fresh {
+                self.redis.counters.repeated.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            // By now the others may have taken us for dead, and told its sender so. The next beat says, and a letter
+            // may overtake its answer.
+            while self.redis.is_fenced() && self.own == self.redis.own() {
+                sleep(FENCE_LOOK).await;
+            }
+            if self.own == self.redis.own() {
+                self.redis.hand_over(Post::Letter(letter)).await;
+            }
         }
     }
 
@@ -350,23 +344,25 @@ fn read_entry(entry: Value) -> Option<(u64, Bytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redis::IntoConnectionInfo;
+    use crate::RedisUrl;
     use servers::Server;
 
+    /// Messages that wait for a reader that is slow.
+    const WAITING: u64 = 10_000;
+
     #[tokio::test]
-    async fn pushes_end_with_the_connection_even_if_there_was_no_room_to_say_so() {
+    async fn a_cut_connection_ends_after_all_that_came_before() {
         let server = Server::start();
-        let to = format!("{}?protocol=resp3", server.url()).into_connection_info().unwrap();
-        let (wire, mut pushes) = dial(to).await.unwrap();
-        let mut connection = wire.connection();
-        cmd("SUBSCRIBE").arg("bell").exec_async(&mut connection).await.unwrap();
-        let rings = format!("for n = 1, {} do redis.call('PUBLISH', 'bell', n) end", 2 * WAITING_MAX);
-        server.ask(&["EVAL", &rings, "0"]);
+        let url = RedisUrl::parse(&server.url()).unwrap();
+        let mut wire = Wire::connect(&url, &url.nodes[0]).await.unwrap();
+        wire.say(cmd("SUBSCRIBE").arg("bell")).await.unwrap();
+        assert!(matches!(wire.hear().await, Ok(Said::Push(_))));
+        server.ask(&["EVAL", &format!("for n = 1, {WAITING} do redis.call('PUBLISH', 'bell', n) end"), "0"]);
         server.cut_subscribers();
-        let ended = timeout(Duration::from_secs(30), async {
-            while cmd("PING").exec_async(&mut connection).await.is_ok() {}
-            while pushes.recv().await.is_some() {}
-        });
-        assert!(ended.await.is_ok());
+        let mut heard = 0;
+        while timeout(Duration::from_secs(30), wire.hear()).await.expect("an end").is_ok() {
+            heard += 1;
+        }
+        assert!(heard <= WAITING, "{heard}");
     }
 }

@@ -2,16 +2,15 @@
 //! nobody waits for it; a ping finds out when it is back.
 
 use super::{
+    pipeline::Pipeline,
     scripts,
     topology::{self, Servers, unreachable},
     url::Node,
     wire::Wire,
 };
 use arc_swap::ArcSwapOption;
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection, cmd,
-    from_redis_value, pipe,
-};
+use futures_util::future::join_all;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, from_redis_value};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,10 +24,6 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// What a command may take; afterwards nobody knows whether it ran.
-const RESPONSE: Duration = Duration::from_secs(2);
-/// Commands that wait for the writer at most; a caller beyond it waits for room.
-const PIPELINE: usize = 1024;
 /// Pings without an answer until the connection is given up.
 const PINGS: u32 = 3;
 /// How often a server is asked whether it is the master still, besides after every trouble.
@@ -76,7 +71,7 @@ pub struct Line {
     at: Option<Node>,
     /// Whether it took the place of another line.
     came_later: bool,
-    wire: ArcSwapOption<(Node, Wire)>,
+    pipeline: ArcSwapOption<(Node, Pipeline)>,
     up: AtomicBool,
     trouble: Notify,
     /// Counts connections and commands without an answer: after either the server may be another.
@@ -94,7 +89,7 @@ impl Line {
             tidings,
             at,
             came_later,
-            wire: ArcSwapOption::empty(),
+            pipeline: ArcSwapOption::empty(),
             up: AtomicBool::new(false),
             trouble: Notify::new(),
             doubts: AtomicU64::new(0),
@@ -119,21 +114,17 @@ impl Line {
 
     /// One command. Fails at once while the line is down.
     pub async fn ask(&self, command: &Cmd) -> Result<Value, Silence> {
-        let mut connection = self.connection()?;
-        let said = connection.send_packed_command(command).await;
-        said.and_then(Value::extract_error).map_err(|error| self.fault(error))
+        self.ask_all(&[command]).await
     }
 
     /// One command for a slot that is on its way here.
     pub async fn ask_ahead(&self, command: &Cmd) -> Result<Value, Silence> {
-        let mut connection = self.connection()?;
-        let said = pipe().cmd("ASKING").ignore().add_command(command.clone()).query_async(&mut connection).await;
-        said.map(|[value]: [Value; 1]| value).map_err(|error| self.fault(error))
+        self.ask_all(&[&cmd("ASKING"), command]).await
     }
 
-    fn connection(&self) -> Result<MultiplexedConnection, Silence> {
-        let wire = self.wire.load();
-        wire.as_ref().filter(|_| self.is_up()).map(|wire| wire.1.connection()).ok_or(Silence::Down)
+    async fn ask_all(&self, commands: &[&Cmd]) -> Result<Value, Silence> {
+        let pipeline = self.pipeline.load_full().filter(|_| self.is_up()).ok_or(Silence::Down)?;
+        pipeline.1.ask(commands).await.map_err(|error| self.fault(error))
     }
 
     /// Whoever was not answered by a server, or by one that has nothing to say, finds it down.
@@ -172,7 +163,7 @@ impl Line {
 
     /// The server, for people.
     fn shown(&self) -> String {
-        match (&self.at, self.wire.load().as_deref()) {
+        match (&self.at, self.pipeline.load().as_deref()) {
             (Some(node), _) => node.to_string(),
             (None, Some((node, _))) if self.servers.are_named_by_sentinels() => node.to_string(),
             (None, _) => self.servers.url.shown(),
@@ -192,7 +183,7 @@ impl Line {
                 continue;
             }
             self.up.store(false, Ordering::Relaxed);
-            self.wire.store(None);
+            self.pipeline.store(None);
             self.tidings.trouble.notify_one();
             self.reconnect().await;
         }
@@ -227,28 +218,25 @@ impl Line {
             Some(node) => node.clone(),
             None => self.servers.master().await?,
         };
-        let config =
-            AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE)).set_pipeline_buffer_size(PIPELINE);
-        let wire = Wire::connect(self.servers.url.server(&node)?, &config).await?;
-        let mut connection = wire.connection();
-        if !is_master(&mut connection).await? {
+        let pipeline = Pipeline::over(Wire::connect(&self.servers.url, &node).await?);
+        if !is_master(&pipeline).await? {
             return Err(unreachable(format!("{node} is no master")));
         }
         // A server that does not permit it is told the scripts as they are needed.
-        let _ = scripts::load().exec_async(&mut connection).await;
-        self.wire.store(Some(Arc::new((node, wire))));
+        join_all(scripts::load().iter().map(async |load| pipeline.ask(&[load]).await)).await;
+        self.pipeline.store(Some(Arc::new((node, pipeline))));
         self.back();
         Ok(())
     }
 
     /// Whether the server answers, and is the one to talk to still.
     async fn is_well(&self) -> bool {
-        let wire = self.wire.load_full();
-        let Some((node, wire)) = wire.as_deref() else { return false };
+        let pipeline = self.pipeline.load_full();
+        let Some((node, pipeline)) = pipeline.as_deref() else { return false };
         for _ in 0..PINGS {
-            match wire.connection().send_packed_command(&cmd("PING")).await {
+            match pipeline.ask(&[&cmd("PING")]).await {
                 Ok(_) => {
-                    let is_master = is_master(&mut wire.connection()).await;
+                    let is_master = is_master(pipeline).await;
                     // One that was replaced may not know it yet; the sentinels do, and if they are away, it stays.
                     let is_named = !self.servers.are_named_by_sentinels()
                         || self.servers.master().await.map_or(true, |master| master == *node);
@@ -281,9 +269,10 @@ impl Line {
     }
 }
 
-async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
-    match cmd("ROLE").query_async::<Vec<Value>>(connection).await {
-        Ok(role) => Ok(role.first() == Some(&Value::BulkString(b"master".to_vec()))),
+async fn is_master(pipeline: &Pipeline) -> Result<bool, RedisError> {
+    match pipeline.ask(&[&cmd("ROLE")]).await {
+        Ok(Value::Array(role)) => Ok(role.first() == Some(&Value::BulkString(b"master".to_vec()))),
+        Ok(_) => Ok(false),
         // Who may not ask has to believe.
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(true),
         Err(error) => Err(error),

@@ -2,7 +2,7 @@
 //! its hash, and as a whole to a server that forgot it.
 
 use super::link::{Fault, Link};
-use redis::{Cmd, Pipeline, Script, ToRedisArgs, Value, cmd, pipe};
+use redis::{Cmd, Script, ToRedisArgs, Value, cmd};
 use std::sync::LazyLock;
 
 /// One script of `lua/`.
@@ -79,13 +79,14 @@ impl Call {
     }
 }
 
-/// Tells a server all of them, so that none has to be sent as a whole later.
-pub fn load() -> Pipeline {
-    let mut load = pipe();
-    for lua in ALL {
-        load.cmd("SCRIPT").arg("LOAD").arg(lua.source).ignore();
-    }
-    load
+/// What tells a server all of them, so that none has to be sent as a whole later.
+pub fn load() -> Vec<Cmd> {
+    let load = |lua: &&Lua| {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(lua.source);
+        load
+    };
+    ALL.iter().map(load).collect()
 }
 
 fn values(said: Value) -> Vec<Value> {

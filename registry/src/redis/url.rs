@@ -2,11 +2,11 @@
 
 use percent_encoding::percent_decode_str;
 use redis::{
-    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, cmd,
     io::tcp::TcpSettings,
 };
-use socket2::TcpKeepalive;
-use std::{fmt, time::Duration};
+use socket2::{SockRef, TcpKeepalive};
+use std::{fmt, io, time::Duration};
 
 /// The port of a server, and of a sentinel.
 const PORT: u16 = 6379;
@@ -139,6 +139,26 @@ impl RedisUrl {
         Ok(self.address(node).into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp()))
     }
 
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// What a server is told first.
+    pub fn greeting(&self) -> Vec<Cmd> {
+        let mut hello = cmd("HELLO");
+        hello.arg(3);
+        if let Some(password) = &self.password {
+            hello.arg("AUTH").arg(self.user.as_deref().unwrap_or("default")).arg(password);
+        }
+        let mut greeting = vec![hello];
+        if self.db != 0 {
+            let mut select = cmd("SELECT");
+            select.arg(self.db);
+            greeting.push(select);
+        }
+        greeting
+    }
+
     /// How a sentinel is reached. It has no databases; it may ask for a password, and may have users of its own.
     pub fn sentinel(&self, node: &Node, login: Login) -> Result<ConnectionInfo, RedisError> {
         let mut settings = RedisConnectionInfo::default();
@@ -161,9 +181,19 @@ impl RedisUrl {
 }
 
 /// What every connection to Redis has.
-pub fn tcp() -> TcpSettings {
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
-    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT)
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive()).set_user_timeout(USER_TIMEOUT)
+}
+
+/// The same for one that is there already.
+pub fn tune(connection: &SockRef<'_>) -> io::Result<()> {
+    connection.set_tcp_nodelay(true)?;
+    connection.set_tcp_keepalive(&keepalive())?;
+    connection.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3)
 }
 
 fn decoded(text: &str) -> Result<Option<String>, String> {
