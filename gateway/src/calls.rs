@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -49,6 +49,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// Letters that wait for another try.
 const UNDELIVERED_MAX: usize = 10_000;
+/// Answers of clients on their way to other instances; beyond it their sockets wait.
+const BESIDE_MAX: usize = 1024;
 /// Calls of ours that are over and still known, to tell a word that comes late from one that was never wanted.
 const OVER_MAX: usize = 8192;
 
@@ -142,6 +144,8 @@ pub struct Calls {
     asked: Mutex<Waiting>,
     given: Mutex<Table>,
     undelivered: Mutex<VecDeque<Undelivered>>,
+    /// A permit for each answer that is on its way beside all else.
+    beside: Arc<Semaphore>,
     closed: AtomicBool,
     /// There is something to do for the task.
     wake: Notify,
@@ -161,6 +165,7 @@ impl Calls {
             asked: Mutex::new(Waiting { calls: HashMap::new(), over: Seen::new(OVER_MAX) }),
             given: Mutex::default(),
             undelivered: Mutex::default(),
+            beside: Arc::new(Semaphore::new(BESIDE_MAX)),
             closed: AtomicBool::new(false),
             wake: Notify::new(),
         }
@@ -180,6 +185,8 @@ impl Calls {
         while !lock(&self.asked).calls.is_empty() || !lock(&self.given).is_idle(Instant::now()) {
             sleep(ROUND).await;
         }
+        // Fails only if it was closed, which nobody does.
+        let _ = self.beside.acquire_many(BESIDE_MAX as u32).await;
     }
 
     /// How many callers wait here, and how many calls sockets here have in their hands.
@@ -345,6 +352,17 @@ impl Calls {
         {
             sending.post = None;
         }
+    }
+
+    /// Sends it beside all else, so that its client is heard meanwhile. Given back if too many are on their way.
+    pub fn send_beside(self: &Arc<Self>, post: Post) -> Option<Post> {
+        let Ok(permit) = self.beside.clone().try_acquire_owned() else { return Some(post) };
+        let calls = self.clone();
+        tokio::spawn(async move {
+            calls.send(post).await;
+            drop(permit);
+        });
+        None
     }
 
     async fn found_its_way(&self, post: &mut Post) -> bool {

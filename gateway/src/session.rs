@@ -122,13 +122,12 @@ impl Inner {
     fn one(self: &Arc<Self>, text: &[u8]) -> Reaction {
         let ClientFrame { key, id, ask } = ClientFrame::read(text);
         // A client that acks what it gets, and answers what it is asked, is not to blame for how much that is.
-        let is_answer = match &ask {
-            Ok(Ask::Ack) => true,
-            Ok(Ask::OfCall { call, .. }) => {
-                CallId::parse(call).is_some_and(|call| self.desk.courier.calls.has(&call, self.socket.id))
-            }
-            _ => false,
+        let call = match &ask {
+            Ok(Ask::OfCall { call, .. }) => CallId::parse(call),
+            _ => None,
         };
+        let is_answer = matches!(ask, Ok(Ask::Ack))
+            || call.as_ref().is_some_and(|call| self.desk.courier.calls.has(call, self.socket.id));
         if !is_answer {
             if self.too_fast() {
                 return Reaction::Close(Close::TooFast);
@@ -185,7 +184,13 @@ impl Inner {
             Ask::Request => {
                 Reaction::Say(self.fault(key, Code::UnknownVerb, "nobody answers requests: MESSAGE_URL is not set", id))
             }
-            Ask::OfCall { call, said, data } => self.of_call(&call, said, data),
+            Ask::OfCall { said, data, .. } => match call {
+                Some(call) => self.of_call(&call, said, data),
+                None => {
+                    self.desk.metrics.word_dropped(false);
+                    Reaction::Silence
+                }
+            },
             Ask::Ack => Reaction::Silence,
             Ask::Unknown(verb) => {
                 let detail = format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set");
@@ -194,29 +199,26 @@ impl Inner {
         }
     }
 
-    /// To whoever asked. The next frame is understood when the registry has it, so that what one client says
-    /// about a call arrives in its order.
-    fn of_call(self: &Arc<Self>, call: &str, said: SaidOfCall, data: &RawValue) -> Reaction {
+    /// To whoever asked. After progress the next frame is understood when the registry has it, so that what one
+    /// client says about a call arrives in its order; an end has nothing behind it.
+    fn of_call(self: &Arc<Self>, call: &CallId, said: SaidOfCall, data: &RawValue) -> Reaction {
         let calls = &self.desk.courier.calls;
-        let Some(call) = CallId::parse(call) else {
-            self.desk.metrics.word_dropped(false);
-            return Reaction::Silence;
-        };
         // Copied, since the payload is a slice of what was read.
         let data = Bytes::copy_from_slice(data.get().as_bytes());
-        match calls.says(&call, self.socket.id, said, data) {
-            None => Reaction::Silence,
-            Some(post) => {
-                let calls = calls.clone();
-                Reaction::Later(
-                    async move {
-                        calls.send(post).await;
-                        Vec::new()
-                    }
-                    .boxed(),
-                )
+        let Some(post) = calls.says(call, self.socket.id, said, data) else { return Reaction::Silence };
+        let left = match said {
+            SaidOfCall::Progress => Some(post),
+            SaidOfCall::Reply | SaidOfCall::Failed => calls.send_beside(post),
+        };
+        let Some(post) = left else { return Reaction::Silence };
+        let calls = calls.clone();
+        Reaction::Later(
+            async move {
+                calls.send(post).await;
+                Vec::new()
             }
-        }
+            .boxed(),
+        )
     }
 
     /// `hi` again with a fresh time; a client of another version is told so behind it.
