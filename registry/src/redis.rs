@@ -66,7 +66,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 
 /// Letters that wait for the gateway. Beyond it the reader waits, and the mailbox keeps the rest.
 const INBOX_MAX: usize = 1024;
@@ -189,17 +192,26 @@ impl Redis {
         }
     }
 
-    /// Everything that is done again and again, in one task. Never returns.
-    pub(crate) async fn keep(&self) {
-        tokio::join!(
-            self.link.keep(),
-            self.keep_bell(),
-            self.keep_beating(),
-            self.keep_verified(),
-            self.keep_born(),
-            self.keep_clean(),
-            self.keep_watching(),
-        );
+    /// Everything that is done again and again. Never returns; whoever drops it ends it all.
+    pub(crate) async fn keep(self: &Arc<Self>) {
+        // The bell is a task of its own: it rings thousands of times a second, and the others hardly ever.
+        let (redis, mut bell) = (self.clone(), JoinSet::new());
+        bell.spawn(async move { redis.keep_bell().await });
+        let all = async {
+            tokio::join!(
+                self.link.keep(),
+                self.keep_beating(),
+                self.keep_verified(),
+                self.keep_born(),
+                self.keep_clean(),
+                self.keep_watching(),
+            )
+        };
+        tokio::select! {
+            _ = all => {}
+            // Only by a bug; without ears there is no sense in the rest.
+            _ = bell.join_next() => {}
+        }
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
