@@ -42,6 +42,10 @@ mod redis;
 pub mod rules;
 /// What was seen before.
 mod seen;
+/// Ids as short text.
+mod short;
+/// How ids and names travel.
+mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;
 
