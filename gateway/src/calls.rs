@@ -21,11 +21,11 @@ use crate::{
 use bytes::Bytes;
 use given::{Given, Table};
 use registry::{
-    CallId, Cause, Ending, Envelope, Incarnation, Registry, Routed, Seen, Session, SocketId, SocketRecord,
+    CallId, Cause, Ending, Envelope, Incarnation, Map, Registry, Routed, Seen, Session, SocketId, SocketRecord,
     envelope::{LostSocket, Message, Refusal, Word},
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -125,7 +125,7 @@ struct Undelivered {
 
 /// Calls whose callers wait here.
 struct Waiting {
-    calls: HashMap<CallId, Asked>,
+    calls: Map<CallId, Asked>,
     over: Seen,
 }
 
@@ -162,7 +162,7 @@ impl Calls {
             registry,
             letters,
             metrics,
-            asked: Mutex::new(Waiting { calls: HashMap::new(), over: Seen::new(OVER_MAX) }),
+            asked: Mutex::new(Waiting { calls: Map::default(), over: Seen::new(OVER_MAX) }),
             given: Mutex::default(),
             undelivered: Mutex::default(),
             beside: Arc::new(Semaphore::new(BESIDE_MAX)),

@@ -86,7 +86,7 @@ impl Clerk {
     }
 
     fn read(&mut self, letter: Envelope) {
-        let Envelope { head: Head { id, from, until, message, .. }, body } = letter;
+        let Envelope { head: Head { id, from, until, message }, body } = letter;
         self.desk.metrics.letter_received(letters::kind(&message));
         match message {
             Message::Answer { re, answer } => return self.desk.courier.letters.answered(re, answer, body),

@@ -4,12 +4,11 @@
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use registry::{
-    Envelope, Incarnation, Registry, Routed,
+    Envelope, Incarnation, Map, Registry, Routed,
     envelope::{Answer, Message, Refusal},
     epoch_ms,
 };
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -73,7 +72,7 @@ pub struct Letters {
     metrics: Arc<Metrics>,
     last: AtomicU64,
     /// Bounded by time: whoever waits takes its entry away when it is done waiting.
-    pending: Mutex<HashMap<u64, Waiting>>,
+    pending: Mutex<Map<u64, Waiting>>,
 }
 
 impl Letters {
@@ -146,7 +145,7 @@ impl Letters {
     }
 
     /// A panic while the lock was held leaves a map that can be used: every step is whole.
-    fn pending(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+    fn pending(&self) -> MutexGuard<'_, Map<u64, Waiting>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,10 @@
-//! What travels between instances: a head that is parsed, and a body that is not. The head is one line
-//! of JSON with a version in front, so that an instance of another version is understood or refused, and
-//! a person who looks into Redis can read it. The body follows untouched, whatever bytes it holds.
+//! What travels between instances: a head that is parsed, and a body that is not. Two letters are written and read for
+//! every call, so the head is a few bytes without names: a version, a sum, and what was derived for [`Head`], member
+//! after member. The body follows untouched, whatever bytes it holds.
+//!
+//! Nothing in it says what it means, so whoever changes the order or the types in here counts [`VERSION`] up. While
+//! instances of two versions run side by side, a reader refuses what it does not know and counts it as foreign; its
+//! sender learns of it as of a letter that was lost.
 
 use crate::{
     names::{CallId, Group, Incarnation, RoomName, Session, SocketId, StoreName},
@@ -8,10 +12,18 @@ use crate::{
     verdict::Ending,
 };
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-/// What this version writes. A reader refuses what is later.
-const VERSION: u32 = 1;
+/// The first byte of what this version writes. A reader refuses every other.
+pub const VERSION: u8 = 2;
+/// Where a letter stands, these begin something else: the first ring of a lease, the name of a letter that lies beside,
+/// and a letter of the first version, which was a line of JSON.
+const _: () = assert!(VERSION != b'!' && VERSION != b'@' && VERSION != b'{');
+
+/// Behind the version: the sum of the head.
+const SUM_BYTES: usize = 4;
+/// Most heads are smaller; a larger one makes its buffer grow.
+const HEAD_BYTES: usize = 192;
 
 /// One letter from one instance to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +36,6 @@ pub struct Envelope {
 /// What the receiver has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    v: u32,
     /// No two letters of one incarnation have the same; what comes twice is taken once.
     pub id: u64,
     pub from: Incarnation,
@@ -35,7 +46,6 @@ pub struct Head {
 
 /// Whom a frame is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum To {
     /// One connection: a socket that was resumed elsewhere meanwhile is another.
     Socket {
@@ -50,15 +60,9 @@ pub enum To {
 
 /// What is wanted of the receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Message {
     /// Write the body, which is a frame. With `ack` the sender waits for [`Answer::Sent`].
-    Send {
-        to: To,
-        #[serde(deserialize_with = "stated")]
-        except: Option<SocketId>,
-        ack: bool,
-    },
+    Send { to: To, except: Option<SocketId>, ack: bool },
     /// Part with these, for this reason.
     Close { to: To, ending: Ending },
     /// Put a socket into a room, or take it out.
@@ -66,12 +70,7 @@ pub enum Message {
     /// Which of these have shown a sign of life since the letter came? The others are parted with.
     Probe { sockets: Vec<(SocketId, Session)> },
     /// Who of this group is here? At most `limit` of them, with ids after `after`, in order.
-    Who {
-        group: Group,
-        #[serde(deserialize_with = "stated")]
-        after: Option<SocketId>,
-        limit: usize,
-    },
+    Who { group: Group, after: Option<SocketId>, limit: usize },
     /// The answer to the receiver's letter `re`.
     Answer { re: u64, answer: Answer },
     /// Write the body, which is a call's frame, to this socket, or to the one of the group that was active
@@ -79,11 +78,9 @@ pub enum Message {
     Call {
         call: CallId,
         to: To,
-        #[serde(deserialize_with = "stated")]
         except: Option<SocketId>,
         request: Box<str>,
         /// What came of it is kept for whoever asks again.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         keep: Option<Box<Keep>>,
     },
     /// Its caller waits no longer.
@@ -117,7 +114,6 @@ pub struct Keep {
 
 /// What became of a call, so far or for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Word {
     /// This socket has it, and has not answered yet.
     Accepted(SocketId),
@@ -144,14 +140,8 @@ pub struct LostSocket {
     pub written: bool,
 }
 
-/// Nobody is said so. What is not said at all was lost on the way, and is no letter.
-fn stated<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketId>, D::Error> {
-    Option::deserialize(from)
-}
-
 /// What became of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// So many were meant, wrote it to their queue, had no room in it.
     Sent { matched: usize, delivered: usize, full: usize },
@@ -173,7 +163,6 @@ pub enum Answer {
 
 /// Why a letter was not acted on. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The socket is not here, or it is another connection by now.
     NotMine,
@@ -189,24 +178,44 @@ pub enum Refusal {
 
 impl Envelope {
     pub fn new(id: u64, from: Incarnation, until: u64, message: Message, body: Bytes) -> Self {
-        Self { head: Head { v: VERSION, id, from, until, message }, body }
+        Self { head: Head { id, from, until, message }, body }
     }
 
     /// The bytes that travel.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(&self.head).unwrap_or_default();
-        bytes.reserve_exact(1 + self.body.len());
-        bytes.push(b'\n');
+        let mut bytes = Vec::with_capacity(1 + SUM_BYTES + HEAD_BYTES + self.body.len());
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&[0; SUM_BYTES]);
+        // Our own heads can always be written; an empty one would be refused.
+        let mut bytes = postcard::to_extend(&self.head, bytes).unwrap_or_default();
+        if let Some((front, head)) = bytes.split_at_mut_checked(1 + SUM_BYTES) {
+            front[1..].copy_from_slice(&sum(head));
+        }
         bytes.extend_from_slice(&self.body);
         bytes
     }
 
-    /// Reads what another instance wrote; `None` for whatever is no letter of a version we know.
+    /// Reads what another instance wrote; `None` for whatever is no letter of this version.
     pub fn decode(bytes: &Bytes) -> Option<Self> {
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
-        (head.v == VERSION).then(|| Self { head, body: bytes.slice(end + 1..) })
+        let (stated, rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk::<SUM_BYTES>()?;
+        let (head, body) = postcard::take_from_bytes(rest).ok()?;
+        let is_whole = sum(&rest[..rest.len() - body.len()]) == *stated;
+        is_whole.then(|| Self { head, body: bytes.slice(bytes.len() - body.len()..) })
     }
+}
+
+/// Tells a damaged head, and whatever else lies on a bell, from a head of ours. Eight bytes at a time, since a letter is
+/// to be cheap; it is no secret.
+fn sum(head: &[u8]) -> [u8; SUM_BYTES] {
+    let (words, rest) = head.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum = words.iter().chain([&last]).fold(head.len() as u64, |sum, word| {
+        // Odd, so that no step forgets what it was given.
+        let mixed = (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 32)
+    });
+    (sum as u32).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -215,6 +224,7 @@ mod tests {
     use crate::{
         names::{StoreName, UserName},
         once::Hashed,
+        short,
         verdict::Cause,
     };
     use proptest::{
@@ -226,7 +236,10 @@ mod tests {
 
     fn letter(body: &'static [u8]) -> Envelope {
         let to = To::Socket { id: SocketId::fresh(), session: Session::fresh() };
-        let message = Message::Send { to, except: None, ack: true };
+        holding(Message::Send { to, except: None, ack: true }, body)
+    }
+
+    fn holding(message: Message, body: &'static [u8]) -> Envelope {
         Envelope::new(7, Incarnation::fresh("web1:5000"), 12, message, Bytes::from_static(body))
     }
 
@@ -238,11 +251,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_kind_of_letter_reads_back() {
-        let (id, session, room) = (SocketId::fresh(), Session::fresh(), RoomName::parse("r").unwrap());
+    /// The same at all times.
+    fn every_kind() -> Vec<Envelope> {
+        let id = SocketId::parse("ws_01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
+        let (session, room) = (Session::parse("0123456789-").unwrap(), RoomName::parse("r").unwrap());
         let ending = Ending { cause: Cause::Kicked, code: Some(4403), reason: "kicked".into() };
-        let (kicked, call) = (ending.clone(), CallId::fresh(&Incarnation::fresh("web1")));
+        let life = Incarnation::parse(&format!("web1.{}", "-".repeat(22))).unwrap();
+        let call = CallId::parse(&format!("c_{0}.{0}", life.mark())).unwrap();
         let group = Group::Room(room.clone());
         let answers = [
             Answer::Sent { matched: 3, delivered: 2, full: 1 },
@@ -252,14 +267,18 @@ mod tests {
             Answer::Silent { sockets: vec![id] },
             Answer::Members,
             Answer::Followed(Told { since: 1, count: 2 }),
-            Answer::Refused(Refusal::NotMine),
         ];
+        let refusals = [Refusal::NotMine, Refusal::Expired, Refusal::Closing, Refusal::Slow, Refusal::Draining]
+            .map(Answer::Refused);
         let ticket = Ticket { key: Hashed::of(&[b"k"]), token: "t".into() };
         let keep = Box::new(Keep { ticket, began: 3, fallback: true });
+        let store = StoreName::parse("s").unwrap();
+        let groups = vec![group.clone(), Group::Store(store.clone()), Group::User(UserName::parse("u").unwrap())];
         let messages = [
-            Message::Send { to: To::AnyOf(vec![group.clone()]), except: Some(id), ack: false },
+            Message::Send { to: To::AnyOf(groups), except: Some(id), ack: false },
             Message::Send { to: To::All, except: None, ack: true },
-            Message::Close { to: To::Socket { id, session }, ending },
+            Message::Send { to: To::Group(group.clone()), except: None, ack: true },
+            Message::Close { to: To::Socket { id, session }, ending: ending.clone() },
             Message::Room { id, session, room, join: true },
             Message::Probe { sockets: vec![(id, session)] },
             Message::Who { group, after: Some(id), limit: 5 },
@@ -269,7 +288,9 @@ mod tests {
             Message::Follow { ms: 5 },
             Message::Happened(Told { since: 1, count: 2 }),
         ];
-        let lost = LostSocket { socket: id, store: None, connected_at: 3, ending: kicked, written: true };
+        let endings =
+            Cause::ALL.map(|cause| Message::Close { to: To::All, ending: Ending { cause, ..ending.clone() } });
+        let lost = LostSocket { socket: id, store: Some(store), connected_at: 3, ending, written: true };
         let words = [
             Word::Accepted(id),
             Word::Progress(id),
@@ -279,18 +300,75 @@ mod tests {
             Word::Refused(Refusal::Slow),
         ];
         let words = words.map(|word| Message::OfCall { call: call.clone(), word });
-        let answers = answers.map(|answer| Message::Answer { re: 9, answer });
-        for message in messages.into_iter().chain(answers).chain(words) {
-            let letter = Envelope::new(7, Incarnation::fresh("web1"), 12, message, Bytes::from_static(b"x"));
+        let answers = answers.into_iter().chain(refusals).map(|answer| Message::Answer { re: 9, answer });
+        let all = messages.into_iter().chain(endings).chain(answers).chain(words);
+        all.map(|message| Envelope::new(7, life.clone(), 12, message, Bytes::from_static(b"x"))).collect()
+    }
+
+    #[test]
+    fn every_kind_of_letter_reads_back() {
+        for letter in every_kind() {
             assert_eq!(Envelope::decode(&letter.encode().into()), Some(letter.clone()), "{letter:?}");
         }
     }
 
+    /// Whoever has to change this number has changed what letters look like, and counts [`VERSION`] up.
     #[test]
-    fn a_letter_of_a_later_version_is_refused_and_a_later_member_is_not() {
-        let text = String::from_utf8(letter(b"").encode()).unwrap();
-        assert!(Envelope::decode(&text.replacen("\"v\":1", "\"v\":1,\"later\":true", 1).into()).is_some());
-        assert!(Envelope::decode(&text.replacen("\"v\":1", "\"v\":2", 1).into()).is_none());
+    fn what_a_version_writes_never_changes() {
+        let written: Vec<u8> = every_kind().iter().flat_map(Envelope::encode).collect();
+        assert_eq!((VERSION, u32::from_le_bytes(sum(&written))), (2, 1_318_628_112));
+    }
+
+    #[test]
+    fn a_letter_of_another_version_is_refused() {
+        let mut bytes = letter(b"x").encode();
+        for version in 0..=u8::MAX {
+            bytes[0] = version;
+            assert_eq!(Envelope::decode(&bytes.clone().into()).is_some(), version == VERSION, "{version}");
+        }
+        assert_eq!(Envelope::decode(&Bytes::from_static(b"{\"v\":1,\"id\":7}\n")), None, "a line of JSON");
+    }
+
+    /// A head of ours that ends so, with its sum; the body is empty.
+    fn forged(message: Message, end: &[u8], by: &[u8]) -> Bytes {
+        let whole = holding(message, b"").encode();
+        let head = [whole[1 + SUM_BYTES..].strip_suffix(end).unwrap(), by].concat();
+        [&[VERSION], &sum(&head)[..], &head].concat().into()
+    }
+
+    #[test]
+    fn what_breaks_the_rules_of_names_is_no_letter() {
+        let (id, session, room) = (SocketId::fresh(), Session::fresh(), RoomName::parse("r").unwrap());
+        let joins = Message::Room { id, session, room, join: true };
+        assert!(Envelope::decode(&forged(joins.clone(), b"r\x01", b"q\x01")).is_some());
+        for by in [&b"\n\x01"[..], b" \x01", b"\xff\x01"] {
+            assert_eq!(Envelope::decode(&forged(joins.clone(), b"r\x01", by)), None, "{by:?}");
+        }
+        let call = CallId::fresh(&Incarnation::fresh("web1"));
+        assert_eq!(
+            Envelope::decode(&forged(Message::Cancel { call: call.clone() }, &call.as_str().as_bytes()[46..], b"=")),
+            None
+        );
+        let (answer, bytes) = (Answer::Silent { sockets: vec![id] }, short::read::<16>(&id.short()).unwrap());
+        assert_eq!(
+            Envelope::decode(&forged(Message::Answer { re: 9, answer }, &bytes, &[0; 16])),
+            None,
+            "no id of ours"
+        );
+    }
+
+    /// Nor is room made for it.
+    #[test]
+    fn a_length_of_what_is_not_there_is_no_letter() {
+        let ending = Ending { cause: Cause::Kicked, code: None, reason: "".into() };
+        let probe = Message::Probe { sockets: Vec::new() };
+        for message in [Message::Close { to: To::All, ending }, probe] {
+            assert!(Envelope::decode(&forged(message.clone(), b"\0", b"\0")).is_some());
+            for length in [&b"\x01"[..], b"\x7f", b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+            {
+                assert_eq!(Envelope::decode(&forged(message.clone(), b"\0", length)), None, "{length:?}");
+            }
+        }
     }
 
     #[test]
@@ -391,23 +469,6 @@ mod tests {
         )
     }
 
-    type Object = serde_json::Map<String, serde_json::Value>;
-
-    /// The members of a head, and those of its message with the message's kind.
-    fn members(head: &Head) -> (Object, String, Object) {
-        let mut head = serde_json::to_value(head).unwrap().as_object().unwrap().clone();
-        let message = head.remove("message").unwrap();
-        let (kind, inside) = message.as_object().unwrap().iter().next().unwrap();
-        (head, kind.clone(), inside.as_object().unwrap().clone())
-    }
-
-    /// How many members of the head differ, those of the message counted by their names.
-    fn differing(one: &Head, other: &Head) -> usize {
-        let [(one, _, inside_one), (other, _, inside_other)] = [one, other].map(members);
-        let differ = |one: &Object, other: &Object| one.iter().filter(|(k, v)| other.get(*k) != Some(v)).count();
-        differ(&one, &other) + differ(&inside_one, &inside_other)
-    }
-
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..300)) {
@@ -426,44 +487,22 @@ mod tests {
             prop_assert_eq!(Envelope::decode(&Bytes::copy_from_slice(&whole[..end])), None);
         }
 
-        /// One byte that is another, is missing, or is one too many.
+        /// A byte that is another, a part that is missing, and one that is there twice. Where the head ends the body may
+        /// stand in for what is missing.
         #[test]
-        fn a_damaged_head_is_never_a_letter_of_another_kind(
-            letter in some_letter(), at in any::<Index>(), byte in any::<u8>(), how in 0..3,
+        fn a_damaged_head_is_no_other_head(
+            letter in some_letter(), at in any::<[Index; 2]>(), byte in any::<u8>(), how in 0..3,
         ) {
-            let mut bytes = letter.encode();
-            let at = at.index(bytes.len() - letter.body.len() - 1);
-            match how {
-                0 => bytes[at] = byte,
-                1 => drop(bytes.remove(at)),
-                _ => bytes.insert(at, byte),
-            }
-            if let Some(read) = Envelope::decode(&bytes.into()) {
-                let kinds = [&read, &letter].map(|letter| std::mem::discriminant(&letter.head.message));
-                prop_assert_eq!(kinds[0], kinds[1]);
-                prop_assert!(differing(&read.head, &letter.head) <= 1, "{:?}", read);
-                prop_assert_eq!(Envelope::decode(&read.encode().into()), Some(read));
-            }
-        }
-
-        /// Also those that may be null.
-        #[test]
-        fn a_head_without_one_of_its_members_or_with_one_twice_is_no_letter(letter in some_letter(), at in any::<Index>()) {
-            let (head, kind, inside) = members(&letter.head);
-            let chosen = at.index(head.len() + 1 + inside.len());
-            let write = |times: usize| {
-                let times = |nth: usize| if nth == chosen { times } else { 1 };
-                let pairs = |object: &Object, from: usize| {
-                    let pairs = object.iter().enumerate();
-                    pairs.flat_map(|(nth, (name, value))| vec![format!("{name:?}:{value}"); times(from + nth)]).collect::<Vec<_>>()
-                };
-                let message = format!("\"message\":{{\"{kind}\":{{{}}}}}", pairs(&inside, head.len() + 1).join(","));
-                let all = [pairs(&head, 0), vec![message; times(head.len())]].concat();
-                Bytes::from(format!("{{{}}}\n", all.join(",")))
+            let whole = letter.encode();
+            let [from, to] = at.map(|at| at.index(whole.len() - letter.body.len()));
+            let (from, to) = (from.min(to), from.max(to));
+            let damaged = match how {
+                0 => [&whole[..from], &[byte], &whole[from + 1..]].concat(),
+                1 => [&whole[..from], &whole[to..]].concat(),
+                _ => [&whole[..to], &whole[from..]].concat(),
             };
-            prop_assert!(Envelope::decode(&write(1)).is_some());
-            for times in [0, 2] {
-                prop_assert_eq!(Envelope::decode(&write(times)), None, "{} {} times", chosen, times);
+            if let Some(read) = Envelope::decode(&damaged.into()) {
+                prop_assert_eq!(read.head, letter.head);
             }
         }
     }

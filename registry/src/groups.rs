@@ -2,20 +2,21 @@
 //! Absolute numbers, so that telling one twice, or late, does no harm.
 
 use crate::{
+    map::{Map, Set},
     names::{Group, GroupKey, SocketId},
     record::SocketRecord,
 };
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 #[derive(Default)]
 pub struct Groups {
-    by_key: HashMap<GroupKey, Members>,
+    by_key: Map<GroupKey, Members>,
     /// Those of which Redis was told something else, or nothing.
-    stale: HashSet<GroupKey>,
+    stale: Set<GroupKey>,
     /// Of which Redis was told last that nobody is here, should a failover lose that.
     emptied: VecDeque<GroupKey>,
     /// Of which a telling was not answered: it may still lie in a connection that was given up, and come late.
-    unanswered: HashSet<GroupKey>,
+    unanswered: Set<GroupKey>,
 }
 
 /// Empty groups that are remembered.

@@ -26,6 +26,8 @@ pub mod envelope;
 pub mod groups;
 /// What an instance says of itself, and how long that holds.
 pub mod lease;
+/// Maps of what instances make.
+mod map;
 /// The same promises under one lock: the single-instance mode.
 mod memory;
 /// Names: parsed once at the door, trusted afterwards.
@@ -42,6 +44,10 @@ mod redis;
 pub mod rules;
 /// What was seen before.
 mod seen;
+/// Ids as short text.
+mod short;
+/// How ids and names travel.
+mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;
 
@@ -52,6 +58,7 @@ pub use all::{
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
+pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use once::{Errand, Hashed, Once, Outcome, Ticket};

@@ -1,12 +1,11 @@
 //! Names, parsed into types at the door so that nobody behind it has to ask again.
 
-use base64::{
-    Engine,
-    alphabet::Alphabet,
-    engine::general_purpose::{GeneralPurpose, NO_PAD},
+use crate::{
+    short::{self, Short8, Short16},
+    travel::{travel_as_bytes, travel_as_text},
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{fmt, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str, sync::Arc};
 use uuid::Uuid;
 
 /// Longer names would make keys, logs and answers that nobody can read.
@@ -64,49 +63,17 @@ pub fn is_placeholder(text: &str) -> bool {
     PLACEHOLDERS.contains(&text) || (braced && text.ends_with('}')) || text.strip_prefix(':').is_some_and(is_word)
 }
 
-/// URL-safe base64 whose text sorts as its bytes do, so that short ids page in order of connection.
-const SORTED: GeneralPurpose = match Alphabet::new("-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz") {
-    Ok(alphabet) => GeneralPurpose::new(&alphabet, NO_PAD),
-    Err(_) => unreachable!(),
-};
-
-/// More bytes than any short form has, which a longer text would need.
-const SHORT_MAX: usize = 24;
-
-fn short<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; SHORT_MAX];
-    let found = SORTED.decode_slice(text, &mut bytes).ok()?;
-    bytes[..found].try_into().ok()
+travel_as_text! {
+    StoreName: |text| StoreName::parse(text).ok();
+    UserName: |text| UserName::parse(text).ok();
+    RoomName: |text| RoomName::parse(text).ok();
+    Incarnation: Incarnation::parse;
 }
 
-/// A type that travels as the text it is written as, and is parsed on arrival.
-macro_rules! travels_as_text {
-    ($($name:ident: $write:expr, $parse:expr;)*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                let write: fn(&$name, S) -> Result<S::Ok, S::Error> = $write;
-                write(self, to)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(from)?;
-                let parse: fn(&str) -> Option<$name> = $parse;
-                parse(&text).ok_or_else(|| D::Error::custom(concat!("not a ", stringify!($name))))
-            }
-        }
-    )*};
-}
-
-travels_as_text! {
-    StoreName: |name, to| to.serialize_str(&name.0), |text| StoreName::parse(text).ok();
-    UserName: |name, to| to.serialize_str(&name.0), |text| UserName::parse(text).ok();
-    RoomName: |name, to| to.serialize_str(&name.0), |text| RoomName::parse(text).ok();
-    SocketId: |id, to| to.collect_str(id), SocketId::parse;
-    Session: |session, to| to.collect_str(session), Session::parse;
-    Incarnation: |life, to| to.serialize_str(&life.0), Incarnation::parse;
-    CallId: |call, to| to.serialize_str(&call.0), CallId::parse;
+travel_as_bytes! {
+    CallId: CallId::parse, |call| call.0, CallId::from_bytes;
+    SocketId: SocketId::parse, |id| id.0.into_bytes(), SocketId::from_bytes;
+    Session: Session::parse, |session| session.0.to_be_bytes(), |bytes| Some(Session(u64::from_be_bytes(bytes)));
 }
 
 macro_rules! name {
@@ -210,9 +177,12 @@ impl GroupKey {
 
     /// 22 characters for keys.
     pub fn short(self) -> String {
-        SORTED.encode(self.0.to_be_bytes())
+        String::from(&*Short16::from(self.0.to_be_bytes()))
     }
 }
+
+/// A UUID with its hyphens.
+const HEX_CHARS: usize = 36;
 
 /// `ws_<uuid v7>`: made once per socket, so that ids sort in the order of connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,20 +199,25 @@ impl SocketId {
 
     /// Reads the form that [`fmt::Display`] writes; any other text was never an id of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("ws_")?;
-        let id = Uuid::try_parse(hex).ok()?;
-        let ours = hex.len() == 36 && id.get_version_num() == 7 && hex.bytes().all(|b| !b.is_ascii_uppercase());
-        ours.then_some(Self(id))
+        let hex = text.strip_prefix("ws_").filter(|hex| hex.len() == HEX_CHARS)?;
+        // Not one after the other, so that the compiler looks at many at once.
+        let is_upper = hex.bytes().fold(false, |any, byte| any | byte.is_ascii_uppercase());
+        let id = Uuid::try_parse(hex).ok().filter(|_| !is_upper)?;
+        Self::from_bytes(id.into_bytes())
     }
 
     /// 22 characters for keys and fields, in the order of connection.
     pub fn short(self) -> String {
-        SORTED.encode(self.0.as_bytes())
+        String::from(&*Short16::from(self.0.into_bytes()))
     }
 
     /// Reads [`SocketId::short`].
     pub fn from_short(text: &str) -> Option<Self> {
-        let id = Uuid::from_bytes(short(text)?);
+        Self::from_bytes(short::read(text)?)
+    }
+
+    fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        let id = Uuid::from_bytes(bytes);
         (id.get_version_num() == 7).then_some(Self(id))
     }
 
@@ -260,7 +235,9 @@ impl SocketId {
 
 impl fmt::Display for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws_{}", self.0.hyphenated())
+        let mut text = *b"ws_------------------------------------";
+        self.0.hyphenated().encode_lower(&mut text[3..]);
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -281,14 +258,27 @@ impl Session {
 
     /// Reads the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        short(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
+        short::read(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
     }
 }
 
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&SORTED.encode(self.0.to_be_bytes()))
+        f.write_str(&Short8::from(self.0))
     }
+}
+
+/// The characters of a mark.
+const MARK_CHARS: usize = 22;
+
+fn fresh_mark() -> Short16 {
+    Uuid::now_v7().into_bytes().into()
+}
+
+/// A name and the mark behind it.
+fn apart(text: &str) -> Option<(&str, &str)> {
+    let (name, mark) = text.split_at_checked(text.len().checked_sub(MARK_CHARS)?)?;
+    Some((name.strip_suffix('.')?, mark))
 }
 
 /// One life of one instance: its name, and a mark made fresh at every start.
@@ -297,24 +287,28 @@ pub struct Incarnation(Arc<str>);
 
 impl Incarnation {
     pub fn fresh(instance: &str) -> Self {
-        Self(format!("{instance}.{}", SORTED.encode(Uuid::now_v7().as_bytes())).into())
+        Self(format!("{instance}.{}", fresh_mark()).into())
     }
 
     /// Reads the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
-        let (instance, mark) = text.rsplit_once('.')?;
-        let ours = !instance.is_empty() && short::<16>(mark).is_some();
+        let (instance, mark) = apart(text)?;
+        let ours = !instance.is_empty() && short::is_short_of(16, mark.as_bytes());
         ours.then(|| Self(text.into()))
     }
 
     /// The name that people gave the instance.
     pub fn instance(&self) -> &str {
-        self.0.rsplit_once('.').map_or(&self.0, |(instance, _)| instance)
+        apart(&self.0).map_or(&self.0, |(instance, _)| instance)
     }
 
     /// The mark alone: 22 characters that no other life has, for keys, which never hold a name.
     pub fn mark(&self) -> &str {
-        self.0.rsplit_once('.').map_or("", |(_, mark)| mark)
+        apart(&self.0).map_or("", |(_, mark)| mark)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -332,39 +326,52 @@ impl fmt::Debug for Incarnation {
 
 /// `c_<mark of the asker>.<mark>`: one call. It says whom the answer goes to, wherever it comes from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(Arc<str>);
+pub struct CallId([u8; CALL_CHARS]);
+
+const CALL_CHARS: usize = "c_".len() + MARK_CHARS + ".".len() + MARK_CHARS;
 
 impl CallId {
     pub fn fresh(asker: &Incarnation) -> Self {
-        Self(["c_", asker.mark(), ".", &SORTED.encode(Uuid::now_v7().as_bytes())].concat().into())
+        let mut text = *b"c_----------------------.----------------------";
+        let (head, own) = text.split_at_mut(CALL_CHARS - MARK_CHARS);
+        own.copy_from_slice(fresh_mark().as_bytes());
+        // Every life has a mark of this length.
+        if let Some(mark) = asker.mark().as_bytes().first_chunk::<MARK_CHARS>() {
+            head[2..2 + MARK_CHARS].copy_from_slice(mark);
+        }
+        Self(text)
     }
 
     /// Reads the form that [`fmt::Display`] writes; any other text was never a call of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let (asker, own) = text.strip_prefix("c_")?.split_once('.')?;
-        let ours = short::<16>(asker).is_some() && short::<16>(own).is_some();
-        ours.then(|| Self(text.into()))
+        Self::from_bytes(text.as_bytes().try_into().ok()?)
+    }
+
+    fn from_bytes(text: [u8; CALL_CHARS]) -> Option<Self> {
+        let (asker, own) = text.strip_prefix(b"c_")?.split_at(MARK_CHARS);
+        let ours = [asker, own.strip_prefix(b".")?].iter().all(|mark| short::is_short_of(16, mark));
+        ours.then_some(Self(text))
     }
 
     /// Whether its answers go to this life of an instance.
     pub fn is_of(&self, asker: &Incarnation) -> bool {
-        self.0.strip_prefix("c_").and_then(|rest| rest.split('.').next()) == Some(asker.mark())
+        self.0.get(2..2 + MARK_CHARS) == Some(asker.mark().as_bytes())
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -1,10 +1,13 @@
 //! Requests that are to be acted upon once, however often they come: who took one on, and what came of it.
 //! Here the words, and the record in memory; the one in Redis is in `redis/once.rs`.
 
-use crate::names::{Incarnation, mark};
+use crate::{
+    names::{Incarnation, mark},
+    travel::travel_as_bytes,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -35,20 +38,14 @@ impl Hashed {
         hasher.finalize_xof().fill(&mut short);
         Self(short)
     }
-}
 
-impl Serialize for Hashed {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+    fn parse(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).map(Self)
     }
 }
 
-impl<'de> Deserialize<'de> for Hashed {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <Box<str>>::deserialize(from)?;
-        let bytes = URL_SAFE_NO_PAD.decode(&*text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| D::Error::custom("no hash"))
-    }
+travel_as_bytes! {
+    Hashed: Hashed::parse, |hashed| hashed.0, |bytes| Some(Hashed(bytes));
 }
 
 impl fmt::Display for Hashed {

@@ -1,32 +1,33 @@
 //! What was seen before, by its key: so that what comes twice is taken once.
 
+use crate::map::{Seed, Set};
 use std::{
-    collections::{HashSet, VecDeque},
-    hash::{BuildHasher, Hash, RandomState},
+    collections::VecDeque,
+    hash::{BuildHasher, Hash},
 };
 
 /// Keys that were seen, the oldest forgotten first. They are kept as hashes whose seed nobody knows.
 pub struct Seen {
     max: usize,
-    hasher: RandomState,
-    known: HashSet<u64>,
+    seed: Seed,
+    known: Set<u64>,
     order: VecDeque<u64>,
 }
 
 impl Seen {
     /// Remembers so many.
     pub fn new(max: usize) -> Self {
-        Self { max, hasher: RandomState::new(), known: HashSet::new(), order: VecDeque::new() }
+        Self { max, seed: Seed::default(), known: Set::default(), order: VecDeque::new() }
     }
 
     /// Whether it was seen and is not forgotten.
     pub fn knows(&self, key: impl Hash) -> bool {
-        self.known.contains(&self.hasher.hash_one(key))
+        self.known.contains(&self.seed.hash_one(key))
     }
 
     /// True the first time.
     pub fn is_new(&mut self, key: impl Hash) -> bool {
-        let key = self.hasher.hash_one(key);
+        let key = self.seed.hash_one(key);
         if !self.known.insert(key) {
             return false;
         }

@@ -4,6 +4,10 @@
 use crate::{client::Client, fleet::Fleet, patience::eventually};
 use futures_util::future::join_all;
 use redis::Value as Said;
+use registry::{
+    Cause, Ending, Envelope, Group, Incarnation, RoomName, Session, SocketId,
+    envelope::{Answer, Message, To, VERSION},
+};
 use serde_json::{Value, json};
 use servers::Server;
 
@@ -66,6 +70,7 @@ async fn bytes_that_are_no_letter_do_no_harm() {
     };
     let before = fleet[1].metric("holdfast_bell_foreign_total").await;
     let bell = bell(&fleet, 1).await;
+    let begun = |rest: &str| format!(r"'5\n' .. string.char({VERSION}) .. {rest}");
     let all = [
         r"'\255\254\0'",
         r"'5\n\255\254\0'",
@@ -75,8 +80,11 @@ async fn bytes_that_are_no_letter_do_no_harm() {
         r"string.rep('7', 3000000)",
         r"'5\n' .. string.rep('x', 5000000)",
         r"string.rep('\n', 1000)",
-        r#"'5\n{"v":1,"v":1,"id":1,"from":"a","until":1,"message":{"send":{"to":"all","except":null,"ack":true}}}\n'"#,
-        r#"'5\n{"v":1,"id":-1,"from":"web1.x","until":-5,"message":{"close":{"to":"all"}}}\n'"#,
+        r#"'5\n{"v":1,"id":1,"from":"a","until":1,"message":{"send":{"to":"all","except":null,"ack":true}}}\n'"#,
+        &begun("''"),
+        &begun(r"string.rep('\0', 1000)"),
+        &begun(r"string.rep('\1', 1000)"),
+        &begun(r"string.rep('\255', 3000000)"),
     ];
     for lua in all {
         publish(&bell, lua);
@@ -93,54 +101,58 @@ async fn bytes_that_are_no_letter_do_no_harm() {
 async fn a_letter_for_another_session_changes_nothing() {
     let fleet = Fleet::with(&[]).await;
     let mut clients = one_each(&fleet).await;
-    let id = clients[1].id.clone();
-    let bell = bell(&fleet, 1).await;
-    let from = format!("web9.{}", "A".repeat(22));
-    let until = 9_999_999_999_999_u64;
-    let to = json!({ "socket": { "id": id, "session": "AAAAAAAAAAA" } });
-    let ending = json!({ "cause": "kicked", "code": 4403, "reason": "forged" });
+    let (text, bell) = (clients[1].id.clone(), bell(&fleet, 1).await);
+    let (id, session) = (SocketId::parse(&text).unwrap(), Session::fresh());
+    let (from, until) = (Incarnation::fresh("web9"), 9_999_999_999_999_u64);
+    let to = To::Socket { id, session };
+    let ending = Ending { cause: Cause::Kicked, code: Some(4403), reason: "forged".into() };
+    let [group, room] = ["r", "forged"].map(|name| RoomName::parse(name).unwrap());
     for (number, message) in [
-        json!({ "send": { "to": to, "except": null, "ack": true } }),
-        json!({ "send": { "to": to, "except": null, "ack": false } }),
-        json!({ "close": { "to": to, "ending": ending } }),
-        json!({ "room": { "id": id, "session": "AAAAAAAAAAA", "room": "forged", "join": true } }),
-        json!({ "probe": { "sockets": [[id, "AAAAAAAAAAA"]] } }),
-        json!({ "answer": { "re": 1, "answer": { "sent": { "matched": 9, "delivered": 9, "full": 0 } } } }),
-        json!({ "who": { "group": { "room": "r" }, "after": null, "limit": 18_446_744_073_709_551_615_u64 } }),
+        Message::Send { to: to.clone(), except: None, ack: true },
+        Message::Send { to: to.clone(), except: None, ack: false },
+        Message::Close { to, ending },
+        Message::Room { id, session, room, join: true },
+        Message::Probe { sockets: vec![(id, session)] },
+        Message::Answer { re: 1, answer: Answer::Sent { matched: 9, delivered: 9, full: 0 } },
+        Message::Who { group: Group::Room(group), after: None, limit: usize::MAX },
     ]
     .into_iter()
     .enumerate()
     {
-        let mut head = json!({ "v": 1, "id": number, "from": from, "until": until, "message": message });
         // Over its time, and far in the future.
         for until in [1, until, u64::MAX] {
-            head["until"] = json!(until);
-            head["id"] = json!(number as u64 ^ until);
-            fleet.redis().ask(&["PUBLISH", &bell, &format!("{}\n{head}\n\u{81}\u{3}abc", 5 + number)]);
+            let id = number as u64 ^ until;
+            let letter = Envelope::new(id, from.clone(), until, message.clone(), "\u{81}\u{3}abc".into());
+            let rung = [format!("{}\n", 5 + number).as_bytes(), &letter.encode()].concat();
+            fleet.redis().ask(&[b"PUBLISH", bell.as_bytes(), &rung]);
         }
     }
     all_reach_all(&fleet, &mut clients, "afterwards").await;
-    let shown = fleet.lookup(0, &id).await.json();
+    let shown = fleet.lookup(0, &text).await.json();
     assert_eq!((&shown["rooms"], &shown["instance"]), (&json!(["r"]), &json!("web2")));
     fleet.is_sound_but(&HOLES).await;
 }
 
 /// The letters that lie in the mailbox of an instance.
-fn mail(server: &Server, bell: &str) -> Vec<(String, String)> {
+fn mail(server: &Server, bell: &str) -> Vec<(String, Vec<u8>)> {
     let mail = bell.replace(":bell", ":mail");
     let Said::Array(entries) = server.ask(&["XRANGE", &mail, "-", "+"]) else { return Vec::new() };
-    let text = |value: &Said| match value {
-        Said::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => String::new(),
+    let bytes = |value: &Said| match value {
+        Said::BulkString(bytes) => bytes.clone(),
+        _ => Vec::new(),
     };
     let entry = |entry: &Said| match entry {
         Said::Array(parts) => match &parts[..] {
-            [id, Said::Array(fields)] => Some((text(id), text(fields.last()?))),
+            [id, Said::Array(fields)] => Some((String::from_utf8(bytes(id)).ok()?, bytes(fields.last()?))),
             _ => None,
         },
         _ => None,
     };
     entries.iter().filter_map(entry).collect()
+}
+
+fn holds(letter: &[u8], text: &str) -> bool {
+    letter.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 /// A true letter that is rung again, with its number or another, is written once.
@@ -156,12 +168,13 @@ async fn a_letter_that_comes_twice_is_written_once() {
             let sent = fleet.sends(0, json!({ "socketId": clients[1].id }), data.as_str()).await;
             assert_eq!(sent.json()["delivered"], 1, "{}", sent.text());
             assert_eq!(clients[1].hears().await["data"], data);
-            mail(fleet.redis(), &bell).into_iter().rfind(|(_, letter)| letter.contains(&data))
+            mail(fleet.redis(), &bell).into_iter().rfind(|(_, letter)| holds(letter, &data))
         })
         .await;
         let number: u64 = id.split('-').next().unwrap().parse().unwrap();
         for number in [number, number, number + 1, number - 1, 1] {
-            fleet.redis().ask(&["PUBLISH", &bell, &format!("{number}\n{letter}")]);
+            let rung = [format!("{number}\n").as_bytes(), &letter].concat();
+            fleet.redis().ask(&[b"PUBLISH", bell.as_bytes(), &rung]);
         }
         all_reach_all(&fleet, &mut clients, "afterwards").await;
     }

@@ -7,6 +7,10 @@ use crate::{
     holdfast::{Finished, TempFile},
     patience::{eventually, soon},
 };
+use registry::{
+    Envelope, Incarnation, Session, SocketId,
+    envelope::{Message, To},
+};
 use serde_json::json;
 use servers::{Cluster, Server};
 use tokio::task::block_in_place;
@@ -143,28 +147,26 @@ async fn foreign_keys_and_messages_do_no_harm() {
     let marks = [fleet.mark(0, 0).await, fleet.mark(0, 1).await, fleet.mark(0, 2).await];
     for mark in &marks {
         let bell = format!("holdfast:{{i:{mark}}}:bell");
-        let id = &clients[0].id;
-        let letter = |version: u32| {
-            let to = json!({ "socket": { "id": id, "session": "-----------" } });
-            let head = json!({ "v": version, "id": 1, "from": format!("web9.{}", "-".repeat(22)),
-                "until": 9_999_999_999_999_u64, "message": { "send": { "to": to, "except": null, "ack": false } } });
-            format!("{head}\n")
-        };
-        for message in [
-            String::new(),
-            "x".into(),
-            "12".into(),
-            "-1\n{}".into(),
-            "99999999999999999999999\n{}".into(),
-            "1\n{\"v\":1}".into(),
-            "2\n@nothing".into(),
-            format!("3\n{}", letter(99)),
-            format!("4\n{}", &letter(1)[..40]),
-            format!("5\n{}", letter(1)),
-            "9999999999999\n".into(),
-            "1\n".into(),
+        let to = To::Socket { id: SocketId::parse(&clients[0].id).unwrap(), session: Session::fresh() };
+        let message = Message::Send { to, except: None, ack: false };
+        let (web9, until) = (Incarnation::fresh("web9"), 9_999_999_999_999);
+        let letter = Envelope::new(1, web9, until, message, "".into()).encode();
+        let later = [&[letter[0] + 1], &letter[1..]].concat();
+        for (number, message) in [
+            ("", &b""[..]),
+            ("", b"x"),
+            ("", b"12"),
+            ("-1\n", b"{}"),
+            ("99999999999999999999999\n", b"{}"),
+            ("1\n", b"{\"v\":1}"),
+            ("2\n", b"@nothing"),
+            ("3\n", &later),
+            ("4\n", &letter[..40]),
+            ("5\n", &letter),
+            ("9999999999999\n", b""),
+            ("1\n", b""),
         ] {
-            server.ask(&["PUBLISH", &bell, &message]);
+            server.ask(&[b"PUBLISH", bell.as_bytes(), &[number.as_bytes(), message].concat()]);
         }
     }
     server.ask(&["ZADD", "holdfast:{m}:instances", "1", "garbage", "2", "web9.x"]);

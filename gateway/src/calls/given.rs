@@ -2,9 +2,9 @@
 
 use super::Owed;
 use crate::{outbox::Mark, socket::Line};
-use registry::{CallId, Incarnation, Seen, Session, SocketId};
+use registry::{CallId, Incarnation, Map, Seen, Session, SocketId};
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -48,8 +48,8 @@ impl Given {
 }
 
 pub struct Table {
-    calls: HashMap<CallId, Given>,
-    by_socket: HashMap<SocketId, Vec<CallId>>,
+    calls: Map<CallId, Given>,
+    by_socket: Map<SocketId, Vec<CallId>>,
     /// By the time when their askers are told that it was accepted.
     unanswered: VecDeque<(Instant, CallId)>,
     /// Calls whose outcomes are owed, by the time when they are said here.
@@ -60,8 +60,8 @@ pub struct Table {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            calls: HashMap::new(),
-            by_socket: HashMap::new(),
+            calls: Map::default(),
+            by_socket: Map::default(),
             unanswered: VecDeque::new(),
             owed: BTreeSet::new(),
             over: Seen::new(OVER_MAX),

@@ -1,9 +1,9 @@
 //! Where sockets of other instances were a moment ago. Who is asked again and again is found without asking the
 //! registry each time; a place that is wrong by now shows when it is written to, and is never told to anybody.
 
-use registry::{Holder, SocketId};
+use registry::{Holder, Map, SocketId};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,7 +20,7 @@ pub struct Lately(Mutex<Places>);
 
 #[derive(Default)]
 struct Places {
-    of: HashMap<SocketId, (Instant, Holder)>,
+    of: Map<SocketId, (Instant, Holder)>,
     order: VecDeque<(Instant, SocketId)>,
 }
 

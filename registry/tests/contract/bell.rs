@@ -35,8 +35,8 @@ impl Listener {
         self.lease.replace(":lease", of)
     }
 
-    fn letter(&self, id: u64) -> String {
-        String::from_utf8(letter(&self.registry, id, Vec::new()).encode()).unwrap()
+    fn letter(&self, id: u64) -> Vec<u8> {
+        letter(&self.registry, id, Vec::new()).encode()
     }
 
     async fn reads(&mut self) -> u64 {
@@ -45,16 +45,17 @@ impl Listener {
 
     /// Puts letters into the mailbox and rings with the last alone. With `breaks`, every connection but the bell's
     /// is cut in the same step.
-    fn post(&self, server: &Server, letters: &[&str], breaks: bool) {
+    fn post(&self, server: &Server, letters: &[&[u8]], breaks: bool) {
         let first: u64 = server.text(&["HGET", &self.lease, "n"]).parse().unwrap();
         let (mail, bell) = (self.key(":mail"), self.key(":bell"));
         let last = first + letters.len() as u64;
         server.ask(&["MULTI"]);
         server.ask(&["HSET", &self.lease, "n", &last.to_string()]);
         for (n, letter) in (first + 1..).zip(letters) {
-            server.ask(&["XADD", &mail, &format!("{n}-0"), "m", letter]);
+            server.ask(&[b"XADD", mail.as_bytes(), format!("{n}-0").as_bytes(), b"m", letter]);
         }
-        server.ask(&["PUBLISH", &bell, &format!("{last}\n{}", letters[letters.len() - 1])]);
+        let rung = [format!("{last}\n").as_bytes(), letters[letters.len() - 1]].concat();
+        server.ask(&[b"PUBLISH", bell.as_bytes(), &rung]);
         if breaks {
             server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
         }
@@ -72,7 +73,7 @@ async fn a_gap_is_filled_although_the_link_breaks() {
     let mut listener = Listener::at(server.port()).await;
     for round in [0, 10, 20] {
         let letters = [1, 2, 3].map(|nth| listener.letter(round + nth));
-        listener.post(&server, &letters.each_ref().map(String::as_str), true);
+        listener.post(&server, &letters.each_ref().map(Vec::as_slice), true);
         assert_eq!(
             [listener.reads().await, listener.reads().await, listener.reads().await],
             [1, 2, 3].map(|nth| round + nth)
@@ -85,8 +86,8 @@ async fn a_gap_is_filled_although_the_link_breaks() {
 async fn a_letter_beside_the_bell_is_had_although_the_link_breaks() {
     let server = Server::start();
     let mut listener = Listener::at(server.port()).await;
-    server.ask(&["SET", &listener.key(":body:x"), &listener.letter(1)]);
-    listener.post(&server, &["@x"], true);
+    server.ask(&[b"SET", listener.key(":body:x").as_bytes(), &listener.letter(1)]);
+    listener.post(&server, &[b"@x"], true);
     assert_eq!(listener.reads().await, 1);
     assert_eq!((listener.figures().foreign, listener.figures().gaps), (0, 0));
 }
@@ -95,7 +96,7 @@ async fn a_letter_beside_the_bell_is_had_although_the_link_breaks() {
 async fn a_letter_beside_the_bell_that_is_lost_is_a_gap() {
     let server = Server::start();
     let mut listener = Listener::at(server.port()).await;
-    listener.post(&server, &["@lost"], false);
+    listener.post(&server, &[b"@lost"], false);
     listener.post(&server, &[&listener.letter(1)], false);
     assert_eq!(listener.reads().await, 1);
     assert_eq!((listener.figures().foreign, listener.figures().gaps_unfilled), (0, 1));
@@ -109,7 +110,7 @@ async fn what_waits_behind_a_gap_does_not_wait_for_ever() {
     relay.refuse();
     let began = Instant::now();
     let letters = [1, 2].map(|id| listener.letter(id));
-    listener.post(&server, &letters.each_ref().map(String::as_str), true);
+    listener.post(&server, &letters.each_ref().map(Vec::as_slice), true);
     assert_eq!(listener.reads().await, 2);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(listener.figures().gaps_unfilled, 1);

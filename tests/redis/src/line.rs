@@ -30,7 +30,7 @@ impl Line {
 
     /// Asks on the kept connection. Where that has broken since the last question, a new one asks
     /// again; after a timeout it does not, since the server may have understood.
-    pub fn ask(&self, words: &[&str]) -> RedisResult<Value> {
+    pub fn ask(&self, words: &[impl AsRef<[u8]>]) -> RedisResult<Value> {
         let mut kept = hold(&self.kept);
         let fresh = kept.is_none();
         let mut answer = self.ask_on(&mut kept, words);
@@ -44,7 +44,7 @@ impl Line {
         answer
     }
 
-    fn ask_on(&self, kept: &mut Option<Connection>, words: &[&str]) -> RedisResult<Value> {
+    fn ask_on(&self, kept: &mut Option<Connection>, words: &[impl AsRef<[u8]>]) -> RedisResult<Value> {
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => self.connect(PATIENCE)?,
@@ -75,10 +75,10 @@ fn was_interrupted(error: &RedisError) -> bool {
     error.is_io_error() && error.to_string().contains("Interrupted system call")
 }
 
-fn command(words: &[&str]) -> redis::Cmd {
+fn command(words: &[impl AsRef<[u8]>]) -> redis::Cmd {
     let mut command = redis::Cmd::new();
     words.iter().for_each(|word| {
-        command.arg(word);
+        command.arg(word.as_ref());
     });
     command
 }

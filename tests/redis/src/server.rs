@@ -8,7 +8,7 @@ use crate::{
     process::Process,
 };
 use redis::{FromRedisValue, RedisResult, Value};
-use std::{fs, path::Path, time::Duration};
+use std::{fmt::Debug, fs, path::Path, time::Duration};
 use tempfile::TempDir;
 
 /// Two busy cores may start a dozen at once.
@@ -137,12 +137,12 @@ impl Server {
     }
 
     /// Asks on a kept connection. It is counted among the clients and the calls of the server.
-    pub fn ask(&self, words: &[&str]) -> Value {
+    pub fn ask<W: AsRef<[u8]> + Debug>(&self, words: &[W]) -> Value {
         self.try_ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
     }
 
     /// As `ask`, where a refusal is among what is expected.
-    pub fn try_ask(&self, words: &[&str]) -> RedisResult<Value> {
+    pub fn try_ask<W: AsRef<[u8]>>(&self, words: &[W]) -> RedisResult<Value> {
         self.line.ask(words)
     }
 
