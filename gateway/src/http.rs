@@ -168,8 +168,8 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
     });
     dress(&gateway, &asks, &request_id, response.status(), response.headers_mut());
     let status = response.status();
-    gateway.metrics.requests.get_or_create(&RequestLabel { route: label, code: status.as_u16() }).inc();
-    gateway.metrics.request_seconds.get_or_create(&RouteLabel { route: label }).observe(began.elapsed().as_secs_f64());
+    gateway.metrics.requests.of(RequestLabel { route: label, code: status.as_u16() }).inc();
+    gateway.metrics.request_seconds.of(RouteLabel { route: label }).observe(began.elapsed().as_secs_f64());
     response
 }
 
