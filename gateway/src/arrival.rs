@@ -252,10 +252,10 @@ async fn leave(gateway: &Gateway, seat: Seat, ending: &Ending) {
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
     // Counted first: who looks when it is gone finds it among the closed.
     let label = CauseLabel { cause: ending.cause.as_str() };
-    gateway.metrics.closed.get_or_create(&label).inc();
+    gateway.metrics.closed.of(label.clone()).inc();
     drop(seat);
     let age_ms = epoch_ms().saturating_sub(record.connected_at);
-    gateway.metrics.age_seconds.get_or_create(&label).observe(age_ms as f64 / 1000.0);
+    gateway.metrics.age_seconds.of(label).observe(age_ms as f64 / 1000.0);
     gateway.desk.feed.tell("disconnected", || {
         let mut socket = feed::socket(&record);
         socket["cause"] = ending.cause.as_str().into();

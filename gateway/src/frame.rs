@@ -7,6 +7,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::{borrow::Cow, sync::LazyLock};
 
+/// Room for what most frames say.
+const TEXT_BYTES: usize = 256;
+
 /// The version of this wire, as `hi` says it.
 pub const VERSION: &str = "1";
 /// What a client whose frame failed is told, whatever the reason; the reason is in `detail`.
@@ -250,33 +253,48 @@ pub fn exact_pong(text: &[u8]) -> Option<Bytes> {
     }
 }
 
-/// An answer under the asker's own key.
+/// An answer under the asker's own key, member by member.
 pub struct Answer {
     text: String,
 }
 
 impl Answer {
     pub fn new(key: Key, verb: &str) -> Self {
-        Self { text: format!("{{\"{}\":{}", key.name(), quoted(verb)) }
+        let mut text = String::with_capacity(TEXT_BYTES);
+        ["{\"", key.name(), "\":"].into_iter().for_each(|piece| text.push_str(piece));
+        json::quote(&mut text, verb);
+        Self { text }
     }
 
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.text.push_str(&format!(",\"{name}\":{}", quoted(value)));
+        self.name(name);
+        json::quote(&mut self.text, value);
         self
     }
 
     #[must_use]
-    pub fn with_raw(mut self, name: &str, value: Option<&RawValue>) -> Self {
-        if let Some(value) = value {
-            self.text.push_str(&format!(",\"{name}\":{}", value.get()));
+    pub fn with_raw(self, name: &str, value: Option<&RawValue>) -> Self {
+        match value {
+            Some(value) => self.with_json(name, value.get()),
+            None => self,
         }
+    }
+
+    /// `value` is JSON.
+    fn with_json(mut self, name: &str, value: &str) -> Self {
+        self.name(name);
+        self.text.push_str(value);
         self
+    }
+
+    fn name(&mut self, name: &str) {
+        [",\"", name, "\":"].into_iter().for_each(|piece| self.text.push_str(piece));
     }
 
     #[must_use]
     pub fn with_data(mut self, name: &str, value: &str) -> Self {
-        self.text.push_str(&format!(",\"data\":{{\"{name}\":{}}}", quoted(value)));
+        self.text.push_str(&format!(",\"data\":{{\"{name}\":{}}}", json::quoted(value)));
         self
     }
 
@@ -325,26 +343,32 @@ pub fn answerable(event: &str, data: &RawValue, id: &CallId, sender: Option<&Raw
 }
 
 /// A call, as its client gets it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Call<'a> {
-    #[serde(rename = "type")]
     pub event: &'a str,
-    #[serde(rename = "callId")]
     pub id: &'a CallId,
-    #[serde(rename = "storeId")]
     pub store: Option<&'a StoreName>,
     pub data: &'a RawValue,
     /// By the clock of `hi`'s time.
     pub deadline: u64,
     pub request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<&'a str>,
 }
 
 /// What a caller asks of a client.
 pub fn call(call: &Call<'_>) -> Bytes {
-    frame(call)
+    let answer = Answer::new(Key::Type, call.event).with("callId", call.id.as_str());
+    let answer = match call.store {
+        Some(store) => answer.with("storeId", store.as_str()),
+        None => answer.with_json("storeId", "null"),
+    };
+    let answer = answer
+        .with_json("data", call.data.get())
+        .with_json("deadline", &call.deadline.to_string())
+        .with("requestId", call.request_id);
+    match call.traceparent {
+        Some(traceparent) => answer.with("traceparent", traceparent).encode(),
+        None => answer.encode(),
+    }
 }
 
 /// Nobody waits for the answer any more.
@@ -360,10 +384,6 @@ pub fn retry(after_ms: u64) -> Bytes {
 fn frame(value: &impl Serialize) -> Bytes {
     // Our own structures always serialize.
     wire::text(serde_json::to_vec(value).unwrap_or_default())
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -408,6 +428,31 @@ mod tests {
         }
         let other = ClientFrame::read(br#"{"type":"final_response","callId":"7"}"#).ask;
         assert!(matches!(other, Ok(Ask::Unknown(_))), "no call of ours");
+    }
+
+    #[test]
+    fn a_call_says_what_its_client_needs_in_this_order() {
+        let id = CallId::fresh(&registry::Incarnation::fresh("web1"));
+        let store = StoreName::parse("s").unwrap();
+        let data = RawValue::from_string("[1]".into()).unwrap();
+        let mut call = Call {
+            event: "a\"b",
+            id: &id,
+            store: None,
+            data: &data,
+            deadline: 7,
+            request_id: "r_1",
+            traceparent: None,
+        };
+        let said = |call: &Call<'_>| {
+            let frame = wire::payload(&super::call(call)).flatten().unwrap();
+            String::from_utf8(frame.to_vec()).unwrap().replace(id.as_str(), "id")
+        };
+        let begins = r#"{"type":"a\"b","callId":"id","storeId":"#;
+        assert_eq!(said(&call), format!(r#"{begins}null,"data":[1],"deadline":7,"requestId":"r_1"}}"#));
+        (call.store, call.traceparent) = (Some(&store), Some("00-1"));
+        let all = format!(r#"{begins}"s","data":[1],"deadline":7,"requestId":"r_1","traceparent":"00-1"}}"#);
+        assert_eq!(said(&call), all);
     }
 
     proptest! {

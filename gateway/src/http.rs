@@ -31,6 +31,7 @@ use crate::{
 use bytes::Bytes;
 use events::Events;
 use futures_util::{FutureExt, future::BoxFuture};
+use head::Turn;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -52,6 +53,23 @@ use std::{
 };
 use tokio::time::Instant;
 use tracing::{debug, error, info};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_HOLDFAST_INSTANCE: HeaderName = HeaderName::from_static("x-holdfast-instance");
+/// As many as an answer has; a map that grows header by header is rebuilt twice.
+const HEADERS: usize = 12;
+
+static APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What every answer wears.
+static WORN: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; connect-src 'self'; frame-ancestors 'none'"),
+    ),
+    (header::VARY, HeaderValue::from_static("Origin")),
+];
 
 /// The body of an answer: whole, or events as they come.
 pub enum Body {
@@ -112,6 +130,8 @@ pub struct Request {
     pub began: Instant,
     /// What came of it is kept for whoever asks again, and may be said with this.
     pub ticket: Option<Ticket>,
+    /// Of the connection that it came by.
+    pub turn: Turn,
     on_upgrade: Option<OnUpgrade>,
 }
 
@@ -128,7 +148,12 @@ impl Request {
 }
 
 /// Every request's way: told apart, answered, dressed, counted. A panic costs this request alone.
-async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Request<Incoming>) -> Response<Body> {
+async fn answer(
+    gateway: Arc<Gateway>,
+    peer: IpAddr,
+    turn: Turn,
+    mut incoming: hyper::Request<Incoming>,
+) -> Response<Body> {
     let began = Instant::now();
     let request_id = given_id(incoming.headers()).unwrap_or_else(request_id);
     let on_upgrade = incoming.extensions_mut().remove::<OnUpgrade>();
@@ -147,6 +172,7 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
                 request_id: request_id.clone(),
                 began,
                 ticket: None,
+                turn,
                 on_upgrade,
             };
             (route.path, handle(route, request, body).boxed())
@@ -168,8 +194,8 @@ async fn answer(gateway: Arc<Gateway>, peer: IpAddr, mut incoming: hyper::Reques
     });
     dress(&gateway, &asks, &request_id, response.status(), response.headers_mut());
     let status = response.status();
-    gateway.metrics.requests.get_or_create(&RequestLabel { route: label, code: status.as_u16() }).inc();
-    gateway.metrics.request_seconds.get_or_create(&RouteLabel { route: label }).observe(began.elapsed().as_secs_f64());
+    gateway.metrics.requests.of(RequestLabel { route: label, code: status.as_u16() }).inc();
+    gateway.metrics.request_seconds.of(RouteLabel { route: label }).observe(began.elapsed().as_secs_f64());
     response
 }
 
@@ -216,7 +242,8 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
     }
     match repeats::key(route, &request.head.headers)? {
         None => (route.handler)(request).await,
-        Some(key) => repeats::once(route, request, &key).await,
+        // In a box, since most requests have no key and no need of its room.
+        Some(key) => repeats::once(route, request, &key).boxed().await,
     }
 }
 
@@ -239,46 +266,44 @@ fn preflight(route: &Route) -> Response<Body> {
 
 /// Puts on what every answer wears. A 101 gets no more than the two names that help to find it.
 fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, headers: &mut HeaderMap) {
-    let mut put = |name: HeaderName, value: &str| {
+    headers.reserve(HEADERS.saturating_sub(headers.len()));
+    for (name, value) in [(X_REQUEST_ID, request_id), (X_HOLDFAST_INSTANCE, &gateway.instance)] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
-    };
-    put(HeaderName::from_static("x-request-id"), request_id);
-    put(HeaderName::from_static("x-holdfast-instance"), &gateway.instance);
+    }
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    put(header::CACHE_CONTROL, "no-store");
-    put(header::CONTENT_SECURITY_POLICY, "default-src 'none'; connect-src 'self'; frame-ancestors 'none'");
-    put(header::VARY, "Origin");
-    let live = gateway.live.load();
-    let allowed =
-        asks.origin.as_ref().and_then(|origin| origin.to_str().ok()).filter(|origin| live.origins.allow(origin));
-    if let Some(origin) = allowed {
-        match live.origins {
-            admission::origin::Origins::Any => put(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-            _ => {
-                put(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-                put(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
-            }
-        }
-        put(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "X-Request-Id, X-Holdfast-Instance, Retry-After, Location, Link, Idempotency-Replayed",
-        );
+    for (name, value) in &WORN {
+        headers.insert(name, value.clone());
     }
+    let Some(origin) = &asks.origin else { return };
+    let live = gateway.live.load();
+    if !origin.to_str().is_ok_and(|origin| live.origins.allow(origin)) {
+        return;
+    }
+    match live.origins {
+        admission::origin::Origins::Any => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        _ => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+    let exposed = "X-Request-Id, X-Holdfast-Instance, Retry-After, Location, Link, Idempotency-Replayed";
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
 /// A fresh request id.
 pub fn request_id() -> String {
-    format!("r_{}", registry::names::mark())
+    ["r_", &registry::names::mark()].concat()
 }
 
 /// The id that a proxy or caller gave the request, if it is one that can be logged and echoed.
 fn given_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let id = headers.get(X_REQUEST_ID)?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
 }
@@ -286,8 +311,15 @@ fn given_id(headers: &HeaderMap) -> Option<String> {
 /// 200 with JSON.
 pub fn ok(body: &serde_json::Value) -> Response<Body> {
     // With a newline, so that a shell's prompt stays at the beginning of its line.
-    let mut response = Response::new(Body::from(format!("{body}\n")));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    json(format!("{body}\n"))
+}
+
+/// 200 with JSON that is written already, and room for what every answer wears.
+pub fn json(body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CONTENT_TYPE, APPLICATION_JSON.clone());
     response
 }
 

@@ -50,7 +50,12 @@ impl<'a> Members<'a> {
     /// Reads an object.
     pub fn read(text: &'a [u8]) -> Result<Self, Fault> {
         check_depth(text)?;
-        let members = serde_json::from_slice::<Self>(text).map_err(|error| unfit(text, &error, Fault::NotAnObject))?;
+        // What is known to be UTF-8 as a whole is not looked at again member by member.
+        let members = match std::str::from_utf8(text) {
+            Ok(text) => serde_json::from_str::<Self>(text),
+            Err(_) => serde_json::from_slice(text),
+        };
+        let members = members.map_err(|error| unfit(text, &error, Fault::NotAnObject))?;
         match members.duplicate() {
             Some(name) => Err(Fault::Duplicate(name.to_owned())),
             None => Ok(members),
@@ -67,8 +72,9 @@ impl<'a> Members<'a> {
         text(self.get(name)?)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.0.iter().map(|(key, value)| (key.as_ref(), *value))
+    /// All of them, with their names.
+    pub fn all(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+        self.0
     }
 
     fn duplicate(&self) -> Option<&str> {
@@ -98,7 +104,28 @@ fn unfit(text: &[u8], error: &serde_json::Error, another_kind: Fault) -> Fault {
 
 /// The value as a text, if it is one.
 pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Key<'_>>(value.get()).ok().map(|key| key.0)
+    let written = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    match written.contains('\\') {
+        false => Some(Cow::Borrowed(written)),
+        true => serde_json::from_str::<Key<'_>>(value.get()).ok().map(|key| key.0),
+    }
+}
+
+/// Writes a text as JSON does.
+pub fn quote(into: &mut String, text: &str) {
+    // Counted to the end, which goes by many bytes at a time.
+    match text.bytes().filter(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')).count() {
+        0 => ["\"", text, "\""].into_iter().for_each(|piece| into.push_str(piece)),
+        // A text can always be written.
+        _ => into.push_str(&serde_json::to_string(text).unwrap_or_default()),
+    }
+}
+
+/// A text as JSON writes it.
+pub fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quote(&mut quoted, text);
+    quoted
 }
 
 /// Whether the value is JSON's `null`.
@@ -117,8 +144,12 @@ fn plain(error: &serde_json::Error) -> String {
     said.replace("invalid type: ", "unexpected ").replace("EOF while parsing", "it ends in the middle of")
 }
 
-/// One pass that looks at brackets outside of texts; the parser behind it checks all else.
+/// Counts all brackets first, since few are never deep; then one pass looks at those outside of texts. The parser behind
+/// it checks all else.
 fn check_depth(text: &[u8]) -> Result<(), Fault> {
+    if text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= DEPTH_MAX {
+        return Ok(());
+    }
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in text {
         match byte {
@@ -149,7 +180,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut members = Vec::new();
+                let mut members = Vec::with_capacity(FEW / 2);
                 while let Some(Key(key)) = map.next_key()? {
                     members.push((key, map.next_value()?));
                 }
@@ -214,6 +245,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_text_is_quoted_and_read_as_it_was(text in r#"(\PC|[\x00-\x1f"\\]){0,40}"#) {
+            let written = quoted(&text);
+            prop_assert_eq!(&written, &serde_json::to_string(&text).unwrap());
+            let raw = RawValue::from_string(written).unwrap();
+            prop_assert_eq!(super::text(&raw).unwrap(), text);
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Members::read(&bytes);

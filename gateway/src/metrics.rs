@@ -13,7 +13,14 @@ use prometheus_client::{
     registry::Registry,
 };
 use registry::{Cause, Figures, Health};
-use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering};
+use std::{
+    fs,
+    hash::Hash,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Every name here begins with it.
 const PREFIX: &str = "holdfast";
@@ -40,21 +47,48 @@ label!(Route, route);
 label!(Outcome, outcome);
 label!(LetterKind, kind);
 
+/// Figures that differ by labels. A label's value comes from our own tables, so that there are few, and to compare them is
+/// cheaper than to hash them.
+pub struct Labelled<L, M> {
+    family: Family<L, M>,
+    known: RwLock<Vec<(L, M)>>,
+}
+
+impl<L, M> From<Family<L, M>> for Labelled<L, M> {
+    fn from(family: Family<L, M>) -> Self {
+        Self { family, known: RwLock::default() }
+    }
+}
+
+impl<L: Clone + Eq + Hash, M: Clone> Labelled<L, M> {
+    /// The one with these labels; there from now on.
+    pub fn of(&self, labels: L) -> M {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metric)) = known.iter().find(|(known, _)| *known == labels) {
+            return metric.clone();
+        }
+        drop(known);
+        let metric = self.family.get_or_create_owned(&labels);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).push((labels, metric.clone()));
+        metric
+    }
+}
+
 /// Every figure of this instance.
 pub struct Metrics {
     registry: Registry,
-    pub requests: Family<Request, Counter>,
-    pub request_seconds: Family<Route, Histogram>,
+    pub requests: Labelled<Request, Counter>,
+    pub request_seconds: Labelled<Route, Histogram>,
     pub handshakes: Counter,
-    pub rejected: Family<Reason, Counter>,
+    pub rejected: Labelled<Reason, Counter>,
     pub opened: Counter,
-    pub closed: Family<CauseLabel, Counter>,
+    pub closed: Labelled<CauseLabel, Counter>,
     pub hello_seconds: Histogram,
-    pub age_seconds: Family<CauseLabel, Histogram>,
-    pub client_messages: Family<VerbClass, Counter>,
+    pub age_seconds: Labelled<CauseLabel, Histogram>,
+    pub client_messages: Labelled<VerbClass, Counter>,
     pub client_faults: Counter,
     pub app_pings: Counter,
-    pub calls: Family<Outcome, Counter>,
+    pub calls: Labelled<Outcome, Counter>,
     pub call_seconds: Histogram,
     replies_unknown: Counter,
     replies_late: Counter,
@@ -62,12 +96,12 @@ pub struct Metrics {
     calls_asked: Gauge,
     calls_given: Gauge,
     pub progress_dropped: Counter,
-    pub sends: Family<Outcome, Counter>,
+    pub sends: Labelled<Outcome, Counter>,
     pub room_deliveries: Counter,
     pub room_refusals: Counter,
     /// Letters to other instances, and from them.
-    pub letters_sent: Family<LetterKind, Counter>,
-    pub letters_received: Family<LetterKind, Counter>,
+    pub letters_sent: Labelled<LetterKind, Counter>,
+    pub letters_received: Labelled<LetterKind, Counter>,
     /// Writes to a socket that the request did not mean.
     pub wrong_owner_delivery: Counter,
     /// Frames that a socket got twice for one request.
@@ -140,6 +174,13 @@ impl Default for Metrics {
                 metric
             }};
         }
+        macro_rules! labelled {
+            ($name:literal, $help:literal) => {{
+                let family = Family::default();
+                registry.register($name, $help, family.clone());
+                Labelled::from(family)
+            }};
+        }
         macro_rules! timed {
             ($name:literal, $help:literal, $from:literal, $factor:literal, $count:literal) => {{
                 let metric = Histogram::new(exponential_buckets($from, $factor, $count));
@@ -157,18 +198,18 @@ impl Default for Metrics {
             Family::<CauseLabel, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 9)));
         registry.register("socket_age_seconds", "How old sockets are when they end, by cause", age_seconds.clone());
         Self {
-            requests: counted!("http_requests", "HTTP requests by route and status"),
-            request_seconds,
+            requests: labelled!("http_requests", "HTTP requests by route and status"),
+            request_seconds: request_seconds.into(),
             handshakes: counted!("handshakes", "Attempts to open a socket"),
-            rejected: counted!("handshake_rejected", "Attempts that were refused, by code"),
+            rejected: labelled!("handshake_rejected", "Attempts that were refused, by code"),
             opened: counted!("sockets_opened", "Sockets that were let in"),
-            closed: counted!("sockets_closed", "Sockets that ended, by cause"),
+            closed: labelled!("sockets_closed", "Sockets that ended, by cause"),
             hello_seconds,
-            age_seconds,
-            client_messages: counted!("client_messages", "Messages of clients by class of verb"),
+            age_seconds: age_seconds.into(),
+            client_messages: labelled!("client_messages", "Messages of clients by class of verb"),
             client_faults: counted!("client_message_faults", "Messages of clients that were answered with an error"),
             app_pings: counted!("app_pings", "Pings answered without any work behind them"),
-            calls: counted!("calls", "Calls over HTTP by outcome"),
+            calls: labelled!("calls", "Calls over HTTP by outcome"),
             call_seconds,
             replies_unknown: counted!(
                 "reply_for_unknown_call",
@@ -178,11 +219,11 @@ impl Default for Metrics {
             calls_asked: counted!("calls_asked", "Callers who wait for the answer of a client"),
             calls_given: counted!("calls_given", "Calls that clients here were given and have not answered"),
             progress_dropped: counted!("progress_dropped", "Progress that came faster than its caller took it"),
-            sends: counted!("sends", "Sends over HTTP by outcome"),
+            sends: labelled!("sends", "Sends over HTTP by outcome"),
             room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
             room_refusals: counted!("room_refusals", "Room messages that found a member's queue full"),
-            letters_sent: counted!("letters_sent", "Letters to other instances, by kind"),
-            letters_received: counted!("letters_received", "Letters from other instances, by kind"),
+            letters_sent: labelled!("letters_sent", "Letters to other instances, by kind"),
+            letters_received: labelled!("letters_received", "Letters from other instances, by kind"),
             wrong_owner_delivery: counted!(
                 "wrong_owner_delivery",
                 "Writes to a socket that was not meant; must read 0"
@@ -228,7 +269,7 @@ impl Metrics {
     pub fn describe(&mut self, version: &str, instance: &str, canary: bool) {
         // There from the start, so that sums over all causes are right before the first close.
         for cause in Cause::ALL {
-            self.closed.get_or_create(&CauseLabel { cause: cause.as_str() }).inc_by(0);
+            self.closed.of(CauseLabel { cause: cause.as_str() }).inc_by(0);
         }
         let labels = vec![
             ("version".to_owned(), version.to_owned()),
@@ -239,19 +280,19 @@ impl Metrics {
     }
 
     pub fn heard(&self, class: &'static str) {
-        self.client_messages.get_or_create(&VerbClass { verb_class: class }).inc();
+        self.client_messages.of(VerbClass { verb_class: class }).inc();
     }
 
     pub fn rejected(&self, reason: &'static str) {
-        self.rejected.get_or_create(&Reason { reason }).inc();
+        self.rejected.of(Reason { reason }).inc();
     }
 
     pub fn sent(&self, outcome: &'static str) {
-        self.sends.get_or_create(&Outcome { outcome }).inc();
+        self.sends.of(Outcome { outcome }).inc();
     }
 
     pub fn called(&self, outcome: &'static str) {
-        self.calls.get_or_create(&Outcome { outcome }).inc();
+        self.calls.of(Outcome { outcome }).inc();
     }
 
     /// What a client said about a call and nobody waits for; late, if somebody did before.
@@ -264,11 +305,11 @@ impl Metrics {
     }
 
     pub fn letter_sent(&self, kind: &'static str) {
-        self.letters_sent.get_or_create(&LetterKind { kind }).inc();
+        self.letters_sent.of(LetterKind { kind }).inc();
     }
 
     pub fn letter_received(&self, kind: &'static str) {
-        self.letters_received.get_or_create(&LetterKind { kind }).inc();
+        self.letters_received.of(LetterKind { kind }).inc();
     }
 
     /// Everything, as Prometheus reads it.

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 /// The first byte of what this version writes. A reader refuses every other.
 pub const VERSION: u8 = 2;
 /// Where a letter stands, these begin something else: the first ring of a lease, the name of a letter that lies beside,
+/// several letters,
 /// and a letter of the first version, which was a line of JSON.
-const _: () = assert!(VERSION != b'!' && VERSION != b'@' && VERSION != b'{');
+const _: () = assert!(VERSION != b'!' && VERSION != b'@' && VERSION != b'+' && VERSION != b'{');
 
 /// Behind the version: the sum of the head.
 const SUM_BYTES: usize = 4;

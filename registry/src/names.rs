@@ -159,7 +159,7 @@ impl Group {
 
 /// A short mark that no other has, for ids of requests and messages.
 pub fn mark() -> String {
-    Uuid::now_v7().simple().to_string()
+    Uuid::now_v7().simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// 128 bits of BLAKE3 over kind and name; small, of one size, and ordered for range scans.

@@ -3,9 +3,12 @@
 use crate::problem::Problem;
 use hyper::{
     HeaderMap, StatusCode,
-    header::{HOST, ORIGIN},
+    header::{HOST, HeaderName, ORIGIN},
 };
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// The origins that are allowed.
 #[derive(Debug, Clone)]
@@ -91,14 +94,14 @@ impl Pattern {
 /// For its own address a page sends none, and a page on a rebound name calls this gateway its own:
 /// then its browser says `Sec-Fetch-Site`, and the `Host` shows the name.
 pub fn check_page(headers: &HeaderMap, origins: &Origins) -> Result<(), Problem> {
-    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("(not readable)"));
-    if let Some(origin) = header(ORIGIN.as_str()) {
+    let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or("(not readable)"));
+    if let Some(origin) = header(&ORIGIN) {
         return match headers.get_all(ORIGIN).iter().count() == 1 && origins.allow(origin) {
             true => Ok(()),
             false => Err(refused(origin)),
         };
     }
-    if header("sec-fetch-site").is_none() || header("sec-fetch-mode") == Some("navigate") {
+    if header(&SEC_FETCH_SITE).is_none() || header(&SEC_FETCH_MODE) == Some("navigate") {
         return Ok(());
     }
     check_host(headers, origins)
@@ -171,10 +174,11 @@ fn host_of(origin: &str) -> Option<&str> {
 
 /// `localhost:80` → `localhost`, `[::1]:80` → `[::1]`.
 fn without_port(host: &str) -> &str {
-    match host.rfind(']') {
-        Some(end) => &host[..=end],
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    }
+    let end = match host.starts_with('[') {
+        true => host.find(']').map(|end| end + 1),
+        false => host.find(':'),
+    };
+    &host[..end.unwrap_or(host.len())]
 }
 
 /// Whether a `Host` names this machine for certain: a name that an attacker's DNS cannot rebind.

@@ -1,11 +1,14 @@
 //! What a caller is told of a call that came to an end. Whoever asked says it; if they are gone, whoever holds the
 //! socket does, for those who ask again.
 
-use crate::problem::Problem;
+use crate::{json, problem::Problem};
 use bytes::Bytes;
 use registry::{CallId, Gone, Group, Incarnation, Registry, SocketId, Verdict, envelope::LostSocket};
 use serde_json::Value;
 use std::time::Duration;
+
+/// What stands around a client's words, nearly always.
+const REPLIED_BYTES: usize = 384;
 
 /// Who answered, and what.
 #[derive(Debug)]
@@ -42,13 +45,21 @@ impl From<Delivered> for Value {
 pub fn replied(call: &CallId, answered: &Answered, elapsed: Duration) -> String {
     let hop = if answered.is_remote { "remote" } else { "local" };
     let result = std::str::from_utf8(&answered.data).unwrap_or("null");
-    format!(
-        "{{\"status\":\"replied\",\"callId\":\"{call}\",\"socketId\":\"{}\",\"instance\":{},\"hop\":\"{hop}\",\"fallback\":{},\"result\":{result},\"elapsedMs\":{}}}",
-        answered.socket,
-        Value::from(answered.instance.as_str()),
-        answered.is_fallback,
-        elapsed.as_millis(),
-    )
+    let mut text = String::with_capacity(REPLIED_BYTES + result.len());
+    for (before, value) in [
+        (r#"{"status":"replied","callId":""#, call.as_str()),
+        (r#"","socketId":""#, &answered.socket.to_string()),
+        (r#"","instance":"#, &json::quoted(&answered.instance)),
+        (r#","hop":""#, hop),
+        (r#"","fallback":"#, if answered.is_fallback { "true" } else { "false" }),
+        (r#","result":"#, result),
+        (r#","elapsedMs":"#, &(elapsed.as_millis() as u64).to_string()),
+    ] {
+        text.push_str(before);
+        text.push_str(value);
+    }
+    text.push('}');
+    text
 }
 
 pub fn failed(call: &CallId, answered: &Answered) -> Problem {

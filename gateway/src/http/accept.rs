@@ -53,12 +53,11 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     let turn = Turn::default();
     let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
     let stopping = gateway.stopping.clone();
-    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
         turn.change();
-        request.extensions_mut().insert(turn.clone());
         let (gateway, turn) = (gateway.clone(), turn.clone());
         async move {
-            let mut response = answer(gateway, peer.ip(), request).await;
+            let mut response = answer(gateway, peer.ip(), turn.clone(), request).await;
             match response.body_mut() {
                 Body::Whole(_) => turn.change(),
                 // Served until its last event.

@@ -8,8 +8,8 @@ use hyper::{
     body::{Body as _, Incoming},
     header,
 };
-use std::time::Duration;
-use tokio::time::timeout;
+use std::{error::Error, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use tokio::time::{error::Elapsed, timeout};
 
 /// A whole body may take this long; whoever sends slower is cut off.
 const BODY: Duration = Duration::from_secs(30);
@@ -20,6 +20,9 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
         return Err(unsupported("send the body as it is, without Content-Encoding"));
     }
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    if given == "application/json" {
+        return Ok(());
+    }
     let media = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let fits = matches!(media.as_str(), "application/json" | "application/x-www-form-urlencoded" | "text/json")
         || media.ends_with("+json");
@@ -35,8 +38,8 @@ pub async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large(bytes_max));
     }
-    match timeout(BODY, Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    match soon(whole(Limited::new(body, bytes_max))).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large(bytes_max)),
         Ok(Err(_)) => {
             Err(Problem::new(StatusCode::BAD_REQUEST, "Incomplete body", "the body ended before its announced length")
@@ -44,6 +47,39 @@ pub async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
         }
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Body too slow", "send the whole body within 30 s")
             .header(header::CONNECTION, "close")),
+    }
+}
+
+/// A body of one piece, as most are, is taken as it came.
+async fn whole(mut body: Limited<Incoming>) -> Result<Bytes, Box<dyn Error + Send + Sync>> {
+    let mut pieces = Vec::new();
+    while let Some(frame) = body.frame().await {
+        pieces.extend(frame?.into_data());
+    }
+    Ok(match <[Bytes; 1]>::try_from(pieces) {
+        Ok([whole]) => whole,
+        Err(pieces) => pieces.concat().into(),
+    })
+}
+
+/// Waits for a body. Most of them come with their head and are there at the second look, so that a timer is set only then.
+async fn soon<F: Future>(body: F) -> Result<F::Output, Elapsed> {
+    let mut body = pin!(body);
+    let mut looks = 0;
+    let early = poll_fn(|cx| {
+        looks += 1;
+        match body.as_mut().poll(cx) {
+            Poll::Pending if looks < 2 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Ready(None),
+            Poll::Ready(body) => Poll::Ready(Some(body)),
+        }
+    });
+    match early.await {
+        Some(body) => Ok(body),
+        None => timeout(BODY, body).await,
     }
 }
 

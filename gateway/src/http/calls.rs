@@ -1,7 +1,7 @@
 //! Calls from HTTP: asking a client, and answering with what it says.
 
 use super::{
-    Answer, Body, Problem, Request, events,
+    Answer, Body, Problem, Request, events, json,
     sends::{field, finish},
     shape::{Field, Kind, Reader, Shape, refused},
     sockets, streams,
@@ -15,7 +15,7 @@ use crate::{
 };
 use hyper::{
     Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue},
 };
 use registry::{CallId, Group, StoreName, UserName};
 use serde_json::{json, value::RawValue};
@@ -27,6 +27,12 @@ use tracing::{debug, info, warn};
 const KIND_BYTES_MAX: usize = 64;
 /// W3C's, as a client gets it.
 const TRACEPARENT_BYTES_MAX: usize = 128;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What `Server-Timing` has, nearly always.
+const TIMING_BYTES: usize = 64;
 
 const SOCKET: Field = field("socketId", Kind::Text, "the socket that is asked");
 const TIMEOUT: Field = field("timeoutMs", Kind::Millis(600_000), "how long to wait; CALL_TIMEOUT unless given");
@@ -255,7 +261,7 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
 }
 
 fn traceparent(request: &Request) -> Option<&str> {
-    let parent = request.head.headers.get("traceparent")?.to_str().ok()?;
+    let parent = request.head.headers.get(TRACEPARENT)?.to_str().ok()?;
     let plain = |b: u8| b.is_ascii_hexdigit() || b == b'-';
     (parent.len() <= TRACEPARENT_BYTES_MAX && parent.bytes().all(plain)).then_some(parent)
 }
@@ -278,12 +284,12 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
     let request_id = &request.request_id;
     match outcome {
         Outcome::Replied(answered) | Outcome::Failed(answered) => {
-            let ms = request.began.elapsed().as_millis();
             info!(
                 request_id,
-                "✅ Found socket {} for sync: call {id} {} after {ms} ms",
+                "✅ Found socket {} for sync: call {id} {} after {} ms",
                 answered.socket,
-                word(outcome)
+                word(outcome),
+                request.began.elapsed().as_millis()
             );
         }
         Outcome::Absent(Absent::Gone(verdict)) => super::sends::log_absent(request, verdict),
@@ -324,6 +330,21 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<
     }
 }
 
+/// What `Server-Timing` says, in milliseconds.
+fn timing(lookup: Duration, bus: Duration, client: Duration) -> String {
+    let digit = |number: u64| char::from(b'0' + (number % 10) as u8);
+    let mut timing = String::with_capacity(TIMING_BYTES);
+    for (before, span) in [("lookup;dur=", lookup), (", bus;dur=", bus)] {
+        let hundredths = span.as_micros() as u64 / 10;
+        timing += before;
+        timing += &(hundredths / 100).to_string();
+        timing.extend(['.', digit(hundredths / 10), digit(hundredths)]);
+    }
+    timing += ", client;dur=";
+    timing += &(client.as_millis() as u64).to_string();
+    timing
+}
+
 /// 200, with the client's words as it wrote them.
 pub struct Replied {
     pub json: String,
@@ -340,23 +361,24 @@ impl Replied {
 
     fn response(mut self) -> Response<Body> {
         self.json.push('\n');
-        let mut response = Response::new(Body::from(self.json));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = json(self.json);
         let (lookup, client) = (self.answered.lookup, self.answered.client);
         let bus = self.elapsed.saturating_sub(lookup).saturating_sub(client);
-        let [lookup, bus, client] = [lookup, bus, client].map(|span| span.as_micros());
-        let timing = format!(
-            "lookup;dur={}.{:02}, bus;dur={}.{:02}, client;dur={}",
-            lookup / 1000,
-            lookup % 1000 / 10,
-            bus / 1000,
-            bus % 1000 / 10,
-            client / 1000
-        );
-        if let Ok(timing) = HeaderValue::try_from(timing) {
-            headers.insert(HeaderName::from_static("server-timing"), timing);
+        if let Ok(timing) = HeaderValue::try_from(timing(lookup, bus, client)) {
+            response.headers_mut().insert(SERVER_TIMING, timing);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_two_digits_behind_the_point() {
+        let [none, some, long] = [0, 1_049, 12_345_678].map(Duration::from_micros);
+        assert_eq!(timing(none, some, long), "lookup;dur=0.00, bus;dur=1.04, client;dur=12345");
+        assert_eq!(timing(long, none, some), "lookup;dur=12345.67, bus;dur=0.00, client;dur=1");
     }
 }

@@ -3,7 +3,6 @@
 use super::{
     Answer, Body, Request,
     events::{self, Event},
-    head::Turn,
     ok, redact,
     routes::Route,
 };
@@ -131,7 +130,7 @@ pub async fn listen(request: Request) -> Answer {
     if request.head.method == Method::HEAD {
         return Ok(events::head());
     }
-    let turn = request.head.extensions.get::<Turn>().cloned().unwrap_or_default();
+    let turn = request.turn.clone();
     let (listener, words) = mpsc::channel(1);
     let (welcome, welcomed) = oneshot::channel();
     let arrival = arrival(&request, place);

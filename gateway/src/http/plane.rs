@@ -11,10 +11,12 @@ use crate::{
 };
 use hyper::{
     HeaderMap, StatusCode, Version,
-    header::{AUTHORIZATION, HOST, UPGRADE, VIA, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, UPGRADE, VIA, WWW_AUTHENTICATE},
 };
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
+
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Who a route is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,19 +67,18 @@ fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
     let proxied = caller.version == Version::HTTP_10
         || half_upgrade
         || caller.headers.contains_key(VIA)
-        || caller.headers.contains_key("x-real-ip")
-        || caller.headers.keys().any(|name| name == "forwarded" || name.as_str().starts_with("x-forwarded-"));
-    let direct = caller.peer.to_canonical().is_loopback() && is_local_host(host) && !proxied;
-    let setting = if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" };
-    match direct {
-        true => Ok(()),
-        false => Err(unauthorized(
-            "Protected mode",
-            format!(
-                "set {setting} and send it as Authorization: Bearer; without one only direct calls to localhost are answered"
-            ),
-        )),
+        || caller.headers.contains_key(X_REAL_IP)
+        || caller.headers.keys().any(|name| *name == FORWARDED || name.as_str().starts_with("x-forwarded-"));
+    if caller.peer.to_canonical().is_loopback() && is_local_host(host) && !proxied {
+        return Ok(());
     }
+    let setting = if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" };
+    Err(unauthorized(
+        "Protected mode",
+        format!(
+            "set {setting} and send it as Authorization: Bearer; without one only direct calls to localhost are answered"
+        ),
+    ))
 }
 
 fn unauthorized(title: &'static str, hint: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
@@ -95,7 +96,6 @@ fn bears(headers: &HeaderMap, token: &Secret) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderName;
 
     fn live(api: Option<&str>, admin: Option<&str>) -> Live {
         Live {

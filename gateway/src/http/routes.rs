@@ -5,7 +5,7 @@ use super::{
     streams,
 };
 use crate::{admission, problem::Problem};
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use hyper::{Method, StatusCode, Version, header, http::request::Parts};
 
 /// One door of the HTTP side.
@@ -19,6 +19,19 @@ pub struct Route {
     pub body: Option<Body>,
     pub repeats: Repeats,
     pub handler: fn(Request) -> BoxFuture<'static, Answer>,
+}
+
+impl Route {
+    /// The values in a path, if it is one of this route.
+    fn values(&self, path: &str) -> Option<Vec<Option<String>>> {
+        // Nearly all of them are ruled out by this alone.
+        match self.fixed == self.path.len() {
+            true => (path == self.path).then(Vec::new),
+            false => {
+                path.as_bytes().starts_with(&self.path.as_bytes()[..self.fixed]).then(|| matches(self.path, path))?
+            }
+        }
+    }
 }
 
 /// What a request with an Idempotency-Key is that came before.
@@ -45,7 +58,7 @@ macro_rules! routes {
             summary: $summary,
             body: $body,
             repeats: routes!(repeats $($repeats)?),
-            handler: |request| $handler(request).boxed(),
+            handler: |request| Box::pin($handler(request)),
         }),*]
     };
 }
@@ -116,11 +129,7 @@ pub fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
     };
     let mut allowed = Vec::new();
     for route in ROUTES {
-        // Nearly all of them are ruled out by this alone.
-        if !path.as_bytes().starts_with(&route.path.as_bytes()[..route.fixed]) {
-            continue;
-        }
-        let Some(values) = matches(route.path, path) else { continue };
+        let Some(values) = route.values(path) else { continue };
         if route.method == *method || *method == Method::OPTIONS {
             let values = values.into_iter().collect::<Option<_>>();
             return values.map(|values| (route, values)).ok_or_else(bad_encoding);

@@ -96,15 +96,24 @@ pub struct Wrong {
 /// A body being read: asks for field after field and collects what is wrong with them.
 pub struct Reader<'a> {
     shape: &'static Shape,
-    members: Members<'a>,
+    members: Vec<Member<'a>>,
     at: String,
     wrong: Vec<Wrong>,
+}
+
+/// A member of a body, and the name of the field that it is.
+struct Member<'a> {
+    key: Cow<'a, str>,
+    field: Option<&'static str>,
+    value: &'a RawValue,
 }
 
 impl<'a> Reader<'a> {
     /// Begins to read a body, or an object that stands at a place inside one.
     pub fn new(shape: &'static Shape, body: &'a [u8], at: &str) -> Result<Self, Fault> {
-        let members = Members::read(body)?;
+        let field = |key: &str| shape.fields.iter().map(|field| field.name).find(|name| same_name(key, name));
+        let members = Members::read(body)?.all().into_iter();
+        let members = members.map(|(key, value)| Member { field: field(&key), key, value }).collect();
         let mut reader = Self { shape, members, at: at.into(), wrong: Vec::new() };
         reader.refuse_strangers();
         Ok(reader)
@@ -112,8 +121,8 @@ impl<'a> Reader<'a> {
 
     /// The members that an open shape does not know, as an object.
     pub fn strangers(&self) -> Box<RawValue> {
-        let known = |key: &str| self.shape.fields.iter().any(|field| same_name(key, field.name));
-        let strangers: BTreeMap<_, _> = self.members.iter().filter(|(key, _)| !known(key)).collect();
+        let strangers = self.members.iter().filter(|member| member.field.is_none());
+        let strangers: BTreeMap<_, _> = strangers.map(|member| (&member.key, member.value)).collect();
         // What was read as JSON can be written.
         serde_json::value::to_raw_value(&strangers).unwrap_or_default()
     }
@@ -137,15 +146,14 @@ impl<'a> Reader<'a> {
 
     /// The field's value; `null` is no value.
     pub fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        let mut values = self.members.iter().filter(|(key, _)| same_name(key, name)).map(|(_, value)| value);
+        let mut values = self.members.iter().filter(|member| member.field == Some(name)).map(|member| member.value);
         let (value, second) = (values.next(), values.next());
-        drop(values);
         if second.is_some() {
             return self.wrong(name, "it stands there in both spellings; keep one");
         }
         let value = value.filter(|value| !json::is_null(value));
-        let required = self.shape.fields.iter().any(|field| field.name == name && field.required);
-        if value.is_none() && required {
+        let required = || self.shape.fields.iter().any(|field| field.required && field.name == name);
+        if value.is_none() && required() {
             self.wrong::<()>(name, "it is required");
         }
         value
@@ -153,7 +161,7 @@ impl<'a> Reader<'a> {
 
     /// Whether the field stands there, in any spelling and with any value but `null`.
     pub fn has(&self, name: &str) -> bool {
-        self.members.iter().any(|(key, value)| same_name(key, name) && !json::is_null(value))
+        self.members.iter().any(|member| member.field == Some(name) && !json::is_null(member.value))
     }
 
     pub fn text(&mut self, name: &str) -> Option<Cow<'a, str>> {
@@ -195,7 +203,7 @@ impl<'a> Reader<'a> {
 
     /// Notes a fault at a field, under the name by which it stands in the body.
     pub fn wrong<T>(&mut self, name: &str, detail: &str) -> Option<T> {
-        let written = self.members.iter().map(|(key, _)| key).find(|key| same_name(key, name)).unwrap_or(name);
+        let written = self.members.iter().find(|member| member.field == Some(name)).map_or(name, |member| &member.key);
         let pointer = format!("{}/{}", self.at, escaped(written));
         self.wrong.push(Wrong { pointer, detail: detail.to_owned() });
         None
@@ -216,9 +224,8 @@ impl<'a> Reader<'a> {
         if self.shape.open {
             return;
         }
-        let known = |key: &str| self.shape.fields.iter().any(|field| same_name(key, field.name));
-        let strangers = self.members.iter().map(|(key, _)| key.to_owned()).filter(|key| !known(key));
-        let strangers: Vec<_> = strangers.take(STRANGERS_TOLD).collect();
+        let strangers = self.members.iter().filter(|member| member.field.is_none());
+        let strangers: Vec<_> = strangers.take(STRANGERS_TOLD).map(|member| member.key.to_string()).collect();
         for stranger in strangers {
             let detail = format!("it is not known here; known are {}", self.known());
             self.wrong::<()>(&stranger, &detail);
@@ -292,7 +299,11 @@ fn same_name(key: &str, name: &str) -> bool {
     fn letters(text: &str) -> impl Iterator<Item = u8> {
         text.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_lowercase())
     }
-    key == name || (key.contains('_') != name.contains('_') && letters(key).eq(letters(name)))
+    // Where the letters are the same, those of one spelling are fewer bytes.
+    match key.len() == name.len() {
+        true => key == name,
+        false => letters(key).eq(letters(name)) && key.contains('_') != name.contains('_'),
+    }
 }
 
 /// As RFC 6901 writes it.

@@ -1,9 +1,9 @@
 //! Letters that wait for others to the same instance. One ring is under way to each at a time, and what is written
 //! meanwhile goes with the next, all of it in one: a busy instance is rung at no more often than Redis answers.
 
-use crate::{all::Routed, envelope::Envelope, names::Incarnation};
+use crate::{all::Routed, envelope::Envelope, map::Map, names::Incarnation};
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{VecDeque, hash_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ pub struct Waiting {
 /// Instances that are rung at now, and what waits for them.
 #[derive(Default)]
 pub struct Lanes {
-    busy: Mutex<HashMap<Incarnation, VecDeque<Waiting>>>,
+    busy: Mutex<Map<Incarnation, VecDeque<Waiting>>>,
 }
 
 /// Whose turn it is.
@@ -80,7 +80,7 @@ impl Lanes {
     }
 
     /// A panic while the lock was held leaves queues that can be used: every step is whole.
-    fn busy(&self) -> MutexGuard<'_, HashMap<Incarnation, VecDeque<Waiting>>> {
+    fn busy(&self) -> MutexGuard<'_, Map<Incarnation, VecDeque<Waiting>>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
