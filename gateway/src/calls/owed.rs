@@ -41,7 +41,7 @@ impl Calls {
         if deaf && matches!(word, Word::Refused(_)) {
             return false;
         }
-        let Some(outcome) = self.outcome(owed, call, word, &post.letter.body).await else { return true };
+        let Some(outcome) = self.outcome(owed, call, (word, &post.letter.body), post.by).await else { return true };
         let settled = self.registry.settle(&owed.keep.ticket, &outcome).await.is_ok();
         if settled {
             post.owed = None;
@@ -66,7 +66,13 @@ impl Calls {
     }
 
     /// What the asker would have kept, if this word says the end.
-    async fn outcome(&self, owed: &Owed, call: &CallId, word: &Word, data: &Bytes) -> Option<Outcome> {
+    async fn outcome(
+        &self,
+        owed: &Owed,
+        call: &CallId,
+        (word, data): (&Word, &Bytes),
+        until: Instant,
+    ) -> Option<Outcome> {
         let owner = self.registry.incarnation();
         let answered = |socket: SocketId, ms: u32| Answered {
             socket,
@@ -90,7 +96,7 @@ impl Calls {
             Word::Lost(lost) => {
                 let delivered = if lost.written { Delivered::Yes } else { Delivered::Unknown };
                 let verdict = told::verdict(&owner, (**lost).clone(), now_ms);
-                told::lost(&self.registry, call, &verdict, delivered).await
+                told::lost(&self.registry, call, &verdict, delivered, until).await
             }
         };
         Some(Kept::problem(problem, &owed.request).outcome())
