@@ -49,6 +49,7 @@ mod directories;
 mod doors;
 mod ending;
 mod errands;
+mod fallbacks;
 mod farewells;
 mod faults;
 mod feeds;
