@@ -65,8 +65,7 @@ impl Outbox {
         if !matches!(queue.stop, Stop::Open) {
             return Err(Refused::Closing);
         }
-        let unsent = self.unsent();
-        if unsent > 0 && unsent + frame.len() > bytes_max {
+        if !self.has_room(frame.len(), bytes_max) {
             return Err(Refused::Full);
         }
         let mark = self.owe(frame.len(), now);
@@ -77,6 +76,12 @@ impl Outbox {
         queue.frames.push_back(frame);
         self.wake(queue);
         Ok(mark)
+    }
+
+    /// Whether a frame of so many bytes fits.
+    pub fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        let unsent = self.unsent();
+        unsent == 0 || unsent + bytes <= bytes_max
     }
 
     /// Whether the kernel has all of a frame. What its own task says in the same moment may stand before it,
