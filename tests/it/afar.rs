@@ -294,6 +294,7 @@ async fn a_drain_waits_for_a_reply_that_finds_no_way_at_first() {
     client.says(json!({"type": "reply", "callId": call["callId"], "data": 7}).to_string()).await;
     assert_eq!(client.hears().await["type"], "retry");
     assert_eq!(client.closed().await.0, 1012);
+    drop(client);
     let answer = asking.await.unwrap();
     assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(7)), "{}", answer.text());
     assert_eq!(fleet.gateway_mut(0).exits().await, 0);
