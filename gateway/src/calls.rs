@@ -7,6 +7,7 @@ mod owed;
 mod rounds;
 /// What a caller is told in the end.
 pub mod told;
+mod undelivered;
 
 pub use owed::Owed;
 pub use rounds::run;
@@ -25,7 +26,6 @@ use registry::{
     envelope::{LostSocket, Message, Refusal, Word},
 };
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -36,6 +36,7 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::{Instant, sleep, timeout_at},
 };
+use undelivered::Undelivered;
 
 /// Words about one call that wait for its caller. Progress beyond it is dropped, an end never is.
 const NEWS_MAX: usize = 64;
@@ -47,8 +48,6 @@ const ROUND: Duration = Duration::from_millis(10);
 const AGAIN: Duration = Duration::from_millis(200);
 /// Who holds no lease for so long is gone. For less, Redis may have forgotten it, and the next beat brings it back.
 const FORGOTTEN: Duration = Duration::from_secs(2);
-/// Letters that wait for another try.
-const UNDELIVERED_MAX: usize = 10_000;
 /// Answers of clients on their way to other instances; beyond it their sockets wait.
 const BESIDE_MAX: usize = 1024;
 /// Calls of ours that are over and still known, to tell a word that comes late from one that was never wanted.
@@ -117,12 +116,6 @@ struct Asked {
     news: mpsc::Sender<News>,
 }
 
-/// A letter that found no way yet.
-struct Undelivered {
-    post: Post,
-    due: Instant,
-}
-
 /// Calls whose callers wait here.
 struct Waiting {
     calls: Map<CallId, Asked>,
@@ -143,7 +136,7 @@ pub struct Calls {
     metrics: Arc<Metrics>,
     asked: Mutex<Waiting>,
     given: Mutex<Table>,
-    undelivered: Mutex<VecDeque<Undelivered>>,
+    undelivered: Mutex<Undelivered>,
     /// A permit for each answer that is on its way beside all else.
     beside: Arc<Semaphore>,
     closed: AtomicBool,
@@ -180,13 +173,22 @@ impl Calls {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Waits until no call is in flight, here or from here.
+    /// Waits until no call is in flight, here or from here, and whoever asked elsewhere was told.
     pub async fn finish(&self) {
         while !lock(&self.asked).calls.is_empty() || !lock(&self.given).is_idle(Instant::now()) {
             sleep(ROUND).await;
         }
+        self.all_is_told().await;
+    }
+
+    /// Waits until no word of a socket here is on its way or waits for another try. None is tried for longer than it is
+    /// of use.
+    pub async fn all_is_told(&self) {
         // Fails only if it was closed, which nobody does.
         let _ = self.beside.acquire_many(BESIDE_MAX as u32).await;
+        while lock(&self.undelivered).is_any_untold() {
+            sleep(ROUND).await;
+        }
     }
 
     /// How many callers wait here, and how many calls sockets here have in their hands.
@@ -407,11 +409,9 @@ impl Calls {
             self.metrics.progress_dropped.inc();
             return;
         }
-        let mut undelivered = lock(&self.undelivered);
-        if undelivered.len() < UNDELIVERED_MAX {
-            let due = Instant::now() + if post.taken { owed::TOLD_WITHIN } else { Duration::ZERO };
-            undelivered.push_back(Undelivered { post, due });
-        } else if !post.taken {
+        let due = Instant::now() + if post.taken { owed::TOLD_WITHIN } else { Duration::ZERO };
+        let refused = lock(&self.undelivered).put(post, due);
+        if let Some(post) = refused.filter(|post| !post.taken) {
             self.lost_its_caller(&post.letter);
         }
         self.wake.notify_one();

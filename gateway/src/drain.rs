@@ -38,4 +38,6 @@ pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
     if timeout_at(last, gateway.socket_tasks.wait()).await.is_err() {
         info!("{} sockets did not part in time", gateway.socket_tasks.len());
     }
+    // What became of the calls that they still had.
+    let _ = timeout_at(last, gateway.courier.calls.all_is_told()).await;
 }

@@ -182,7 +182,7 @@ impl Clerk {
         let (id, session, line) = match target(to) {
             Err((id, session)) => (id, session, sockets.line(id, session).ok_or(Refusal::NotMine)?),
             Ok(Target::Group(group)) => {
-                let socket = sockets.most_active(group.key(), except).ok_or(Refusal::NotMine)?;
+                let socket = sockets.most_active(group.key(), except, frame.len()).ok_or(Refusal::NotMine)?;
                 (socket.id, socket.record().session, socket.line.clone())
             }
             Ok(_) => return Err(Refusal::NotMine),

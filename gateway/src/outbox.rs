@@ -31,7 +31,8 @@ pub struct Outbox {
     waker: AtomicWaker,
     /// Whether there is anything to take, so that its task need not lock to learn that there is not.
     waiting: AtomicBool,
-    /// All bytes that were ever pushed, and of these the written ones; both begin anew when they are full.
+    /// All bytes that were ever pushed, and of these the written ones; both begin anew when they are full. What is put
+    /// in front of the rest is counted down from the written ones, so that the marks of the rest stay true.
     owed: AtomicUsize,
     written: AtomicUsize,
     /// When unsent bytes last moved, on the gateway's coarse clock.
@@ -64,8 +65,7 @@ impl Outbox {
         if !matches!(queue.stop, Stop::Open) {
             return Err(Refused::Closing);
         }
-        let unsent = self.unsent();
-        if unsent > 0 && unsent + frame.len() > bytes_max {
+        if !self.has_room(frame.len(), bytes_max) {
             return Err(Refused::Full);
         }
         let mark = self.owe(frame.len(), now);
@@ -76,6 +76,12 @@ impl Outbox {
         queue.frames.push_back(frame);
         self.wake(queue);
         Ok(mark)
+    }
+
+    /// Whether a frame of so many bytes fits.
+    pub fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        let unsent = self.unsent();
+        unsent == 0 || unsent + bytes <= bytes_max
     }
 
     /// Whether the kernel has all of a frame. What its own task says in the same moment may stand before it,
@@ -92,7 +98,7 @@ impl Outbox {
         }
         queue.frames.reserve_exact(frames.len());
         for frame in frames.iter().rev() {
-            self.owe(frame.len(), now);
+            self.owe_before(frame.len(), now);
             queue.frames.push_front(frame.clone());
         }
         self.wake(queue);
@@ -156,6 +162,14 @@ impl Outbox {
         Mark(before.wrapping_add(bytes))
     }
 
+    /// Notes bytes in front of all that waits. So much less is written, and every mark is so much farther away.
+    fn owe_before(&self, bytes: usize, now: u32) {
+        let before = self.written.fetch_sub(bytes, Ordering::Release);
+        if before == self.owed.load(Ordering::Relaxed) {
+            self.moved_at.store(now, Ordering::Relaxed);
+        }
+    }
+
     /// Notes that bytes went out.
     pub fn sent(&self, bytes: usize, now: u32) {
         self.written.fetch_add(bytes, Ordering::Release);
@@ -212,6 +226,20 @@ mod tests {
         let mut taken = VecDeque::new();
         outbox.take(&mut taken);
         assert_eq!((taken, outbox.unsent()), ([hi, reset, early].into(), 12));
+    }
+
+    #[test]
+    fn what_came_early_is_not_written_when_the_greeting_is() {
+        let outbox = Outbox::default();
+        let [early, hi] = [&b"early"[..], b"a greeting"].map(Bytes::from_static);
+        let early = outbox.push(early, 100, 0).unwrap();
+        outbox.push_front(&[hi], 0).unwrap();
+        let late = outbox.push(Bytes::from_static(b"late"), 100, 0).unwrap();
+        for (bytes, written) in [(0, (false, false)), (14, (false, false)), (1, (true, false)), (4, (true, true))] {
+            outbox.sent(bytes, 0);
+            assert_eq!((outbox.has_written(early), outbox.has_written(late)), written);
+        }
+        assert_eq!(outbox.unsent(), 0);
     }
 
     #[test]

@@ -202,9 +202,9 @@ impl Line {
         self.outbox.unsent()
     }
 
-    /// Whether it is open and its client reads.
-    pub fn takes_frames(&self) -> bool {
-        self.is_open() && !self.is_full()
+    /// Whether a frame of so many bytes would be taken.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.outbox.has_room(bytes, self.queue_bytes_max)
     }
 
     /// Whether more waits than may: then its client is not heard until it has listened.

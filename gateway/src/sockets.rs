@@ -119,15 +119,17 @@ impl Sockets {
         members
     }
 
-    /// The member that spoke last, of those that take frames and can answer.
-    pub fn most_active(&self, group: GroupKey, except: Option<SocketId>) -> Option<Arc<Socket>> {
+    /// The member that spoke last, of those that can answer. One whose queue has no room for so many bytes comes after
+    /// all that have: it hides nobody, and where all are full it is not as if nobody were there.
+    pub fn most_active(&self, group: GroupKey, except: Option<SocketId>, bytes: usize) -> Option<Arc<Socket>> {
         let now = clock::now_ms();
-        let mut best: Option<(u32, Arc<Socket>)> = None;
+        let mut best: Option<((bool, u32), Arc<Socket>)> = None;
         self.each_member(group, |socket| {
-            let quiet = socket.line.quiet_ms(now);
-            let better = best.as_ref().is_none_or(|(least, _)| quiet <= *least);
-            if better && Some(socket.id) != except && socket.line.takes_frames() && socket.line.can_answer() {
-                best = Some((quiet, socket.clone()));
+            let line = &socket.line;
+            let rank = (!line.has_room(bytes), line.quiet_ms(now));
+            let better = best.as_ref().is_none_or(|(least, _)| rank <= *least);
+            if better && Some(socket.id) != except && line.is_open() && line.can_answer() {
+                best = Some((rank, socket.clone()));
             }
         });
         best.map(|(_, socket)| socket)

@@ -279,3 +279,23 @@ async fn a_drain_waits_for_calls_in_flight_and_takes_on_no_more() {
     assert_eq!(client.closed().await.0, 1012);
     assert_eq!(fleet.gateway_mut(0).exits().await, 0);
 }
+
+/// Its asker's lease is lost for a moment, so that the first try comes back.
+#[tokio::test]
+async fn a_drain_waits_for_a_reply_that_finds_no_way_at_first() {
+    let (server, mut fleet) = fleet().await;
+    let mut client = fleet.gateway(0).greeted("/ws").await;
+    let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 20_000});
+    let asking = tokio::spawn(fleet.gateway(1).post("/api/call", &asked).into_future());
+    let call = client.hears().await;
+    let lease = format!("holdfast:{{i:{}}}:lease", fleet.mark(0, 1).await);
+    fleet.gateway(0).signal(Signal::TERM);
+    server.ask(&["DEL", &lease]);
+    client.says(json!({"type": "reply", "callId": call["callId"], "data": 7}).to_string()).await;
+    assert_eq!(client.hears().await["type"], "retry");
+    assert_eq!(client.closed().await.0, 1012);
+    drop(client);
+    let answer = asking.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(7)), "{}", answer.text());
+    assert_eq!(fleet.gateway_mut(0).exits().await, 0);
+}

@@ -3,8 +3,9 @@
 use crate::{
     asking::open_more_files,
     gateway::Gateway,
-    holdfast::{Finished, Holdfast, TempFile},
+    holdfast::{Holdfast, TempFile},
     patience::soon,
+    terminal::{NEVER, command, run},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -12,18 +13,6 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-
-/// A socket that no gateway here ever saw.
-const NEVER: &str = "ws_0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
-
-/// A command with the port of a gateway.
-fn command(gateway: &Gateway, args: &[&str]) -> Holdfast {
-    Holdfast::command(args).env("PORT", &gateway.port().to_string())
-}
-
-async fn run(gateway: &Gateway, args: &[&str]) -> Finished {
-    command(gateway, args).run().await
-}
 
 /// The words of each line.
 fn table(text: &str) -> Vec<Vec<String>> {

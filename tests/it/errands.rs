@@ -5,6 +5,7 @@ use crate::{
     gateway::Gateway,
     holdfast::{Finished, Holdfast, TempFile},
     patience::soon,
+    terminal::{NEVER, command, run},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -12,16 +13,6 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::TcpListener,
 };
-
-const NEVER: &str = "ws_0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
-
-fn command(gateway: &Gateway, args: &[&str]) -> Holdfast {
-    Holdfast::command(args).env("PORT", &gateway.port().to_string())
-}
-
-async fn run(gateway: &Gateway, args: &[&str]) -> Finished {
-    command(gateway, args).run().await
-}
 
 /// A client gets a call, and says this of it.
 async fn says_of_its_call(client: &mut Client, mut words: Value) -> Value {

@@ -11,7 +11,10 @@
 //!
 //! All others are files of facts.
 
-use crate::{fleet, patience::note};
+use crate::{
+    fleet::{self, Fleet},
+    patience::{eventually, note},
+};
 
 mod board;
 mod callers;
@@ -24,3 +27,12 @@ mod faulty;
 mod killed;
 mod stopped;
 mod storm;
+
+/// How many words about its calls an instance got from others. Whoever has a call for 50 ms says so.
+async fn words(fleet: &Fleet, at: usize) -> f64 {
+    fleet.gateway(at).metric("holdfast_letters_received_total{kind=\"of_call\"}").await
+}
+
+async fn has_words(fleet: &Fleet, at: usize, count: f64) {
+    eventually("it is known that the client has it", async || (words(fleet, at).await >= count).then_some(())).await;
+}

@@ -14,6 +14,7 @@
 //! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
 //! | `nginx.rs` | a real nginx in front of a gateway |
+//! | `terminal.rs` | commands, as somebody types them |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
 //! All others are files of facts. The contract decides what a fact is, not the code.
@@ -34,6 +35,7 @@ mod nginx;
 mod patience;
 mod raw;
 mod stream;
+mod terminal;
 
 mod absences;
 mod afar;
@@ -49,6 +51,7 @@ mod directories;
 mod doors;
 mod ending;
 mod errands;
+mod fallbacks;
 mod farewells;
 mod faults;
 mod feeds;

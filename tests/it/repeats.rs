@@ -2,8 +2,8 @@
 
 use crate::{client::Client, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
 use serde_json::{Value, json};
-use std::time::Duration;
-use tokio::time::timeout;
+use std::{future::IntoFuture, time::Duration};
+use tokio::time::{Instant, sleep_until, timeout};
 
 const KEY: &str = "Idempotency-Key";
 
@@ -321,4 +321,43 @@ async fn an_outcome_that_redis_does_not_take_is_kept_when_it_is_back() {
     repeats(&again, &first);
     client.heard_all().await;
     fleet.is_sound().await;
+}
+
+/// All that has to be asked and told when the time is over shares what the contract gives beyond it. One that is in
+/// time of several is enough: on a busy machine each may be late, and the sum of two waits never is in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_redis_that_stands_still_an_outcome_is_told_in_time() {
+    const BUDGET: Duration = Duration::from_millis(2000);
+    let fleet = Fleet::with(&[]).await;
+    let gateway = fleet.gateway(0);
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(gateway.greeted("/ws?store_id=s").await);
+    }
+    let began = Instant::now();
+    let asking: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": 2000});
+            let call = gateway.post("/api/call", &asked).with(KEY, &client.id).into_future();
+            tokio::spawn(async move { (call.await, began.elapsed()) })
+        })
+        .collect();
+    for client in &mut clients {
+        client.hears().await;
+    }
+    // Not earlier, or it is known to be away, and nobody waits for it.
+    sleep_until(began + BUDGET - Duration::from_millis(300)).await;
+    fleet.redis().stop();
+    sleep_until(began + BUDGET - Duration::from_millis(50)).await;
+    drop(clients);
+    let mut soonest = Duration::MAX;
+    for asking in asking {
+        let (answer, took) = asking.await.unwrap();
+        assert!(matches!(answer.status, 502 | 504), "{}", answer.text());
+        soonest = soonest.min(took);
+    }
+    fleet.redis().cont();
+    // What the contract gives, and what two busy cores may take.
+    assert!(soonest <= BUDGET + Duration::from_millis(250 + 100), "{soonest:?}");
 }

@@ -9,19 +9,18 @@ use super::{
 };
 use crate::kept::Kept;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use registry::{
     CallId, Outcome, SocketId,
     envelope::{Keep, Message, Word},
 };
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How much longer than its deadline an outcome is of use: then a repeat says that it is lost.
 pub const LATE: Duration = Duration::from_secs(4);
 /// An asker who was told the end tells the registry in this time, unless they died.
 pub const TOLD_WITHIN: Duration = Duration::from_secs(1);
-/// Before one that the registry could not be told is told again.
+/// Before one that the registry could not be told, or did not take in this time, is told again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// What has to be known for it, beside the call.
@@ -42,7 +41,7 @@ impl Calls {
         if deaf && matches!(word, Word::Refused(_)) {
             return false;
         }
-        let Some(outcome) = self.outcome(owed, call, word, &post.letter.body).await else { return true };
+        let Some(outcome) = self.outcome(owed, call, (word, &post.letter.body), post.by).await else { return true };
         let settled = self.registry.settle(&owed.keep.ticket, &outcome).await.is_ok();
         if settled {
             post.owed = None;
@@ -50,22 +49,30 @@ impl Calls {
         settled
     }
 
-    /// Settles calls whose time is over, and whose askers did not say so.
-    pub(super) async fn settle_overdue(&self) {
-        let overdue = lock(&self.given).overdue(Instant::now(), AGAIN);
-        let settled = overdue.into_iter().map(async |(call, given)| {
-            let Given { owed: Some(owed), .. } = &given else { return };
-            let delivered = if given.is_written() { Delivered::Yes } else { Delivered::Unknown };
-            let outcome = Kept::problem(told::no_reply(&call, delivered), &owed.request).outcome();
-            if self.registry.settle(&owed.keep.ticket, &outcome).await.is_ok() {
-                self.cancelled(&call, given.asker.as_ref());
-            }
-        });
-        join_all(settled).await;
+    /// Calls whose time is over, and whose askers did not say so. Unless they are settled they come again.
+    pub(super) fn overdue(&self) -> impl Iterator<Item = (CallId, Given)> {
+        lock(&self.given).overdue(Instant::now(), AGAIN).into_iter()
+    }
+
+    /// Settles one of them.
+    pub(super) async fn settle_overdue(&self, call: CallId, given: Given) {
+        let Given { owed: Some(owed), .. } = &given else { return };
+        let delivered = if given.is_written() { Delivered::Yes } else { Delivered::Unknown };
+        let outcome = Kept::problem(told::no_reply(&call, delivered), &owed.request).outcome();
+        let settled = timeout(AGAIN, self.registry.settle(&owed.keep.ticket, &outcome)).await;
+        if let Ok(Ok(_)) = settled {
+            self.cancelled(&call, given.asker.as_ref());
+        }
     }
 
     /// What the asker would have kept, if this word says the end.
-    async fn outcome(&self, owed: &Owed, call: &CallId, word: &Word, data: &Bytes) -> Option<Outcome> {
+    async fn outcome(
+        &self,
+        owed: &Owed,
+        call: &CallId,
+        (word, data): (&Word, &Bytes),
+        until: Instant,
+    ) -> Option<Outcome> {
         let owner = self.registry.incarnation();
         let answered = |socket: SocketId, ms: u32| Answered {
             socket,
@@ -89,7 +96,7 @@ impl Calls {
             Word::Lost(lost) => {
                 let delivered = if lost.written { Delivered::Yes } else { Delivered::Unknown };
                 let verdict = told::verdict(&owner, (**lost).clone(), now_ms);
-                told::lost(&self.registry, call, &verdict, delivered).await
+                told::lost(&self.registry, call, &verdict, delivered, until).await
             }
         };
         Some(Kept::problem(problem, &owed.request).outcome())

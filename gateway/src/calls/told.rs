@@ -6,6 +6,7 @@ use bytes::Bytes;
 use registry::{CallId, Gone, Group, Incarnation, Registry, SocketId, Verdict, envelope::LostSocket};
 use serde_json::Value;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// What stands around a client's words, nearly always.
 const REPLIED_BYTES: usize = 384;
@@ -66,12 +67,26 @@ pub fn failed(call: &CallId, answered: &Answered) -> Problem {
     Problem::call_failed(answered.socket, &answered.instance, &answered.data).member("callId", call.as_str())
 }
 
-pub async fn lost(registry: &Registry, call: &CallId, verdict: &Verdict, delivered: Delivered) -> Problem {
-    let store_sockets = match &verdict.gone {
-        Gone::Closed { store: Some(store), .. } => registry.members(Group::Store(store.clone()).key()).await,
-        _ => Some(0),
-    };
+/// The count of its store's sockets is left out if nobody can say `until` then.
+pub async fn lost(
+    registry: &Registry,
+    call: &CallId,
+    verdict: &Verdict,
+    delivered: Delivered,
+    until: Instant,
+) -> Problem {
+    let store_sockets = store_sockets(registry, &verdict.gone, until).await;
     Problem::socket_lost(verdict, delivered.into(), store_sockets).member("callId", call.as_str())
+}
+
+/// How many sockets the store has of one that is gone, if that is known soon.
+pub async fn store_sockets(registry: &Registry, gone: &Gone, until: Instant) -> Option<usize> {
+    match gone {
+        Gone::Closed { store: Some(store), .. } => {
+            timeout_at(until, registry.members(Group::Store(store.clone()).key())).await.ok().flatten()
+        }
+        _ => Some(0),
+    }
 }
 
 pub fn no_reply(call: &CallId, delivered: Delivered) -> Problem {

@@ -275,7 +275,8 @@ impl Way<'_> {
     async fn candidates(&mut self, group: &Group, except: Option<SocketId>) -> Result<Vec<Candidate>, Unknown> {
         let courier = self.courier;
         let (now, now_ms) = (clock::now_ms(), courier.registry.now_ms());
-        let here = courier.sockets.most_active(group.key(), except);
+        let bytes = self.frame(self.question.store.as_ref()).len();
+        let here = courier.sockets.most_active(group.key(), except, bytes);
         let mut candidates: Vec<_> = here
             .into_iter()
             .map(|socket| (now_ms.saturating_sub(u64::from(socket.line.quiet_ms(now))), Candidate::Here(socket)))

@@ -149,7 +149,7 @@ impl Courier {
         let ask = |holding: Holding| async move {
             let answer = self.letters.ask(&holding.owner, message.clone(), body.clone(), by).await;
             if let (Target::Group(group), Err(Unheard::NotDelivered(Undelivered::Gone))) = (target, &answer) {
-                self.registry.leave_if_dead(group.key(), &holding.owner).await;
+                let _ = timeout_at(by + LATE, self.registry.leave_if_dead(group.key(), &holding.owner)).await;
             }
             (holding, answer)
         };

@@ -12,6 +12,7 @@ use crate::{
         told::{self, Answered},
     },
     courier::{Absent, Fallback, Outcome, Question, Step, Whom, Wording},
+    letters::LATE,
 };
 use hyper::{
     Response, StatusCode,
@@ -20,7 +21,7 @@ use hyper::{
 use registry::{CallId, Group, StoreName, UserName};
 use serde_json::{json, value::RawValue};
 use std::{borrow::Cow, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, info, warn};
 
 /// A kind becomes part of a verb, so it looks like one.
@@ -85,6 +86,11 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Until when it waits for an answer.
+    pub fn by(&self, request: &Request) -> Instant {
+        request.began + self.budget
+    }
+
     /// The same, without the body that it was read from.
     fn into_owned(self) -> Call<'static> {
         let Call { whom, event, data, store, fallback, budget, wording } = self;
@@ -224,7 +230,7 @@ async fn go(request: Request, call: Call<'_>) -> Answer {
     }
     let mut ears = calls.begin();
     let outcome = ask(&request, &call, &mut ears, None).await;
-    answer(&request, &ears.id, outcome).await.map(|replied| replied.response())
+    answer(&request, &ears.id, outcome, call.by(&request)).await.map(|replied| replied.response())
 }
 
 /// Asks, waits, and says in metrics and log what came of it.
@@ -235,7 +241,7 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
         data: &call.data,
         store: call.store.clone(),
         fallback: call.fallback,
-        by: request.began + call.budget,
+        by: call.by(request),
         request_id: &request.request_id,
         traceparent: traceparent(request),
         wording: &call.wording,
@@ -301,13 +307,13 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
     }
 }
 
-/// What a caller hears of it.
-pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<Replied, Problem> {
+/// What a caller hears of it, who waited `by` then.
+pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instant) -> Result<Replied, Problem> {
     match outcome {
         Outcome::Replied(answered) => Ok(Replied::new(request, id, answered)),
         Outcome::Failed(answered) => Err(told::failed(id, &answered)),
         Outcome::Busy => Err(super::sends::busy().member("callId", id.as_str())),
-        Outcome::Absent(absent) => Err(sockets::absent(request, &absent).await.member("callId", id.as_str())),
+        Outcome::Absent(absent) => Err(sockets::absent(request, &absent, by).await.member("callId", id.as_str())),
         Outcome::Nobody(group) => {
             Err(Problem::new(StatusCode::NOT_FOUND, "No live socket", "ask again when its client has connected")
                 .code("no_live_socket")
@@ -324,7 +330,7 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome) -> Result<
         .member("delivered", delivered)
         .member("callId", id.as_str())),
         Outcome::SocketLost(verdict, delivered) => {
-            Err(told::lost(&request.gateway.courier.registry, id, &verdict, delivered).await)
+            Err(told::lost(&request.gateway.courier.registry, id, &verdict, delivered, by + LATE).await)
         }
         Outcome::NoReply(delivered) => Err(told::no_reply(id, delivered)),
     }

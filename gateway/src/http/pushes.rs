@@ -98,7 +98,7 @@ impl<'a> Push<'a> {
 pub async fn push(request: Request) -> Answer {
     let reader = Reader::new(&PUSH, &request.body, "").map_err(|fault| refused(&fault))?;
     let push = Push::read(reader).map_err(|wrong| unfit(&wrong))?;
-    let receipt = push.go(&request, Instant::now() + PATIENCE).await;
+    let receipt = push.go(&request, request.began + PATIENCE).await;
     let (status, message) = match &receipt {
         Receipt { delivered, .. } if *delivered > 0 => ("success", "Message delivered"),
         Receipt { matched: 0, blind: Some(unknown), .. } => return Err(Problem::unknown(unknown)),
@@ -147,7 +147,7 @@ pub async fn push_batch(request: Request) -> Answer {
     if messages.len() > BATCH_MAX {
         return Err(unfit(&[Wrong { pointer: String::new(), detail: format!("{BATCH_MAX} messages at most") }]));
     }
-    let by = Instant::now() + PATIENCE;
+    let by = request.began + PATIENCE;
     let mut results = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         let at = format!("/{index}");

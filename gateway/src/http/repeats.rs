@@ -22,7 +22,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -52,7 +52,7 @@ pub fn key(route: &Route, headers: &HeaderMap) -> Result<Option<String>, Problem
 /// Acts upon the request if it is the first with its key, or answers what came of the first.
 pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer {
     let registry = request.gateway.courier.registry.clone();
-    let budget = budget(&request);
+    let budget = budget(route, &request);
     let by = request.began + budget;
     let until = registry.now_ms() + u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
     let errand =
@@ -70,7 +70,7 @@ pub async fn once(route: &'static Route, request: Request, key: &str) -> Answer 
             taking.errand = None;
         }
         match said {
-            Ok(Once::Ours) => return act(route, request, errand, wants).await,
+            Ok(Once::Ours) => return act(route, request, (errand, by), wants).await,
             Ok(Once::Done(kept)) => return wants.replay(&kept),
             Ok(Once::Other) => return Err(other_body()),
             Ok(Once::Running { ticket, until }) if registry.now_ms() > until.saturating_add(GRACE_MS) => {
@@ -108,7 +108,7 @@ impl Drop for Taking {
 }
 
 /// Runs it to its end even if the caller hangs up: a caller who comes again wants to know what came of it.
-async fn act(route: &'static Route, mut request: Request, errand: Errand, wants: Wants) -> Answer {
+async fn act(route: &'static Route, mut request: Request, (errand, by): (Errand, Instant), wants: Wants) -> Answer {
     let (answered, answer) = oneshot::channel();
     let (gateway, request_id) = (request.gateway.clone(), request.request_id.clone());
     request.ticket = Some(errand.ticket.clone());
@@ -124,7 +124,7 @@ async fn act(route: &'static Route, mut request: Request, errand: Errand, wants:
                     Ok(body) => body.to_bytes(),
                     Err(never) => match never {},
                 };
-                let told = tell(&gateway, &errand, &Kept::new(head.status.as_u16(), &body)).await;
+                let told = tell(&gateway, &errand, &Kept::new(head.status.as_u16(), &body), by).await;
                 let own = Response::from_parts(head, Body::from(body));
                 // Nobody waits for it any more if the caller hung up.
                 let _ = answered.send(told.instead().map_or(own, |kept| wants.answer(kept)));
@@ -134,7 +134,7 @@ async fn act(route: &'static Route, mut request: Request, errand: Errand, wants:
                 let (sender, mut receiver) = mpsc::channel(EVENTS_MAX);
                 let events_heard = stream::poll_fn(move |cx| receiver.poll_recv(cx));
                 let _ = answered.send(events::answer(events_heard.boxed()));
-                hand_on(&gateway, &errand, events, &sender).await
+                hand_on(&gateway, (&errand, by), events, &sender).await
             }
         };
         if let Told::Unheard(outcome) = told {
@@ -146,7 +146,12 @@ async fn act(route: &'static Route, mut request: Request, errand: Errand, wants:
 }
 
 /// Hands on events, whether or not somebody takes them. The last one is what came of it.
-async fn hand_on(gateway: &Gateway, errand: &Errand, events: Events, sender: &mpsc::Sender<Event>) -> Told {
+async fn hand_on(
+    gateway: &Gateway,
+    (errand, by): (&Errand, Instant),
+    events: Events,
+    sender: &mpsc::Sender<Event>,
+) -> Told {
     let mut source = events.into_source();
     while let Some(event) = source.next().await {
         let Some(kept) = end(&event) else {
@@ -155,7 +160,7 @@ async fn hand_on(gateway: &Gateway, errand: &Errand, events: Events, sender: &mp
             }
             continue;
         };
-        let told = tell(gateway, errand, &kept).await;
+        let told = tell(gateway, errand, &kept, by).await;
         let last = told.instead().map_or(event, as_event);
         // A slow reader is waited for until it takes the end, or is gone.
         let _ = sender.send(last).await;
@@ -197,8 +202,9 @@ impl Told {
     }
 }
 
-/// Tells what came of it, before the caller hears it: so whatever else stands is what all of them hear.
-async fn tell(gateway: &Gateway, errand: &Errand, kept: &Kept) -> Told {
+/// Tells what came of it, before the caller hears it: so whatever else stands is what all of them hear. A caller who
+/// has waited `by` then for the outcome itself does not wait long for this.
+async fn tell(gateway: &Gateway, errand: &Errand, kept: &Kept, by: Instant) -> Told {
     let registry = &gateway.courier.registry;
     let outcome = kept.outcome();
     let told = async {
@@ -212,7 +218,7 @@ async fn tell(gateway: &Gateway, errand: &Errand, kept: &Kept) -> Told {
             Once::Running { .. } | Once::Other => Told::AsItIs,
         })
     };
-    match timeout(LATE, told).await {
+    match timeout_at(by.min(Instant::now()) + LATE, told).await {
         Ok(Ok(told)) => told,
         Ok(Err(_)) | Err(_) => Told::Unheard(outcome),
     }
@@ -236,8 +242,8 @@ fn hash_of(route: &Route, request: &Request, key: &str) -> Hashed {
     Hashed::of(&parts)
 }
 
-/// The time that the request gives itself. What does not fit is refused by its handler.
-fn budget(request: &Request) -> Duration {
+/// The time that the request gives itself, or its handler gives it. What does not fit is refused by that.
+fn budget(route: &Route, request: &Request) -> Duration {
     #[derive(Deserialize)]
     struct Says<'a> {
         #[serde(borrow, rename = "timeoutMs", alias = "timeout_ms")]
@@ -245,7 +251,11 @@ fn budget(request: &Request) -> Duration {
     }
     let said = serde_json::from_slice::<Says<'_>>(&request.body).ok().and_then(|says| says.timeout_ms);
     let ms = said.and_then(|ms| ms.get().parse::<u64>().ok()).filter(|ms| (1..=600_000).contains(ms));
-    ms.map_or(request.gateway.config.call_timeout.max(super::sockets::PATIENCE), Duration::from_millis)
+    let default = match route.repeats {
+        Repeats::OnceAsEvents => request.gateway.config.call_timeout,
+        Repeats::Anew | Repeats::Once => super::sockets::PATIENCE,
+    };
+    ms.map_or(default, Duration::from_millis)
 }
 
 /// How a caller wants to be answered.

@@ -118,9 +118,14 @@ impl<'a> Send<'a> {
         Some(Self { to: to?, event, data, except, budget })
     }
 
-    /// `began`: the time it has is counted from here on, for all of a batch together.
-    async fn go(&self, request: &Request, began: Instant) -> Sent {
-        let sent = self.hand_over(request, began + self.budget).await;
+    /// Until when it waits for the owner. Counted from the request on: what came before, as the look for what became
+    /// of an earlier one, is of the same time, and so is all of a batch.
+    fn by(&self, request: &Request) -> Instant {
+        request.began + self.budget
+    }
+
+    async fn go(&self, request: &Request) -> Sent {
+        let sent = self.hand_over(request, self.by(request)).await;
         request.gateway.metrics.sent(match &sent {
             Sent::Line(receipt) => outcome(receipt),
             Sent::Absent(Absent::Gone(_)) => "absent",
@@ -250,9 +255,9 @@ pub async fn to_room(request: Request) -> Answer {
 }
 
 async fn answer(request: &Request, send: Send<'_>) -> Answer {
-    match send.go(request, Instant::now()).await {
+    match send.go(request).await {
         Sent::Line(receipt) => Ok(ok(&line(&receipt))),
-        Sent::Absent(absent) => Err(sockets::absent(request, &absent).await),
+        Sent::Absent(absent) => Err(sockets::absent(request, &absent, send.by(request)).await),
         Sent::Blind(unknown) => Err(Problem::unknown(&unknown)),
         Sent::Busy => Err(busy()),
     }
@@ -290,14 +295,13 @@ pub async fn batch(request: Request) -> Answer {
         Err(_) => reader.wrong("messages", "a list is wanted"),
     });
     let messages = finish(reader, messages)?;
-    let began = Instant::now();
     let mut results = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         let mut result = match Send::read(message.get().as_bytes()) {
             Err(problem) => failed(problem, &request),
-            Ok(send) => match send.go(&request, began).await {
+            Ok(send) => match send.go(&request).await {
                 Sent::Line(receipt) => line(&receipt),
-                Sent::Absent(absent) => failed(sockets::absent(&request, &absent).await, &request),
+                Sent::Absent(absent) => failed(sockets::absent(&request, &absent, send.by(&request)).await, &request),
                 Sent::Blind(unknown) => failed(Problem::unknown(&unknown), &request),
                 Sent::Busy => failed(busy(), &request),
             },

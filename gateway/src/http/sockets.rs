@@ -3,13 +3,15 @@
 use super::{Answer, Request, ok, paging::bad_query};
 use crate::{
     admission::names::Query,
+    calls::told,
     close::{Close, KICKED},
     courier::{Absent, Found, Move, Moved, Target},
+    letters::LATE,
     problem::Problem,
     view,
 };
 use hyper::StatusCode;
-use registry::{Gone, Group, Incarnation, NameFault, RoomName, StoreName, Unknown, UserName};
+use registry::{Group, Incarnation, NameFault, RoomName, Unknown, UserName};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,12 +30,12 @@ pub async fn show(request: Request) -> Answer {
     match request.gateway.courier.find(request.path_value()).await {
         Ok(Found::Here(socket)) => Ok(ok(&view::of_socket(&socket))),
         Ok(Found::There(record)) => Ok(ok(&view::of_record(&record))),
-        Err(absent) => Err(self::absent(&request, &absent).await),
+        Err(absent) => Err(self::absent(&request, &absent, request.began + PATIENCE).await),
     }
 }
 
-/// The problem for a socket that was not reached, with what is known about its store.
-pub async fn absent(request: &Request, absent: &Absent) -> Problem {
+/// The problem for a socket that was not reached `by` then, with what is known about its store.
+pub async fn absent(request: &Request, absent: &Absent, by: Instant) -> Problem {
     let verdict = match absent {
         Absent::Gone(verdict) => verdict,
         Absent::Unsettled => {
@@ -50,16 +52,8 @@ pub async fn absent(request: &Request, absent: &Absent) -> Problem {
         Absent::Draining => return Problem::draining(),
         Absent::OutOfTime => return Problem::no_reply(false, "the time was over before it was reached"),
     };
-    let store_sockets = match &verdict.gone {
-        Gone::Closed { store: Some(store), .. } => count(request, store).await,
-        _ => Some(0),
-    };
+    let store_sockets = told::store_sockets(&request.gateway.courier.registry, &verdict.gone, by + LATE).await;
     Problem::absent(verdict, store_sockets)
-}
-
-/// How many sockets a store has, if that is known soon.
-pub async fn count(request: &Request, store: &StoreName) -> Option<usize> {
-    request.gateway.courier.registry.members(Group::Store(store.clone()).key()).await
 }
 
 /// The close that a caller asks for: 4403, or an application's own code.
@@ -80,10 +74,9 @@ fn asked_close(request: &Request) -> Result<Close, Problem> {
 /// `DELETE /api/sockets/{id}`.
 pub async fn kick(request: Request) -> Answer {
     let close = asked_close(&request)?;
-    let kicked =
-        request.gateway.courier.close_anywhere(request.path_value(), close.clone(), Instant::now() + PATIENCE).await;
-    if let Err(absent) = kicked {
-        return Err(self::absent(&request, &absent).await);
+    let by = request.began + PATIENCE;
+    if let Err(absent) = request.gateway.courier.close_anywhere(request.path_value(), close.clone(), by).await {
+        return Err(self::absent(&request, &absent, by).await);
     }
     Ok(ok(&json!({
         "status": "closed",
@@ -135,15 +128,15 @@ pub async fn leave(request: Request) -> Answer {
 
 async fn shift(request: &Request, way: Move, done: &str) -> Answer {
     let room = room_of(request)?;
-    let (courier, max) = (&request.gateway.courier, request.gateway.config.rooms_max);
-    match courier.move_anywhere(request.path_value(), &room, way, max, Instant::now() + PATIENCE).await {
+    let (courier, max, by) = (&request.gateway.courier, request.gateway.config.rooms_max, request.began + PATIENCE);
+    match courier.move_anywhere(request.path_value(), &room, way, max, by).await {
         Ok(Moved::Done) => Ok(ok(&json!({ "status": done, "socketId": request.path_value(), "room": room.as_str() }))),
         Ok(Moved::TooManyRooms { max }) => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Too many rooms",
             format!("a socket is in {max} rooms at most; MAX_ROOMS sets it"),
         )),
-        Err(absent) => Err(self::absent(request, &absent).await),
+        Err(absent) => Err(self::absent(request, &absent, by).await),
     }
 }
 

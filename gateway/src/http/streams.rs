@@ -132,7 +132,7 @@ async fn follow(
         let _ = pieces.send(Ok(as_event(&id, step))).await;
     }
     match outcome {
-        Ok(outcome) => calls::answer(request, &id, outcome).await,
+        Ok(outcome) => calls::answer(request, &id, outcome, call.by(request)).await,
         Err(why) => {
             let delivered = if is_accepted { true.into() } else { serde_json::Value::from("unknown") };
             Err(Problem::no_reply(delivered, why).member("callId", id.as_str()))

@@ -12,7 +12,7 @@ use crate::{
     listener::Listener,
     log::Log,
 };
-use registry::{Memory, Registry};
+use registry::{Errand, Hashed, Memory, Once, Outcome, Registry};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -54,10 +54,15 @@ impl Instance {
     }
 
     async fn asks(&self, line: &str, body: &Value) -> (u16, Value) {
+        self.asks_with("", line, body).await
+    }
+
+    /// With more headers, each with its end.
+    async fn asks_with(&self, headers: &str, line: &str, body: &Value) -> (u16, Value) {
         let body = body.to_string();
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
         stream.write_all((head + &body).as_bytes()).await.unwrap();
@@ -129,4 +134,28 @@ async fn an_owner_that_says_nothing_is_never_called_offline() {
     silent.courier.registry.retire().await;
     let (status, problem) = web1.asks("POST /api/send", &to(&id)).await;
     assert_eq!((status, &problem["code"]), (503, &json!("owner_unreachable")), "{problem}");
+}
+
+/// What it waits for an earlier one with its key is of its own time.
+#[tokio::test]
+async fn a_send_with_a_key_takes_its_time_once() {
+    let memory = memory();
+    let web1 = Instance::start(&memory, "web1");
+    let (silent, _unread) = deaf(&memory, "web2");
+    let far = enter(&silent.courier, &[]).await;
+    let body = json!({"socketId": far.socket.id.to_string(), "timeoutMs": 1000});
+    let registry = &silent.courier.registry;
+    let (key, hash) = (Hashed::of(&[b"", b"/api/send", b"k"]), Hashed::of(&[body.to_string().as_bytes()]));
+    let earlier = Errand::new(key, hash, registry.incarnation(), registry.now_ms() + 60_000);
+    assert!(matches!(registry.take_on(&earlier).await, Ok(Once::Ours)));
+
+    let began = Instant::now();
+    let refused = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        registry.settle(&earlier.ticket, &Outcome::Nothing).await
+    };
+    let sent = web1.asks_with("Idempotency-Key: k\r\n", "POST /api/send", &body);
+    let ((status, problem), _) = tokio::join!(sent, refused);
+    assert_eq!((status, &problem["delivered"]), (504, &json!("unknown")), "{problem}");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 }

@@ -4,6 +4,7 @@ use super::{
     fleet::Fleet,
     notes::{Note, What},
 };
+use crate::patience::eventually;
 use std::{
     net::SocketAddr,
     sync::{
@@ -21,6 +22,7 @@ pub struct Board {
     /// The socket that each page has, or had last.
     pages: Mutex<Vec<String>>,
     keys: AtomicU64,
+    replies: AtomicU64,
     callers_go_home: AtomicBool,
     pages_go_home: AtomicBool,
 }
@@ -37,12 +39,16 @@ impl Board {
             open: Mutex::new([0, 1, 2].map(|at| Some(fleet.gateway(at).address()))),
             pages: Mutex::new(vec![String::new(); pages]),
             keys: AtomicU64::new(0),
+            replies: AtomicU64::new(0),
             callers_go_home: AtomicBool::new(false),
             pages_go_home: AtomicBool::new(false),
         })
     }
 
     pub fn notes(&self, what: What) {
+        if let What::Answered { status: 200, .. } = &what {
+            self.replies.fetch_add(1, Ordering::Relaxed);
+        }
         let mut history = lock(&self.history);
         history.push(Note { at: self.began.elapsed(), what });
     }
@@ -75,6 +81,23 @@ impl Board {
         let pages = lock(&self.pages);
         let page = dice.below(pages.len());
         (page, pages[page].clone())
+    }
+
+    /// Waits until every page is somewhere.
+    pub async fn is_full(&self) {
+        eventually("every page has a socket", async || {
+            lock(&self.pages).iter().all(|socket| !socket.is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until so many more callers have heard what they asked for.
+    pub async fn hears(&self, replies: u64) {
+        let enough = self.replies.load(Ordering::Relaxed) + replies;
+        eventually("callers are answered again", async || {
+            (self.replies.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
     }
 
     pub fn key(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Who has a call is killed before its client answers: whoever asked knows it in about three seconds.
 
-use super::{fleet::Fleet, note};
+use super::{fleet::Fleet, has_words, note, words};
 use crate::{client::Client, http::Answer, patience::eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -12,8 +12,6 @@ use tokio::task::JoinHandle;
 
 /// Three seconds, says the contract; two busy cores may take some more.
 const TOLD_WITHIN: Duration = Duration::from_secs(6);
-/// Owners that are told to have a call are told so after 50 ms.
-const ACCEPTED: Duration = Duration::from_millis(500);
 
 fn asks(fleet: &Fleet, from: usize, id: &str) -> JoinHandle<(Answer, Instant)> {
     let asked = json!({"socketId": id, "event": "x", "timeoutMs": 60_000});
@@ -35,11 +33,13 @@ async fn calls_of_a_killed_owner_are_answered_within_three_seconds() {
     let mut figures = Vec::new();
     for round in 0..5 {
         let mut client = fleet.gateway(0).greeted("/ws").await;
+        let before = [words(&fleet, 1).await, words(&fleet, 2).await];
         let asking = two_calls(&fleet, &mut client).await;
         // Every second time long enough for it to be known that the client has it.
         let known = round % 2 == 1;
         if known {
-            tokio::time::sleep(ACCEPTED).await;
+            has_words(&fleet, 1, before[0] + 1.0).await;
+            has_words(&fleet, 2, before[1] + 1.0).await;
         }
         fleet.kill(0);
         let killed = Instant::now();
@@ -115,7 +115,7 @@ async fn an_asker_that_was_declared_dead_answers_the_calls_of_its_former_life() 
     let mut near = fleet.gateway(1).greeted("/ws").await;
     let (to_far, to_near) = (asks(&fleet, 1, &far.id), asks(&fleet, 1, &near.id));
     let (_, call) = (far.hears().await, near.hears().await);
-    tokio::time::sleep(ACCEPTED).await;
+    has_words(&fleet, 1, 1.0).await;
     let mark = fleet.mark(1, 1).await;
     let tomb = format!("holdfast:{{i:{mark}}}:tomb");
     fleet.redis().ask(&["SET", &tomb, "1", "EX", "3600"]);

@@ -1,7 +1,7 @@
 //! An owner stands still: before it takes a call, while it does, and afterwards; past the deadline of the call,
 //! and past its own lease. Nothing is written late, and nothing is said of a delivery that is not so.
 
-use super::{board::Board, callers, fleet::Fleet, notes::What, pages, rules::judge};
+use super::{board::Board, callers, fleet::Fleet, has_words, notes::What, pages, rules::judge};
 use crate::{client::Client, http::Answer, patience::eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -101,8 +101,7 @@ async fn who_stands_still_after_it_took_the_call_has_it_delivered() {
     let mut client = fleet.gateway(0).greeted("/ws").await;
     let (short, long) = (asks(&fleet, &client.id, "short", 2000), asks(&fleet, &client.id, "long", 60_000));
     let calls = [client.hears().await, client.hears().await];
-    // It is known that it has them.
-    sleep(Duration::from_millis(500)).await;
+    has_words(&fleet, 1, 2.0).await;
     stands_still(&fleet).await;
     for call in &calls {
         client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
@@ -126,11 +125,11 @@ async fn who_stands_still_at_any_moment_writes_nothing_late_and_nothing_twice() 
     let fleet = Fleet::with(&[]).await;
     let board = Board::of(&fleet, 12);
     let pages = pages::open(&board, 12);
-    sleep(Duration::from_secs(1)).await;
+    board.is_full().await;
     let callers = callers::come(&board, 24);
     for nth in 0..12 {
         let at = nth % 3;
-        sleep(Duration::from_millis(400)).await;
+        board.hears(40).await;
         board.notes(What::Stopped { instance: at });
         fleet.gateway(at).signal(Signal::STOP);
         sleep(Duration::from_millis(700)).await;

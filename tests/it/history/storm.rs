@@ -20,8 +20,8 @@ const CALLS: u64 = 10_000;
 /// Where two cores have so much else to do that fewer are asked in this time, it is enough all the same.
 const LONG_ENOUGH: Duration = Duration::from_secs(75);
 const CALLS_MIN: u64 = 3000;
-/// Between two troubles.
-const CALM: Duration = Duration::from_secs(2);
+/// Between two troubles so many calls are answered.
+const CALM: u64 = 500;
 
 struct Storm<'a> {
     fleet: Fleet,
@@ -43,7 +43,7 @@ impl Storm<'_> {
         self.board.closes(at);
         self.board.notes(What::Killed { instance: at });
         self.fleet.kill(at);
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
         self.returns(at).await;
     }
 
@@ -54,14 +54,14 @@ impl Storm<'_> {
         self.fleet.gateway(at).signal(Signal::TERM);
         self.fleet.ends(at).await;
         self.board.notes(What::Ended { instance: at });
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
         self.returns(at).await;
     }
 
     async fn returns(&mut self, at: usize) {
         self.fleet.restart(at).await;
         self.board.opens(at, self.fleet.gateway(at).address());
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
     }
 
     async fn stops(&self, at: usize, time: Duration) {
@@ -70,7 +70,7 @@ impl Storm<'_> {
         sleep(time).await;
         self.fleet.gateway(at).signal(Signal::CONT);
         self.board.notes(What::GoesOn { instance: at });
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
     }
 
     async fn redis_pauses(&self, time: Duration) {
@@ -78,7 +78,7 @@ impl Storm<'_> {
         self.fleet.redis().pause(time);
         sleep(time).await;
         self.board.notes(What::RedisBack);
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
     }
 
     async fn redis_stops(&self, time: Duration) {
@@ -87,7 +87,7 @@ impl Storm<'_> {
         sleep(time).await;
         self.fleet.redis().cont();
         self.board.notes(What::RedisBack);
-        sleep(CALM).await;
+        self.board.hears(CALM).await;
     }
 }
 
@@ -98,10 +98,10 @@ async fn every_answer_is_true_of_what_clients_saw() {
     let board = Board::of(&fleet, PAGES);
     let mut storm = Storm { fleet, board: &board };
     let pages = pages::open(&board, PAGES);
-    sleep(CALM).await;
+    board.is_full().await;
     let began = Instant::now();
     let callers = callers::come(&board, CALLERS);
-    sleep(CALM).await;
+    board.hears(CALM).await;
 
     storm.kills(0).await;
     storm.redis_pauses(Duration::from_secs(2)).await;

@@ -8,10 +8,12 @@ use super::{
     note, truth,
     witness::Witness,
 };
+use crate::patience::eventually;
 use serde_json::{Value, json};
 use servers::{Cluster, Server};
 use std::{
     collections::BTreeMap,
+    future::IntoFuture,
     time::{Duration, Instant},
 };
 use tokio::task::block_in_place;
@@ -225,5 +227,55 @@ async fn a_master_that_hangs_keeps_nobody_from_the_others() {
     node.cont();
     all_works(&fleet, &cluster, &mut crowd).await;
     truth::agrees(&fleet, &crowd, || masters(&cluster)).await;
+    fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
+}
+
+/// Who has its letters there waits; a word to somebody else is told meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_holds_up_no_words_about_calls_to_others() {
+    let cluster = block_in_place(|| Cluster::of(3, 0));
+    cluster.nodes().iter().for_each(|node| drop(node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])));
+    let mut fleet = Fleet::on(&cluster.url(), &[]).await;
+    // One of the three has its letters where the two others have not.
+    let (slow, hung) = loop {
+        let mut carriers = Vec::new();
+        for at in 0..3 {
+            carriers.push(cluster.owner_of(bell_slot(&fleet, &cluster, at).await));
+        }
+        let alone = (0..3).find(|at| carriers.iter().filter(|carrier| **carrier == carriers[*at]).count() == 1);
+        if let Some(at) = alone {
+            break (at, &cluster.nodes()[carriers[at]]);
+        }
+        fleet.kill(0);
+        fleet.restart(0).await;
+    };
+    let (owner, other) = ((slow + 1) % 3, (slow + 2) % 3);
+    let rows = || hung.keys().iter().filter(|key| key.contains("}:socket:")).count();
+    let mut held_up = fleet[owner].greeted("/ws").await;
+    // And the row of the other's client is elsewhere, too.
+    let mut client = loop {
+        let before = rows();
+        let client = fleet[owner].greeted("/ws").await;
+        if rows() == before {
+            break client;
+        }
+    };
+    let asked = |id: &str, ms: u64| json!({"socketId": id, "event": "x", "timeoutMs": ms});
+    let asking = tokio::spawn(fleet[slow].post("/api/call", &asked(&held_up.id, 20_000)).into_future());
+    let call = held_up.hears().await;
+    hung.stop();
+    eventually("it is on its way to say that it has been given", async || {
+        (fleet[owner].metric("holdfast_letters_sent_total{kind=\"of_call\"}").await >= 1.0).then_some(())
+    })
+    .await;
+    // Shorter than what a server is waited for.
+    let answer = fleet[other].post("/api/call", &asked(&client.id, 1000)).await;
+    let body = answer.json();
+    assert_eq!((answer.status, &body["code"], &body["delivered"]), (504, &json!("no_reply"), &json!(true)), "{body}");
+    assert_eq!(client.hears().await["type"], "x");
+    hung.cont();
+    held_up.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
+    assert_eq!(asking.await.unwrap().status, 200);
+    fleet.hears().await;
     fleet.is_sound_but(&["inbox_gap_unfilled"]).await;
 }
