@@ -14,7 +14,7 @@ pub use rounds::run;
 
 use crate::{
     frame,
-    letters::{LATE, Letters},
+    letters::{self, LATE, Letters},
     metrics::Metrics,
     outbox::Refused,
     socket::Line,
@@ -70,6 +70,8 @@ pub enum News {
     Failed(SocketId, u32, Bytes),
     Lost(Box<LostSocket>),
     Refused(Refusal),
+    /// It did not get to where it was sent.
+    Undelivered(letters::Undelivered),
     /// The instance that has it is gone.
     OwnerLost,
     /// Whatever becomes of it, nothing will be heard here any more.
@@ -97,7 +99,7 @@ impl News {
                 Some(*socket)
             }
             Self::Lost(lost) => lost.written.then_some(lost.socket),
-            Self::Refused(_) | Self::OwnerLost | Self::CutOff => None,
+            Self::Refused(_) | Self::Undelivered(_) | Self::OwnerLost | Self::CutOff => None,
         }
     }
 }
@@ -222,7 +224,7 @@ impl Calls {
             }
             News::Accepted(_) | News::Progress(..) => {}
             // It goes elsewhere.
-            News::Refused(_) => waiting.place = None,
+            News::Refused(_) | News::Undelivered(_) => waiting.place = None,
             News::Reply(..) | News::Failed(..) | News::Lost(_) | News::OwnerLost | News::CutOff => {
                 if let Some(asked) = asked.remove(call) {
                     let _ = asked.news.try_send(news);
@@ -359,9 +361,13 @@ impl Calls {
     /// Sends it beside all else, so that its client is heard meanwhile. Given back if too many are on their way.
     pub fn send_beside(self: &Arc<Self>, post: Post) -> Option<Post> {
         let Ok(permit) = self.beside.clone().try_acquire_owned() else { return Some(post) };
-        let calls = self.clone();
-        tokio::spawn(async move {
-            calls.send(post).await;
+        let (calls, to, letter) = (self.clone(), post.to.clone(), post.letter.clone());
+        self.registry.post(&to, &letter, move |routed| {
+            let mut post = post;
+            post.taken = routed == Routed::Taken;
+            if !post.taken || post.is_owed_end() {
+                calls.later(post);
+            }
             drop(permit);
         });
         None

@@ -146,14 +146,14 @@ impl Clerk {
                     let patience = until.saturating_sub(desk.courier.registry.now_ms());
                     let patience = Duration::from_millis(patience).min(probe::PROBE);
                     let sockets = probe::here(&desk.courier, &sockets, patience).await;
-                    asker.hears(&desk.courier, Answer::Silent { sockets }, Bytes::new()).await;
+                    asker.hears(&desk.courier, Answer::Silent { sockets }, Bytes::new());
                 });
             }
             Message::Who { group, after, limit } => {
                 let desk = self.desk.clone();
                 self.errands.spawn(async move {
                     let list = members(&desk.courier, &group, after.unwrap_or(SocketId::FIRST), limit);
-                    asker.hears(&desk.courier, Answer::Members, list).await;
+                    asker.hears(&desk.courier, Answer::Members, list);
                 });
             }
             Message::Cancel { call } => self.desk.courier.calls.cancelled(&call, Some(&asker.from)),
@@ -242,7 +242,7 @@ impl Clerk {
         let desk = self.desk.clone();
         self.errands.spawn(async move {
             desk.courier.write_verdicts(&told, &ending).await;
-            asker.hears(&desk.courier, Answer::Closed { count: told.len() }, Bytes::new()).await;
+            asker.hears(&desk.courier, Answer::Closed { count: told.len() }, Bytes::new());
         });
     }
 
@@ -257,7 +257,7 @@ impl Clerk {
                     Moved::TooManyRooms { max } => Answer::TooManyRooms { max },
                 },
             };
-            asker.hears(&desk.courier, answer, Bytes::new()).await;
+            asker.hears(&desk.courier, answer, Bytes::new());
         });
     }
 
@@ -272,15 +272,14 @@ impl Clerk {
         }
     }
 
-    fn answer(&mut self, asker: Asker, answer: Answer) {
-        let desk = self.desk.clone();
-        self.errands.spawn(async move { asker.hears(&desk.courier, answer, Bytes::new()).await });
+    fn answer(&self, asker: Asker, answer: Answer) {
+        asker.hears(&self.desk.courier, answer, Bytes::new());
     }
 }
 
 impl Asker {
-    async fn hears(self, courier: &Courier, answer: Answer, body: Bytes) {
-        courier.letters.answer(&self.from, self.re, answer, body).await;
+    fn hears(self, courier: &Courier, answer: Answer, body: Bytes) {
+        courier.letters.answer(&self.from, self.re, answer, body);
     }
 }
 

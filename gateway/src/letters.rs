@@ -48,6 +48,18 @@ pub enum Undelivered {
     Refused(Refusal),
 }
 
+impl Undelivered {
+    /// None where it was delivered, or may have been.
+    pub fn of(routed: Routed) -> Option<Self> {
+        match routed {
+            Routed::Unsent => Some(Self::Unsent),
+            Routed::Gone => Some(Self::Gone),
+            Routed::Deaf => Some(Self::Deaf),
+            Routed::Taken | Routed::Unknown => None,
+        }
+    }
+}
+
 /// The word for a letter in metrics.
 pub fn kind(message: &Message) -> &'static str {
     match message {
@@ -65,7 +77,7 @@ pub fn kind(message: &Message) -> &'static str {
     }
 }
 
-type Waiting = oneshot::Sender<(Answer, Bytes)>;
+type Waiting = oneshot::Sender<Result<(Answer, Bytes), Undelivered>>;
 
 /// The desk where letters are written and answers come in.
 pub struct Letters {
@@ -85,7 +97,7 @@ impl Letters {
     /// Asks an instance, and waits for its answer until `by` and a little longer, or for as long as
     /// letters live if that is shorter.
     pub async fn ask(
-        &self,
+        self: &Arc<Self>,
         to: &Incarnation,
         message: Message,
         body: Bytes,
@@ -96,21 +108,19 @@ impl Letters {
             return Err(Unheard::NotDelivered(Undelivered::Refused(Refusal::Expired)));
         }
         let letter = self.compose(message, body, budget);
-        let (sender, receiver) = oneshot::channel();
-        let _waiting = self.wait(letter.head.id, sender);
-        let answered = async {
-            match self.registry.route(to, &letter).await {
-                Routed::Unsent => Err(Unheard::NotDelivered(Undelivered::Unsent)),
-                Routed::Gone => Err(Unheard::NotDelivered(Undelivered::Gone)),
-                Routed::Deaf => Err(Unheard::NotDelivered(Undelivered::Deaf)),
-                Routed::Taken | Routed::Unknown => match receiver.await {
-                    Ok((Answer::Refused(refusal), _)) => Err(Unheard::NotDelivered(Undelivered::Refused(refusal))),
-                    Ok(answer) => Ok(answer),
-                    Err(_) => Err(Unheard::Silent),
-                },
+        let (id, (sender, answered)) = (letter.head.id, oneshot::channel());
+        let _waiting = self.wait(id, sender);
+        let letters = self.clone();
+        self.registry.post(to, &letter, move |routed| {
+            if let Some(why) = Undelivered::of(routed) {
+                letters.settle(id, Err(why));
             }
-        };
-        timeout(budget + LATE, answered).await.unwrap_or(Err(Unheard::Silent))
+        });
+        match timeout(budget + LATE, answered).await {
+            Ok(Ok(Ok((Answer::Refused(refusal), _)))) => Err(Unheard::NotDelivered(Undelivered::Refused(refusal))),
+            Ok(Ok(answer)) => answer.map_err(Unheard::NotDelivered),
+            Ok(Err(_)) | Err(_) => Err(Unheard::Silent),
+        }
     }
 
     /// Tells an instance something that it need not answer.
@@ -119,15 +129,20 @@ impl Letters {
     }
 
     /// Answers a letter. An answer that finds no way is an answer too late.
-    pub async fn answer(&self, to: &Incarnation, re: u64, answer: Answer, body: Bytes) {
-        self.tell(to, Message::Answer { re, answer }, body).await;
+    pub fn answer(&self, to: &Incarnation, re: u64, answer: Answer, body: Bytes) {
+        let letter = self.compose(Message::Answer { re, answer }, body, LIFE);
+        self.registry.post(to, &letter, |_| ());
     }
 
     /// Takes an answer in. Nobody may be waiting for it any more.
     pub fn answered(&self, re: u64, answer: Answer, body: Bytes) {
-        let waiting = self.pending().remove(&re);
+        self.settle(re, Ok((answer, body)));
+    }
+
+    fn settle(&self, id: u64, what: Result<(Answer, Bytes), Undelivered>) {
+        let waiting = self.pending().remove(&id);
         if let Some(waiting) = waiting {
-            let _ = waiting.send((answer, body));
+            let _ = waiting.send(what);
         }
     }
 

@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 /// How long a number is waited for that only adds to an answer: one that comes late is worse than one without it.
 const COUNTED_WITHIN: Duration = Duration::from_millis(200);
@@ -421,11 +424,19 @@ impl Registry {
         }
     }
 
-    /// Sends a letter to an instance.
-    pub async fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {
+    /// Sends a letter to an instance, in the order of the calls; later it is told what became of it, once.
+    pub fn post(&self, to: &Incarnation, letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) {
         match self {
-            Self::Memory(local) => local.memory.route(to, letter),
-            Self::Redis(redis) => redis.route(to, letter).await,
+            Self::Memory(local) => told(local.memory.route(to, letter)),
+            Self::Redis(redis) => redis.post(to, letter, told),
         }
+    }
+
+    /// The same for whoever waits for what becomes of it.
+    pub async fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {
+        let (told, hears) = oneshot::channel();
+        self.post(to, letter, |routed| _ = told.send(routed));
+        // Nothing is told only where everything ends.
+        hears.await.unwrap_or(Routed::Unknown)
     }
 }

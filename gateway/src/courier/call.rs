@@ -13,7 +13,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Gone, Group, Holder, Holding, Incarnation, Routed, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
+    Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
     envelope::{Keep, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
@@ -342,16 +342,15 @@ impl Way<'_> {
         }
         let letter = self.courier.letters.compose(message, self.frame(store), life);
         self.sent();
-        self.ears.point_to(Place::There(owner.clone()));
-        let routed = timeout_at(self.question.by + LATE, self.courier.registry.route(owner, &letter)).await;
-        let unreached = match routed.unwrap_or(Routed::Unknown) {
-            Routed::Unsent => Undelivered::Unsent,
-            Routed::Gone => Undelivered::Gone,
-            Routed::Deaf => Undelivered::Deaf,
-            Routed::Taken | Routed::Unknown => return self.wait(owner, Delivered::Unknown).await,
-        };
-        self.ears.point_nowhere();
-        Placed::Unreached(unreached)
+        let place = Place::There(owner.clone());
+        self.ears.point_to(place.clone());
+        let (calls, id) = (self.courier.calls.clone(), self.ears.id.clone());
+        self.courier.registry.post(owner, &letter, move |routed| {
+            if let Some(why) = Undelivered::of(routed) {
+                calls.hear(&id, &place, News::Undelivered(why));
+            }
+        });
+        self.wait(owner, Delivered::Unknown).await
     }
 
     /// Waits for the end, and passes on what comes before it.
@@ -375,6 +374,7 @@ impl Way<'_> {
                 }
                 Some(News::OwnerLost) => break Outcome::OwnerLost { owner: owner.clone(), delivered },
                 Some(News::Refused(refusal)) => return Placed::Missed(refusal),
+                Some(News::Undelivered(why)) => return Placed::Unreached(why),
             }
         };
         Placed::Over(outcome)

@@ -2,14 +2,13 @@
 
 use super::{
     Redis,
-    lanes::{Turn, Waiting, Written},
+    lanes::{Joined, Waiting},
     link::Fault,
     scripts::{ROUTE, text},
 };
 use crate::{all::Routed, envelope::Envelope, names::Incarnation};
 use bytes::{Buf, Bytes};
-use std::{sync::Arc, time::Duration};
-use tokio::runtime::Handle;
+use std::{mem, sync::Arc, time::Duration};
 
 /// Larger letters lie beside the bell: what every listener's buffer holds must stay small.
 const ON_THE_BELL_MAX: usize = 4096;
@@ -25,42 +24,42 @@ pub const BESIDE: u8 = b'@';
 pub const TOGETHER: u8 = b'+';
 
 impl Redis {
-    pub async fn route(self: &Arc<Self>, to: &Incarnation, letter: &Envelope) -> Routed {
-        match self.lanes.turn(to, Written::of(letter)) {
-            Turn::Now(letter) => {
-                let turn = Mine { redis: self, to };
-                let routed = self.ring(to, &letter.bytes, &letter.name).await;
-                drop(turn);
-                routed
-            }
-            // Its sender is gone without a word only when everything ends.
-            Turn::Later(hears) => hears.await.unwrap_or(Routed::Unknown),
+    /// Sends a letter, and tells what became of it.
+    pub fn post(self: &Arc<Self>, to: &Incarnation, letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) {
+        match self.lanes.join(to, Waiting::new(letter, told)) {
+            Joined::Alone => _ = tokio::spawn(self.clone().go(to.clone())),
+            Joined::Behind => {}
+            Joined::Full(letter) => (letter.told)(Routed::Unsent),
         }
     }
 
-    /// Takes along what waits, until nothing does.
-    async fn go_on(self: Arc<Self>, to: Incarnation, mut letters: Vec<Waiting>) {
-        while let Some(Waiting { letter: Written { bytes, name }, .. }) = letters.first() {
-            let routed = match letters.len() {
-                1 => self.ring(&to, bytes, name).await,
-                _ => self.ring(&to, &together(&letters), name).await,
+    /// Brings what waits, until nothing does.
+    async fn go(self: Arc<Self>, to: Incarnation) {
+        loop {
+            let mut letters = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
+            let (bytes, name) = match &mut letters[..] {
+                [] => return,
+                [letter] if letter.bytes.len() <= ON_THE_BELL_MAX => (mem::take(&mut letter.bytes), None),
+                [large] => (mem::take(&mut large.bytes), Some(format!("{}.{}", large.from.mark(), large.id))),
+                several => (together(several), None),
             };
-            for waiting in letters {
-                // Who does not wait any more has said so by other means.
-                let _ = waiting.told.send(routed);
+            let routed = self.ring(&to, &bytes, name.as_deref()).await;
+            for letter in letters {
+                (letter.told)(routed);
             }
-            letters = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
         }
     }
 
-    async fn ring(&self, to: &Incarnation, bytes: &[u8], name: &str) -> Routed {
+    /// What has a name lies beside the bell.
+    async fn ring(&self, to: &Incarnation, bytes: &[u8], name: Option<&str>) -> Routed {
         let (keys, mark) = (&self.keys, to.mark());
         let (lease, mail, bell) = (keys.lease(mark), keys.mail(mark), keys.bell(mark));
-        let call = if bytes.len() > ON_THE_BELL_MAX && bytes.first() != Some(&TOGETHER) {
-            let line = [&[BESIDE], name.as_bytes()].concat();
-            ROUTE.on([lease, mail, bell, keys.body(mark, name)]).arg(self.publish()).arg(line).arg(bytes)
-        } else {
-            ROUTE.on([lease, mail, bell]).arg(self.publish()).arg(bytes).arg("")
+        let call = match name {
+            Some(name) => {
+                let line = [&[BESIDE], name.as_bytes()].concat();
+                ROUTE.on([lease, mail, bell, keys.body(mark, name)]).arg(self.publish()).arg(line).arg(bytes)
+            }
+            None => ROUTE.on([lease, mail, bell]).arg(self.publish()).arg(bytes).arg(""),
         };
         let said = call.arg(MAIL.as_millis() as u64).arg(MAIL_MAX).run(&self.link).await;
         match said.as_ref().map(|said| text(said.first())) {
@@ -78,27 +77,11 @@ impl Redis {
     }
 }
 
-/// The turn of one who rings for itself. Whoever waits behind it goes next, however it ends.
-struct Mine<'a> {
-    redis: &'a Arc<Redis>,
-    to: &'a Incarnation,
-}
-
-impl Drop for Mine<'_> {
-    fn drop(&mut self) {
-        let letters = self.redis.lanes.next(self.to, ON_THE_BELL_MAX, TOGETHER_MAX);
-        // Without a runtime everything has ended.
-        if let (false, Ok(runtime)) = (letters.is_empty(), Handle::try_current()) {
-            runtime.spawn(self.redis.clone().go_on(self.to.clone(), letters));
-        }
-    }
-}
-
 fn together(letters: &[Waiting]) -> Vec<u8> {
-    let length = letters.iter().map(|waiting| 4 + waiting.letter.bytes.len()).sum::<usize>();
+    let length = letters.iter().map(|letter| 4 + letter.bytes.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(1 + length);
     bytes.push(TOGETHER);
-    for Waiting { letter, .. } in letters {
+    for letter in letters {
         // A letter that goes with others is small.
         bytes.extend_from_slice(&(letter.bytes.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&letter.bytes);
@@ -120,13 +103,13 @@ pub fn apart(mut bytes: Bytes) -> Option<Vec<Bytes>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tokio::sync::oneshot;
 
     proptest! {
         #[test]
         fn what_is_sent_together_comes_apart_again(letters: Vec<Vec<u8>>) {
-            let written = |bytes: &Vec<u8>| Written { bytes: bytes.clone(), name: String::new() };
-            let waiting = |bytes| Waiting { letter: written(bytes), told: oneshot::channel().0 };
+            let from = Incarnation::fresh("a");
+            let waiting =
+                |bytes: &Vec<u8>| Waiting { bytes: bytes.clone(), from: from.clone(), id: 1, told: Box::new(|_| ()) };
             let bytes = Bytes::from(together(&letters.iter().map(waiting).collect::<Vec<_>>()));
             prop_assert_eq!(bytes[0], TOGETHER);
             prop_assert_eq!(apart(bytes.slice(1..)).unwrap(), letters);
