@@ -2,6 +2,7 @@
 //! does what cannot be done at once: it tells who waits that a socket has its call, tries letters again that
 //! found no way, and notices when an owner is gone.
 
+mod ears;
 mod given;
 mod owed;
 mod rounds;
@@ -9,6 +10,7 @@ mod rounds;
 pub mod told;
 mod undelivered;
 
+pub use ears::Ears;
 pub use owed::Owed;
 pub use rounds::run;
 
@@ -34,7 +36,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
 use undelivered::Undelivered;
 
@@ -196,14 +198,6 @@ impl Calls {
     /// How many callers wait here, and how many calls sockets here have in their hands.
     pub fn count(&self) -> (usize, usize) {
         (lock(&self.asked).calls.len(), lock(&self.given).len())
-    }
-
-    /// Begins a call; who holds the ears hears what becomes of it.
-    pub fn begin(self: &Arc<Self>) -> Ears {
-        let id = CallId::fresh(&self.registry.incarnation());
-        let (news, heard) = mpsc::channel(NEWS_MAX);
-        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, since: Instant::now(), news });
-        Ears { calls: self.clone(), id, heard, place: None }
     }
 
     /// Something about a call that was asked here; `from` is who says it.
@@ -480,56 +474,6 @@ impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(post) = self.post.take() {
             self.calls.later(post);
-        }
-    }
-}
-
-/// One caller who waits. Dropping it before the end withdraws the call.
-pub struct Ears {
-    calls: Arc<Calls>,
-    pub id: CallId,
-    heard: mpsc::Receiver<News>,
-    place: Option<Place>,
-}
-
-impl Ears {
-    /// Whoever speaks of it from now on is believed, and nobody else.
-    pub fn point_to(&mut self, place: Place) {
-        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
-            asked.place = Some(place.clone());
-            asked.since = Instant::now();
-        }
-        if let Place::There(_) = place {
-            // Its owner is looked at from now on.
-            self.calls.wake.notify_one();
-        }
-        self.place = Some(place);
-    }
-
-    /// It was not given to anybody after all.
-    pub fn point_nowhere(&mut self) {
-        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
-            asked.place = None;
-        }
-        self.place = None;
-    }
-
-    /// The next word, unless the time is over before.
-    pub async fn next(&mut self, by: Instant) -> Option<News> {
-        let news = timeout_at(by, self.heard.recv()).await.ok().flatten();
-        if !matches!(news, None | Some(News::Accepted(_) | News::Progress(..))) {
-            // Nothing is left to withdraw.
-            self.place = None;
-        }
-        news
-    }
-}
-
-impl Drop for Ears {
-    fn drop(&mut self) {
-        lock(&self.calls.asked).remove(&self.id);
-        if let Some(place) = self.place.take() {
-            self.calls.withdraw(&self.id, place);
         }
     }
 }

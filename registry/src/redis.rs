@@ -194,9 +194,10 @@ impl Redis {
 
     /// Everything that is done again and again. Never returns; whoever drops it ends it all.
     pub(crate) async fn keep(self: &Arc<Self>) {
-        // The bell is a task of its own: it rings thousands of times a second, and the others hardly ever.
-        let (redis, mut bell) = (self.clone(), JoinSet::new());
-        bell.spawn(async move { redis.keep_bell().await });
+        // Letters are tasks of their own: there may be thousands a second, and the others have hardly ever to do.
+        let (reader, sender, mut letters) = (self.clone(), self.clone(), JoinSet::new());
+        letters.spawn(async move { reader.keep_bell().await });
+        letters.spawn(async move { sender.keep_post().await });
         let all = async {
             tokio::join!(
                 self.link.keep(),
@@ -209,8 +210,8 @@ impl Redis {
         };
         tokio::select! {
             _ = all => {}
-            // Only by a bug; without ears there is no sense in the rest.
-            _ = bell.join_next() => {}
+            // Only by a bug; without ears or a mouth there is no sense in the rest.
+            _ = letters.join_next() => {}
         }
     }
 

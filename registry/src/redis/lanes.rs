@@ -4,8 +4,10 @@
 use crate::{all::Routed, envelope::Envelope, map::Map, names::Incarnation};
 use std::{
     collections::{VecDeque, hash_map::Entry},
+    mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::Notify;
 
 /// Bytes that wait for one instance. Beyond it a letter is refused, unless it is the only one.
 const BYTES_MAX: usize = 64 << 20;
@@ -28,7 +30,16 @@ impl Waiting {
 /// Instances that are rung at now, and what waits for them.
 #[derive(Default)]
 pub struct Lanes {
-    busy: Mutex<Map<Incarnation, Lane>>,
+    lanes: Mutex<Busy>,
+    /// Somebody is to be gone to.
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Busy {
+    lanes: Map<Incarnation, Lane>,
+    /// To whom nobody goes yet.
+    new: Vec<Incarnation>,
 }
 
 #[derive(Default)]
@@ -37,35 +48,48 @@ struct Lane {
     bytes: usize,
 }
 
-/// What is to be done for a letter that joined a lane.
-pub enum Joined {
-    /// Nobody goes there: somebody has to, again and again until [`Lanes::next`] has nothing.
-    Alone,
-    /// Whoever goes there takes it along.
-    Behind,
-    /// Too much waits.
-    Full(Waiting),
-}
-
 impl Lanes {
-    pub fn join(&self, to: &Incarnation, letter: Waiting) -> Joined {
+    /// Takes a letter in. One for which there is no room is given back.
+    pub fn join(&self, to: &Incarnation, letter: Waiting) -> Option<Waiting> {
         let mut busy = self.busy();
-        let (lane, joined) = match busy.entry(to.clone()) {
-            Entry::Vacant(free) => (free.insert(Lane::default()), Joined::Alone),
-            Entry::Occupied(lane) => (lane.into_mut(), Joined::Behind),
+        let Busy { lanes, new } = &mut *busy;
+        let lane = match lanes.entry(to.clone()) {
+            Entry::Vacant(free) => {
+                new.push(to.clone());
+                self.wake.notify_one();
+                free.insert(Lane::default())
+            }
+            Entry::Occupied(lane) => lane.into_mut(),
         };
         if !lane.letters.is_empty() && lane.bytes + letter.bytes.len() > BYTES_MAX {
-            return Joined::Full(letter);
+            return Some(letter);
         }
         lane.bytes += letter.bytes.len();
         lane.letters.push_back(letter);
-        joined
+        None
+    }
+
+    /// To whom somebody has to go from now on, until [`Self::next`] has nothing for them.
+    pub async fn called(&self) -> Vec<Incarnation> {
+        loop {
+            let new = mem::take(&mut self.busy().new);
+            if !new.is_empty() {
+                return new;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Whoever went to them goes no more.
+    pub fn call_again(&self) {
+        let mut busy = self.busy();
+        busy.new = busy.lanes.keys().cloned().collect();
     }
 
     /// What goes next, together: as many as are small, up to `bytes_max`. Nothing, when nobody waits any more.
     pub fn next(&self, to: &Incarnation, small: usize, bytes_max: usize) -> Vec<Waiting> {
         let mut busy = self.busy();
-        let Some(lane) = busy.get_mut(to) else { return Vec::new() };
+        let Some(lane) = busy.lanes.get_mut(to) else { return Vec::new() };
         let (mut together, mut bytes) = (Vec::new(), 0);
         while let Some(letter) = lane.letters.front() {
             let length = letter.bytes.len();
@@ -81,20 +105,21 @@ impl Lanes {
         }
         lane.bytes -= bytes;
         if together.is_empty() {
-            busy.remove(to);
+            busy.lanes.remove(to);
         }
         together
     }
 
     /// A panic while the lock was held leaves queues that can be used: every step is whole.
-    fn busy(&self) -> MutexGuard<'_, Map<Incarnation, Lane>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    fn busy(&self) -> MutexGuard<'_, Busy> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     const SMALL: usize = 4;
     const ALL: usize = 8;
@@ -107,27 +132,43 @@ mod tests {
         lanes.next(to, SMALL, ALL).iter().map(|waiting| waiting.bytes.len()).collect()
     }
 
+    /// Who has to be gone to now.
+    fn called(lanes: &Lanes) -> Option<Vec<Incarnation>> {
+        lanes.called().now_or_never()
+    }
+
     #[test]
     fn the_first_is_brought_at_once_and_the_others_together_behind_it() {
         let (lanes, here, there) = (Lanes::default(), Incarnation::fresh("a"), Incarnation::fresh("b"));
-        assert!(matches!(lanes.join(&here, letter(1)), Joined::Alone));
-        assert!(matches!(lanes.join(&there, letter(1)), Joined::Alone), "another instance has a lane of its own");
+        assert!(lanes.join(&here, letter(1)).is_none() && lanes.join(&there, letter(1)).is_none());
+        assert_eq!(called(&lanes), Some(vec![here.clone(), there]), "each has a lane of its own");
         assert_eq!(next(&lanes, &here), [1]);
         for length in [3, 4, 2, 9, 1] {
-            assert!(matches!(lanes.join(&here, letter(length)), Joined::Behind));
+            assert!(lanes.join(&here, letter(length)).is_none());
         }
+        assert_eq!(called(&lanes), None, "somebody goes there already");
         let went: Vec<_> = (0..4).map(|_| next(&lanes, &here)).collect();
         assert_eq!(went, [vec![3, 4], vec![2], vec![9], vec![1]]);
         assert!(next(&lanes, &here).is_empty());
-        assert!(matches!(lanes.join(&here, letter(1)), Joined::Alone), "and then it is free again");
+        assert!(lanes.join(&here, letter(1)).is_none());
+        assert_eq!(called(&lanes), Some(vec![here]), "and then it is free again");
+    }
+
+    #[test]
+    fn who_begins_anew_goes_to_all_who_wait() {
+        let (lanes, to) = (Lanes::default(), Incarnation::fresh("a"));
+        assert!(lanes.join(&to, letter(1)).is_none());
+        assert_eq!(called(&lanes), Some(vec![to.clone()]));
+        lanes.call_again();
+        assert_eq!(called(&lanes), Some(vec![to]));
     }
 
     #[test]
     fn what_waits_is_bounded_and_one_letter_always_fits() {
         let (lanes, to) = (Lanes::default(), Incarnation::fresh("a"));
-        assert!(matches!(lanes.join(&to, letter(BYTES_MAX + 1)), Joined::Alone));
-        assert!(matches!(lanes.join(&to, letter(1)), Joined::Full(_)));
+        assert!(lanes.join(&to, letter(BYTES_MAX + 1)).is_none());
+        assert!(lanes.join(&to, letter(1)).is_some());
         assert_eq!(next(&lanes, &to), [BYTES_MAX + 1]);
-        assert!(matches!(lanes.join(&to, letter(1)), Joined::Behind));
+        assert!(lanes.join(&to, letter(1)).is_none());
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{
     Redis,
-    lanes::{Joined, Waiting},
+    lanes::Waiting,
     link::Fault,
     scripts::{ROUTE, text},
 };
 use crate::{all::Routed, envelope::Envelope, names::Incarnation};
 use bytes::{Buf, Bytes};
-use std::{mem, sync::Arc, time::Duration};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use std::{mem, time::Duration};
 
 /// Larger letters lie beside the bell: what every listener's buffer holds must stay small.
 const ON_THE_BELL_MAX: usize = 4096;
@@ -25,16 +26,26 @@ pub const TOGETHER: u8 = b'+';
 
 impl Redis {
     /// Sends a letter, and tells what became of it.
-    pub fn post(self: &Arc<Self>, to: &Incarnation, letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) {
-        match self.lanes.join(to, Waiting::new(letter, told)) {
-            Joined::Alone => _ = tokio::spawn(self.clone().go(to.clone())),
-            Joined::Behind => {}
-            Joined::Full(letter) => (letter.told)(Routed::Unsent),
+    pub fn post(&self, to: &Incarnation, letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) {
+        if let Some(letter) = self.lanes.join(to, Waiting::new(letter, told)) {
+            (letter.told)(Routed::Unsent);
+        }
+    }
+
+    /// Brings letters to whoever has some waiting, to all of them at once. Never returns.
+    pub(super) async fn keep_post(&self) {
+        self.lanes.call_again();
+        let mut ways = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                called = self.lanes.called() => ways.extend(called.into_iter().map(|to| self.go(to))),
+                Some(()) = ways.next() => {}
+            }
         }
     }
 
     /// Brings what waits, until nothing does.
-    async fn go(self: Arc<Self>, to: Incarnation) {
+    async fn go(&self, to: Incarnation) {
         loop {
             let mut letters = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
             let (bytes, name) = match &mut letters[..] {
