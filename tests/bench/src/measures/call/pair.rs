@@ -16,6 +16,8 @@ use crate::usage::{Cpu, Spent};
 const STARTED: Duration = Duration::from_secs(4);
 const WARM_UP: Duration = Duration::from_millis(150);
 const COUNTED: usize = 2000;
+/// One thread each, as the relays have: two instances share two cores.
+const THREADS: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
 
 pub struct Pair {
     // The servers stand before their Redis, since they end first.
@@ -57,7 +59,7 @@ impl Pair {
                 let other = format!("gateway-{}", servers - 1 - index);
                 return Server::relay(redis.port(), &name, &other);
             }
-            Server::start(kind, &options.gateway, &[("REDIS_URL", &url), ("INSTANCE", &name)])
+            Server::start(kind, &options.gateway, &[("REDIS_URL", &url), ("INSTANCE", &name), THREADS])
         };
         let servers = (0..servers).map(start).collect::<Result<Vec<_>>>()?;
         let (Some(asked), Some(owner)) = (servers.first(), servers.last()) else { return Err("no servers".into()) };
