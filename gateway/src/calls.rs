@@ -179,7 +179,12 @@ impl Calls {
 
     /// Waits until no call is in flight, here or from here, and whoever asked elsewhere was told.
     pub async fn finish(&self) {
-        while !lock(&self.asked).calls.is_empty() || !lock(&self.given).is_idle(Instant::now()) {
+        loop {
+            // One lock at a time, here and in all that follows.
+            let nobody_waits = lock(&self.asked).calls.is_empty();
+            if nobody_waits && lock(&self.given).is_idle(Instant::now()) {
+                break;
+            }
             sleep(ROUND).await;
         }
         self.all_is_told().await;
@@ -197,7 +202,8 @@ impl Calls {
 
     /// How many callers wait here, and how many calls sockets here have in their hands.
     pub fn count(&self) -> (usize, usize) {
-        (lock(&self.asked).calls.len(), lock(&self.given).len())
+        let asked = lock(&self.asked).calls.len();
+        (asked, lock(&self.given).len())
     }
 
     /// Something about a call that was asked here; `from` is who says it.

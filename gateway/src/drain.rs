@@ -13,6 +13,8 @@ const PACE: Duration = Duration::from_millis(5);
 const RETRY_MS: u64 = 1000;
 /// What the farewells of the last sockets may take, if the drain time is long enough for it.
 const LAST_FAREWELLS: Duration = Duration::from_millis(2500);
+/// And what is left of it for words about their calls.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Drains the instance, by `until` at the latest. New sockets are refused already.
 pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
@@ -34,10 +36,11 @@ pub async fn run(gateway: &Arc<Gateway>, until: Instant) {
         socket.line.close(Close::Restart);
     }
     gateway.socket_tasks.close();
-    let last = until.min(Instant::now() + LAST_FAREWELLS);
+    let words = LAST_WORDS.min(gateway.config.drain_timeout / 4);
+    let last = (until - words).min(Instant::now() + LAST_FAREWELLS);
     if timeout_at(last, gateway.socket_tasks.wait()).await.is_err() {
         info!("{} sockets did not part in time", gateway.socket_tasks.len());
     }
     // What became of the calls that they still had.
-    let _ = timeout_at(last, gateway.courier.calls.all_is_told()).await;
+    let _ = timeout_at(Instant::now() + words, gateway.courier.calls.all_is_told()).await;
 }

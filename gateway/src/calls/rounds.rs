@@ -74,7 +74,9 @@ impl Calls {
     }
 
     fn tell_accepted(&self) {
-        for (call, given) in lock(&self.given).accepted(Instant::now()) {
+        // The table is let go first: who hears of it takes the other lock.
+        let accepted = lock(&self.given).accepted(Instant::now());
+        for (call, given) in accepted {
             let word = Word::Accepted(given.socket);
             if let Some(post) = self.tell(&call, given, word, Bytes::new()) {
                 self.later(post);

@@ -294,11 +294,15 @@ impl<'a> Reader<'a> {
             _ => payload,
         };
         let letters = match bytes.first() {
-            Some(&TOGETHER) => apart(bytes.slice(1..)),
-            _ => Some(vec![bytes]),
+            Some(&TOGETHER) => apart(bytes.slice(1..)).unwrap_or_default(),
+            _ => vec![bytes],
         };
-        let letters = letters.and_then(|letters| letters.iter().map(Envelope::decode).collect());
-        letters.map_or(Opened::Foreign, Opened::Letters)
+        let known: Vec<_> = letters.iter().filter_map(Envelope::decode).collect();
+        if known.is_empty() {
+            return Opened::Foreign;
+        }
+        (known.len()..letters.len()).for_each(|_| self.foreign());
+        Opened::Letters(known)
     }
 
     /// Which of them were not read before.

@@ -1,5 +1,5 @@
-//! Letters that wait for others to the same instance. One ring is under way to each at a time, and what is written
-//! meanwhile goes with the next, all of it in one: a busy instance is rung at no more often than Redis answers.
+//! Letters that wait for others to the same instance. What is written while it is being rung at goes when Redis has
+//! answered, the small ones together: a busy instance is rung at no more often than it must be.
 
 use crate::{all::Routed, envelope::Envelope, map::Map, names::Incarnation};
 use std::{
@@ -86,28 +86,28 @@ impl Lanes {
         busy.new = busy.lanes.keys().cloned().collect();
     }
 
-    /// What goes next, together: as many as are small, up to `bytes_max`. Nothing, when nobody waits any more.
-    pub fn next(&self, to: &Incarnation, small: usize, bytes_max: usize) -> Vec<Waiting> {
+    /// All that waits, in order, as it goes: small ones together up to `bytes_max`, others alone. Nothing, when nobody
+    /// waits any more.
+    pub fn next(&self, to: &Incarnation, small: usize, bytes_max: usize) -> Vec<Vec<Waiting>> {
         let mut busy = self.busy();
-        let Some(lane) = busy.lanes.get_mut(to) else { return Vec::new() };
-        let (mut together, mut bytes) = (Vec::new(), 0);
-        while let Some(letter) = lane.letters.front() {
-            let length = letter.bytes.len();
-            let goes_along = length <= small && bytes + length <= bytes_max;
-            if !together.is_empty() && !goes_along {
-                break;
-            }
-            bytes += length;
-            together.extend(lane.letters.pop_front());
-            if length > small {
-                break;
-            }
-        }
-        lane.bytes -= bytes;
-        if together.is_empty() {
+        let letters = busy.lanes.get_mut(to).map(mem::take).unwrap_or_default().letters;
+        if letters.is_empty() {
             busy.lanes.remove(to);
         }
-        together
+        drop(busy);
+        let (mut rings, mut room) = (Vec::<Vec<_>>::new(), 0);
+        for letter in letters {
+            let length = letter.bytes.len();
+            match rings.last_mut().filter(|_| length <= small && length <= room) {
+                Some(ring) => ring.push(letter),
+                None => {
+                    room = if length <= small { bytes_max } else { 0 };
+                    rings.push(vec![letter]);
+                }
+            }
+            room = room.saturating_sub(length);
+        }
+        rings
     }
 
     /// A panic while the lock was held leaves queues that can be used: every step is whole.
@@ -128,8 +128,9 @@ mod tests {
         Waiting { bytes: vec![b'x'; length], from: Incarnation::fresh("c"), id: 1, told: Box::new(|_| ()) }
     }
 
-    fn next(lanes: &Lanes, to: &Incarnation) -> Vec<usize> {
-        lanes.next(to, SMALL, ALL).iter().map(|waiting| waiting.bytes.len()).collect()
+    fn next(lanes: &Lanes, to: &Incarnation) -> Vec<Vec<usize>> {
+        let lengths = |ring: &Vec<Waiting>| ring.iter().map(|waiting| waiting.bytes.len()).collect();
+        lanes.next(to, SMALL, ALL).iter().map(lengths).collect()
     }
 
     /// Who has to be gone to now.
@@ -142,13 +143,12 @@ mod tests {
         let (lanes, here, there) = (Lanes::default(), Incarnation::fresh("a"), Incarnation::fresh("b"));
         assert!(lanes.join(&here, letter(1)).is_none() && lanes.join(&there, letter(1)).is_none());
         assert_eq!(called(&lanes), Some(vec![here.clone(), there]), "each has a lane of its own");
-        assert_eq!(next(&lanes, &here), [1]);
+        assert_eq!(next(&lanes, &here), [[1]]);
         for length in [3, 4, 2, 9, 1] {
             assert!(lanes.join(&here, letter(length)).is_none());
         }
         assert_eq!(called(&lanes), None, "somebody goes there already");
-        let went: Vec<_> = (0..4).map(|_| next(&lanes, &here)).collect();
-        assert_eq!(went, [vec![3, 4], vec![2], vec![9], vec![1]]);
+        assert_eq!(next(&lanes, &here), [vec![3, 4], vec![2], vec![9], vec![1]]);
         assert!(next(&lanes, &here).is_empty());
         assert!(lanes.join(&here, letter(1)).is_none());
         assert_eq!(called(&lanes), Some(vec![here]), "and then it is free again");
@@ -168,7 +168,7 @@ mod tests {
         let (lanes, to) = (Lanes::default(), Incarnation::fresh("a"));
         assert!(lanes.join(&to, letter(BYTES_MAX + 1)).is_none());
         assert!(lanes.join(&to, letter(1)).is_some());
-        assert_eq!(next(&lanes, &to), [BYTES_MAX + 1]);
+        assert_eq!(next(&lanes, &to), [[BYTES_MAX + 1]]);
         assert!(lanes.join(&to, letter(1)).is_none());
     }
 }

@@ -89,13 +89,24 @@ impl Pipeline {
     /// Asks, and waits for the answer of the last; those before it go right before it, and theirs are nobody's.
     pub async fn ask(&self, commands: &[&Cmd]) -> Answer {
         let until = Instant::now() + RESPONSE;
+        match self.put(commands, until) {
+            Some(answer) => answer.await.unwrap_or_else(|_| Err(broken())),
+            None => {
+                let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                timeout_at(until, self.ask_later(commands, until)).await.unwrap_or_else(late)
+            }
+        }
+    }
+
+    /// Asks when there is room.
+    async fn ask_later(&self, commands: &[&Cmd], until: Instant) -> Answer {
         loop {
             // Before the look, so that room which is made after it is not missed.
             let room = self.shared.room.notified();
             if let Some(answer) = self.put(commands, until) {
                 return answer.await.unwrap_or_else(|_| Err(broken()));
             }
-            timeout_at(until, room).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+            room.await;
         }
     }
 

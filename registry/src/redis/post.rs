@@ -8,13 +8,18 @@ use super::{
 };
 use crate::{all::Routed, envelope::Envelope, names::Incarnation};
 use bytes::{Buf, Bytes};
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use std::{mem, time::Duration};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+use tracing::error;
 
 /// Larger letters lie beside the bell: what every listener's buffer holds must stay small.
 const ON_THE_BELL_MAX: usize = 4096;
 /// Smaller ones go together, up to this.
-const TOGETHER_MAX: usize = 16 * 1024;
+const TOGETHER_MAX: usize = 4096;
 /// How long a letter can be fetched from the mailbox.
 pub const MAIL: Duration = Duration::from_secs(60);
 /// What a mailbox holds; an owner takes what it read out at every beat.
@@ -47,16 +52,25 @@ impl Redis {
     /// Brings what waits, until nothing does.
     async fn go(&self, to: Incarnation) {
         loop {
-            let mut letters = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
-            let (bytes, name) = match &mut letters[..] {
-                [] => return,
-                [letter] if letter.bytes.len() <= ON_THE_BELL_MAX => (mem::take(&mut letter.bytes), None),
-                [large] => (mem::take(&mut large.bytes), Some(format!("{}.{}", large.from.mark(), large.id))),
-                several => (together(several), None),
-            };
-            let routed = self.ring(&to, &bytes, name.as_deref()).await;
-            for letter in letters {
-                (letter.told)(routed);
+            let rings = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
+            if rings.is_empty() {
+                return;
+            }
+            join_all(rings.into_iter().map(|letters| self.bring(&to, letters))).await;
+        }
+    }
+
+    async fn bring(&self, to: &Incarnation, mut letters: Vec<Waiting>) {
+        let (bytes, name) = match &mut letters[..] {
+            [letter] if letter.bytes.len() <= ON_THE_BELL_MAX => (mem::take(&mut letter.bytes), None),
+            [large] => (mem::take(&mut large.bytes), Some(format!("{}.{}", large.from.mark(), large.id))),
+            several => (together(several), None),
+        };
+        let routed = self.ring(to, &bytes, name.as_deref()).await;
+        for letter in letters {
+            // A bug there costs this letter's sender the word, and nobody else.
+            if catch_unwind(AssertUnwindSafe(|| (letter.told)(routed))).is_err() {
+                error!("what was to be told of a letter panicked; this is a bug of Holdfast");
             }
         }
     }

@@ -5,6 +5,7 @@ use super::{
     resp::{Reader, Said},
     url::{self, Node, RedisUrl},
 };
+use futures_util::future::select_ok;
 use redis::{Cmd, ErrorKind, RedisError, Value};
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
@@ -17,7 +18,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -45,7 +46,13 @@ pub struct Wire {
 impl Wire {
     pub async fn connect(url: &RedisUrl, node: &Node) -> Result<Self, RedisError> {
         let connecting = async {
-            let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
+            // All addresses of a name at once: one that swallows what is sent to it must not hide the others.
+            let addresses = lookup_host((node.host.as_str(), node.port)).await?;
+            let each: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
+            if each.is_empty() {
+                return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
+            }
+            let (tcp, _) = select_ok(each).await?;
             url::tune(&SockRef::from(&tcp))?;
             let stream: Box<dyn Stream> = match url.is_tls() {
                 true => Box::new(tls()?.connect(name(node)?, tcp).await?),
