@@ -91,9 +91,7 @@ impl News {
             Word::Refused(refusal) => Self::Refused(refusal),
         }
     }
-}
 
-impl News {
     /// The socket that has the call, for certain.
     pub fn socket(&self) -> Option<SocketId> {
         match self {

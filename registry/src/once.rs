@@ -3,9 +3,9 @@
 
 use crate::{
     names::{Incarnation, mark},
+    short::{self, Short16},
     travel::travel_as_bytes,
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,7 +40,7 @@ impl Hashed {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).map(Self)
+        short::read(text).map(Self)
     }
 }
 
@@ -50,7 +50,7 @@ travel_as_bytes! {
 
 impl fmt::Display for Hashed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        f.write_str(&Short16::from(self.0))
     }
 }
 

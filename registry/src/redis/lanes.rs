@@ -86,9 +86,9 @@ impl Lanes {
         busy.new = busy.lanes.keys().cloned().collect();
     }
 
-    /// All that waits, in order, as it goes: small ones together up to `bytes_max`, others alone. Nothing, when nobody
-    /// waits any more.
-    pub fn next(&self, to: &Incarnation, small: usize, bytes_max: usize) -> Vec<Vec<Waiting>> {
+    /// All that waits, in order, as it goes: together up to `bytes_max`, a larger one alone. Nothing, when nobody waits
+    /// any more.
+    pub fn next(&self, to: &Incarnation, bytes_max: usize) -> Vec<Vec<Waiting>> {
         let mut busy = self.busy();
         let letters = busy.lanes.get_mut(to).map(mem::take).unwrap_or_default().letters;
         if letters.is_empty() {
@@ -98,10 +98,10 @@ impl Lanes {
         let (mut rings, mut room) = (Vec::<Vec<_>>::new(), 0);
         for letter in letters {
             let length = letter.bytes.len();
-            match rings.last_mut().filter(|_| length <= small && length <= room) {
+            match rings.last_mut().filter(|_| length <= room) {
                 Some(ring) => ring.push(letter),
                 None => {
-                    room = if length <= small { bytes_max } else { 0 };
+                    room = bytes_max;
                     rings.push(vec![letter]);
                 }
             }
@@ -121,8 +121,7 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    const SMALL: usize = 4;
-    const ALL: usize = 8;
+    const TOGETHER: usize = 8;
 
     fn letter(length: usize) -> Waiting {
         Waiting { bytes: vec![b'x'; length], from: Incarnation::fresh("c"), id: 1, told: Box::new(|_| ()) }
@@ -130,7 +129,7 @@ mod tests {
 
     fn next(lanes: &Lanes, to: &Incarnation) -> Vec<Vec<usize>> {
         let lengths = |ring: &Vec<Waiting>| ring.iter().map(|waiting| waiting.bytes.len()).collect();
-        lanes.next(to, SMALL, ALL).iter().map(lengths).collect()
+        lanes.next(to, TOGETHER).iter().map(lengths).collect()
     }
 
     /// Who has to be gone to now.

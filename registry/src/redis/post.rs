@@ -16,10 +16,9 @@ use std::{
 };
 use tracing::error;
 
-/// Larger letters lie beside the bell: what every listener's buffer holds must stay small.
+/// Letters go together up to this, and a larger one lies beside the bell: what every listener's buffer holds must stay
+/// small.
 const ON_THE_BELL_MAX: usize = 4096;
-/// Smaller ones go together, up to this.
-const TOGETHER_MAX: usize = 4096;
 /// How long a letter can be fetched from the mailbox.
 pub const MAIL: Duration = Duration::from_secs(60);
 /// What a mailbox holds; an owner takes what it read out at every beat.
@@ -52,7 +51,7 @@ impl Redis {
     /// Brings what waits, until nothing does.
     async fn go(&self, to: Incarnation) {
         loop {
-            let rings = self.lanes.next(&to, ON_THE_BELL_MAX, TOGETHER_MAX);
+            let rings = self.lanes.next(&to, ON_THE_BELL_MAX);
             if rings.is_empty() {
                 return;
             }
