@@ -214,6 +214,24 @@ async fn of_two_connections_of_a_client_at_once_the_one_that_asks_last_stays() {
     assert_eq!(count(&server, "sockets"), "1");
 }
 
+/// It has its place already, and is let in elsewhere: nobody else would ever tell it to go.
+#[tokio::test]
+async fn of_two_connections_of_a_client_at_once_the_other_goes_before_its_row_is_there() {
+    let server = Server::start();
+    let (web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
+    whole(&server).await;
+    let known = web1.socket(Some("tab"));
+    assert!(is_welcome(&web1.registry.admit(&known, EVICT_TWO).await));
+    let member = server.text(&["ZRANDMEMBER", &key("sockets")]);
+    let ending = Ending { cause: Cause::ClientClosed, code: None, reason: "".into() };
+    web1.registry.unregister(known.id, known.session, ending).await;
+    let id = put_member(&server, &web1.registry.incarnation(), web2.registry.now_ms(), &member[55..]);
+    let admission = web2.admit(Some("tab"), EVICT_TWO).await;
+    let Admission::Welcome { replaced, .. } = admission else { panic!("{admission:?}") };
+    let told: Vec<_> = replaced.iter().map(|held| (held.id, &held.owner)).collect();
+    assert_eq!(told, [(id, &web1.registry.incarnation())]);
+}
+
 #[tokio::test]
 async fn without_a_cap_only_the_same_client_is_looked_for() {
     let server = Server::start();

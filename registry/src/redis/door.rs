@@ -63,7 +63,7 @@ impl Redis {
                 return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
             }
             let (others, same) =
-                tokio::join!(self.look_at(&door.index, &said.others), self.look_at(&door.index, &said.same));
+                tokio::join!(self.look_at(Some(&door.index), &said.others), self.look_at(None, &said.same));
             if welcome {
                 let evicted = self.evict(&door, &said, others).await;
                 return Admission::Welcome { replaced: same.records(), evicted };

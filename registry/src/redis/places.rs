@@ -68,8 +68,9 @@ impl Places {
 }
 
 impl Redis {
-    /// Which members are not there any more, and the records of the rest. Who cannot be looked at is there.
-    pub(super) async fn look_at(&self, index: &str, members: &[String]) -> Places {
+    /// Which members are not there any more, and the records of the rest. Who cannot be looked at is there. Without an
+    /// index they were taken off it by whoever asks, so that nothing is known of those whose row is not there.
+    pub(super) async fn look_at(&self, index: Option<&str>, members: &[String]) -> Places {
         let looks = join_all(members.iter().map(|member| self.look_at_one(index, member, members))).await;
         // Whoever has the socket can be told to part with it all the same, if the list has its name.
         let known = match looks.iter().any(|look| matches!(look, Look::Unread)) {
@@ -91,7 +92,7 @@ impl Redis {
         places
     }
 
-    async fn look_at_one(&self, index: &str, text: &str, members: &[String]) -> Look {
+    async fn look_at_one(&self, index: Option<&str>, text: &str, members: &[String]) -> Look {
         let Some(member) = Member::parse(text) else { return Look::Stale };
         let (lease, tomb) = (self.keys.lease(member.mark), self.keys.tomb(member.mark));
         let (row, lease, tomb) = tokio::join!(self.read_row(member.id), self.exists(&lease), self.exists(&tomb));
@@ -111,9 +112,9 @@ impl Redis {
             }
             Ok(Some(_)) => Look::Stale,
             Ok(None) if dead => Look::Stale,
-            Ok(None) => match self.is_on_its_way(index, text, member.id).await {
-                Ok(false) => Look::Stale,
-                Ok(true) | Err(_) => Look::Unread,
+            Ok(None) => match index {
+                Some(index) if self.is_on_its_way(index, text, member.id).await == Ok(false) => Look::Stale,
+                _ => Look::Unread,
             },
             Err(_) => Look::Unread,
         }
