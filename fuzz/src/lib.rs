@@ -30,6 +30,7 @@ pub async fn enter(courier: &Courier, rooms: &[&str]) -> Seat {
         client: None,
         address: Ipv4Addr::LOCALHOST.into(),
         connected_at: epoch_ms(),
+        resumable: None,
     });
     let line = Arc::new(Line::new(QUEUE_BYTES_MAX));
     let expected = courier.sockets.expect(&record, line.clone());

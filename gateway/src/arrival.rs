@@ -124,6 +124,7 @@ impl Arrival {
             client,
             address: self.address,
             connected_at: epoch_ms(),
+            resumable: None,
         });
         let gateway = &self.gateway;
         let (record, expected) = self.admit(record, line).await?;

@@ -10,11 +10,21 @@ use regex_lite::Regex;
 use registry::{Cap, Policy, RedisUrl};
 use settings::SETTINGS;
 use sources::{Environment, Fault, Sources};
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 use value::{Rate, Secret};
 
 /// It stands in every key, so each of its bytes is there once per socket and more.
 const NAMESPACE_BYTES_MAX: usize = 64;
+
+/// What is shorter could be guessed.
+const SECRET_BYTES_MIN: usize = 16;
+/// For how long a socket may be away at most.
+const WINDOW_MAX: Duration = Duration::from_secs(86_400);
 
 /// What `/ws` may be told to require.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +72,10 @@ pub struct Config {
     pub rooms_max: usize,
     pub trusted_proxies: Vec<IpNet>,
     pub why_ttl: Duration,
+    /// For how many seconds a socket that asked for it may be away; `None` if none may.
+    pub resume_window: Option<NonZeroU32>,
+    /// What seals the tokens, and what is taken beside it; none if the registry has its own.
+    pub resume_secrets: Vec<registry::Secret>,
     pub call_timeout: Duration,
     pub drain_timeout: Duration,
     pub rate_connect: Option<Rate>,
@@ -143,6 +157,8 @@ impl Reader<'_> {
         let sockets_min =
             self.optional("MIN_SOCKETS", |text| text.parse::<usize>().map_err(|_| "a whole number is wanted".into()));
         let why_ttl = self.positive("WHY_TTL");
+        let resume_window = self.parsed("RESUME_WINDOW", resume_window);
+        let resume_secrets = self.resume_secrets();
         let call_timeout = self.parsed("CALL_TIMEOUT", value::duration);
         let drain_timeout = self.parsed("DRAIN_TIMEOUT", value::duration);
         let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
@@ -166,6 +182,8 @@ impl Reader<'_> {
             rooms_max: rooms_max?,
             trusted_proxies: trusted_proxies?,
             why_ttl: why_ttl?,
+            resume_window: resume_window?,
+            resume_secrets: resume_secrets?,
             call_timeout: call_timeout?,
             drain_timeout: drain_timeout?,
             rate_connect: rate_connect?,
@@ -221,6 +239,14 @@ impl Reader<'_> {
 
     fn secret(&self, name: &str) -> Option<Secret> {
         Some(self.text(name)).filter(|text| !text.is_empty()).map(Secret::new)
+    }
+
+    fn resume_secrets(&mut self) -> Option<Vec<registry::Secret>> {
+        let parts = value::list(self.text("RESUME_SECRET"));
+        match parts.iter().all(|part| part.len() >= SECRET_BYTES_MIN) {
+            true => Some(parts.iter().map(|part| registry::Secret::of(part)).collect()),
+            false => self.fault("RESUME_SECRET", format!("at least {SECRET_BYTES_MIN} characters each are wanted")),
+        }
     }
 
     fn required(&mut self) -> Option<Required> {
@@ -311,6 +337,16 @@ fn namespace(text: &str) -> Result<String, String> {
     match (1..=NAMESPACE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain) {
         true => Ok(text.to_owned()),
         false => Err(format!("1 to {NAMESPACE_BYTES_MAX} letters, digits, dots, colons, - and _ are wanted")),
+    }
+}
+
+/// Whole seconds, since each row says so many.
+fn resume_window(text: &str) -> Result<Option<NonZeroU32>, String> {
+    match value::duration(text)? {
+        window if window.is_zero() => Ok(None),
+        window if window < Duration::from_secs(1) => Err("at least 1s is wanted, or 0".into()),
+        window if window > WINDOW_MAX => Err("a day at most is wanted".into()),
+        window => Ok(u32::try_from(window.as_secs()).ok().and_then(NonZeroU32::new)),
     }
 }
 

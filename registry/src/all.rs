@@ -6,10 +6,12 @@ use crate::{
     envelope::Envelope,
     lease::{About, Lease, Serving},
     memory::{Local, Memory},
-    names::{GroupKey, Incarnation, Session, SocketId},
+    names::{GroupKey, Incarnation, Session, SocketId, UserName},
     once::{Errand, Once, Outcome, Ticket},
     record::{Holder, SocketRecord},
     redis::{Redis, Settings, Unusable},
+    resume::{Back, NotBack},
+    token::Keyring,
     verdict::{Ending, Verdict},
 };
 use std::{
@@ -150,6 +152,11 @@ pub enum Post {
         session: Session,
         why: Superseded,
     },
+    /// A socket that was away has ended, as its last connection did or as somebody decided.
+    Ended {
+        record: Arc<SocketRecord>,
+        ending: Ending,
+    },
 }
 
 /// Where it comes. Bounded: what finds no room is fetched from the mailbox later.
@@ -224,7 +231,7 @@ impl Registry {
     /// Does all that has to be done again and again. Never returns; whoever drops it goes silent.
     pub async fn keep(&self) {
         match self {
-            Self::Memory(_) => std::future::pending().await,
+            Self::Memory(local) => local.keep_away().await,
             Self::Redis(redis) => Box::pin(redis.keep()).await,
         }
     }
@@ -310,6 +317,44 @@ impl Registry {
         }
     }
 
+    /// The same for a client that comes back with the token of a socket: id, session, attempt and address are the
+    /// newcomer's, all else is the socket's.
+    pub async fn admit_back(
+        &self,
+        newcomer: &Arc<SocketRecord>,
+        cap: Cap,
+    ) -> Result<(Back, Admission), NotBack> {
+        match self {
+            Self::Memory(local) => local.memory.admit_back(newcomer, cap),
+            Self::Redis(redis) => redis.admit_back(newcomer, cap).await,
+        }
+    }
+
+    /// What its client shows to come back, and by it to nobody else: the next attempt.
+    pub fn token(&self, record: &SocketRecord) -> String {
+        self.keyring().seal(record.id, record.attempt.n.saturating_add(1), record.user.as_ref())
+    }
+
+    /// Whose token it is, if it is one, and was made for this user.
+    pub fn open_token(&self, token: &str, user: Option<&UserName>) -> Option<(SocketId, u32)> {
+        self.keyring().open(token, user)
+    }
+
+    fn keyring(&self) -> &Keyring {
+        match self {
+            Self::Memory(local) => &local.memory.keyring,
+            Self::Redis(redis) => &redis.keyring,
+        }
+    }
+
+    /// Ends a socket that is away before its time; false if it is not away.
+    pub async fn dismiss(&self, id: SocketId, ending: &Ending) -> bool {
+        match self {
+            Self::Memory(local) => local.dismiss(id, ending).await,
+            Self::Redis(redis) => redis.dismiss(id, ending).await,
+        }
+    }
+
     /// Claims a socket for this instance.
     pub async fn register(&self, record: Arc<SocketRecord>) -> Registered {
         match self {
@@ -327,7 +372,8 @@ impl Registry {
         }
     }
 
-    /// Takes the socket out and keeps its verdict; false if another connection has it by now.
+    /// Takes the connection out and keeps its verdict: the socket has ended, or is away. False if another connection
+    /// has it by now.
     pub async fn unregister(&self, id: SocketId, session: Session, ending: Ending) -> bool {
         match self {
             Self::Memory(local) => local.memory.unregister(id, session, ending),

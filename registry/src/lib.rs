@@ -43,10 +43,14 @@ mod redis;
 /// The protocol as pure functions.
 pub mod rules;
 /// What was seen before.
+pub mod resume;
+
 mod seen;
 /// Ids as short text.
 mod short;
 /// How ids and names travel.
+pub mod token;
+
 mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;
@@ -62,7 +66,9 @@ pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use once::{Errand, Hashed, Once, Outcome, Ticket};
-pub use record::{Attempt, Holder, SocketRecord};
+pub use record::{Attempt, Holder, Resumable, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
+pub use resume::{Back, NotBack};
 pub use seen::Seen;
+pub use token::Secret;
 pub use verdict::{Cause, Ending, Gone, Verdict};

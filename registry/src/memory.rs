@@ -1,6 +1,8 @@
 //! The registry in memory: the same promises under one lock. For one instance, or for several
 //! in one process that share it.
 
+mod away;
+
 use crate::{
     admit::{self, Admission, Cap, CoolDowns},
     all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, Unknown, epoch_ms},
@@ -10,8 +12,10 @@ use crate::{
     once::{Errand, Once, Outcome, Records, Ticket},
     record::SocketRecord,
     rules::{self, Claim, Held, State},
+    token::Keyring,
     verdict::{Ending, Gone, Verdict},
 };
+use away::Away;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
@@ -26,6 +30,7 @@ const INBOX_MAX: usize = 1024;
 /// What the instances of this process share.
 pub struct Memory {
     retention: Retention,
+    pub(crate) keyring: Keyring,
     tables: Mutex<Tables>,
 }
 
@@ -42,6 +47,7 @@ struct Tables {
     cooling: CoolDowns,
     instances: BTreeMap<Incarnation, Member>,
     once: Records,
+    away: Away,
 }
 
 struct Member {
@@ -84,7 +90,8 @@ struct Tombstone {
 impl Memory {
     pub fn new(retention: Retention) -> Arc<Self> {
         let tables = Tables { whole_since: epoch_ms().saturating_sub(1), ..Tables::default() };
-        Arc::new(Self { retention, tables: Mutex::new(tables) })
+        // What it remembers ends with the process, and tokens with it.
+        Arc::new(Self { retention, keyring: Keyring::new("", Vec::new()), tables: Mutex::new(tables) })
     }
 
     /// A panic elsewhere while the lock was held cannot leave a half-done change that matters
@@ -124,24 +131,7 @@ impl Memory {
     }
 
     pub(crate) fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
-        let mut tables = self.tables();
-        let Some(user) = newcomer.user.clone() else {
-            tables.put(newcomer.clone());
-            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
-        };
-        if cap.sockets_max == 0 && newcomer.client.is_none() {
-            tables.put(newcomer.clone());
-            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
-        }
-        let group = Group::User(user).key();
-        let holders: Vec<_> = tables.ids(group).filter_map(|id| tables.live.get(&id).cloned()).collect();
-        let now = Instant::now();
-        let admission = admit::decide(newcomer, holders, cap, tables.cooling.holds(newcomer, now));
-        if let Admission::Welcome { evicted, .. } = &admission {
-            tables.cooling.begin(evicted, now);
-            tables.put(newcomer.clone());
-        }
-        admission
+        self.tables().admit(newcomer, cap)
     }
 
     pub(crate) fn register(&self, record: Arc<SocketRecord>) -> Registered {
@@ -178,7 +168,9 @@ impl Memory {
         if tables.live.get(&id).is_none_or(|held| held.session != session) {
             return false;
         }
-        if let Some(record) = tables.take(id) {
+        if let Some(record) = tables.take(id)
+            && !tables.goes_away(&record, &ending, self.retention)
+        {
             tables.bury(&record, ending, self.retention);
         }
         true
@@ -194,6 +186,9 @@ impl Memory {
             return Lookup::Live(record.clone());
         }
         tables.forget(self.retention);
+        if let Some((how, since)) = tables.away.verdict(id) {
+            return gone(how, since);
+        }
         match tables.ended.get(&id) {
             Some(grave) => gone(grave.gone.clone(), grave.at.elapsed()),
             None if tables.may_have_forgotten(id, self.retention) => gone(Gone::Forgotten, Duration::ZERO),
@@ -249,15 +244,34 @@ impl Tables {
         let held = |record: &SocketRecord, state| Held {
             session: record.session,
             attempt: record.attempt,
-            confirmed: 0,
+            confirmed: record.resumable.map_or(0, |resumable| resumable.confirmed),
             state,
         };
         let live = self.live.get(&record.id).map(|live| held(live, State::Live));
-        live.or_else(|| self.ended.contains_key(&record.id).then(|| held(record, State::Closed)))
+        let away = || self.away.held(record.id).map(|away| held(away, State::Away));
+        live.or_else(away).or_else(|| self.ended.contains_key(&record.id).then(|| held(record, State::Closed)))
+    }
+
+    fn admit(&mut self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
+        let user = newcomer.user.clone().filter(|_| cap.sockets_max > 0 || newcomer.client.is_some());
+        let Some(user) = user else {
+            self.put(newcomer.clone());
+            return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
+        };
+        let group = Group::User(user).key();
+        let holders: Vec<_> = self.ids(group).filter_map(|id| self.live.get(&id).cloned()).collect();
+        let now = Instant::now();
+        let admission = admit::decide(newcomer, holders, cap, self.cooling.holds(newcomer, now));
+        if let Admission::Welcome { evicted, .. } = &admission {
+            self.cooling.begin(evicted, now);
+            self.put(newcomer.clone());
+        }
+        admission
     }
 
     fn put(&mut self, record: Arc<SocketRecord>) {
         self.take(record.id);
+        self.away.take(record.id);
         for group in record.groups() {
             self.members.insert((group.key(), record.id), record.owner.clone());
         }
@@ -280,6 +294,7 @@ impl Tables {
             store: record.store.clone(),
             user: record.user.clone(),
             ending,
+            back_within: None,
         };
         self.ended.insert(record.id, Tombstone { at: Instant::now(), gone });
         self.graves.push_back(record.id);
@@ -333,6 +348,7 @@ mod tests {
                 client: None,
                 address: IpAddr::from([127, 0, 0, 1]),
                 connected_at: 0,
+                resumable: None,
             };
             let session = record.session;
             memory.register(Arc::new(record));

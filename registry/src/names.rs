@@ -216,7 +216,11 @@ impl SocketId {
         Self::from_bytes(short::read(text)?)
     }
 
-    fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
         let id = Uuid::from_bytes(bytes);
         (id.get_version_num() == 7).then_some(Self(id))
     }
@@ -259,6 +263,11 @@ impl Session {
     /// Reads the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         short::read(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
+    }
+
+    /// 32 of its bits, which are all equally good.
+    pub fn fold(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 

@@ -21,16 +21,24 @@ pub fn partition(id: SocketId) -> usize {
     (id.spread() % PARTITIONS as u64) as usize
 }
 
-/// 32 bits over all that a row says and that can change.
+/// 32 bits over all that a row says and that can change. Whoever takes a socket over knows its session alone, and has
+/// the rest from the row.
 pub fn h32(record: &SocketRecord) -> u32 {
+    says(record) ^ record.session.fold()
+}
+
+/// The same without the session.
+pub fn says(record: &SocketRecord) -> u32 {
     let mut hasher = blake3::Hasher::new();
     let mut feed = |text: &str| {
         hasher.update(text.as_bytes()).update(&[0]);
     };
     feed(&record.id.short());
-    feed(&record.session.to_string());
     feed(record.store.as_ref().map_or("", |store| store.as_str()));
     record.rooms.iter().for_each(|room| feed(room.as_str()));
+    if let Some(resumable) = record.resumable {
+        hasher.update(&resumable.confirmed.to_be_bytes());
+    }
     let hash = hasher.finalize();
     let [a, b, c, d, ..] = *hash.as_bytes();
     u32::from_be_bytes([a, b, c, d])
@@ -120,10 +128,17 @@ impl Default for Owner {
 }
 
 impl Owner {
-    /// A socket is ours from now on, whatever Redis says.
+    /// A socket is ours from now on, whatever Redis says; unless a later connection of it is.
     pub fn enter(&mut self, record: &Arc<SocketRecord>) -> Ticket {
-        self.put(record.clone());
+        self.hold(record);
         self.start(partition(record.id))
+    }
+
+    /// The same for one that Redis knows already to be ours.
+    pub fn hold(&mut self, record: &Arc<SocketRecord>) {
+        if self.get(record.id).is_none_or(|held| held.session == record.session || held.attempt < record.attempt) {
+            self.put(record.clone());
+        }
     }
 
     /// A socket says something else of itself. `None` if that connection is not ours.

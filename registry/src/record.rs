@@ -1,7 +1,11 @@
 //! What a socket says of itself. A record is never changed, only replaced by a later one.
 
-use crate::names::{Group, GroupKey, Incarnation, RoomName, Session, SocketId, StoreName, UserName};
-use std::{net::IpAddr, sync::Arc};
+use crate::{
+    names::{Group, GroupKey, Incarnation, RoomName, Session, SocketId, StoreName, UserName},
+    rules::{self, State},
+    verdict::Ending,
+};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Which connection of a socket is the later one: the client's count, not ours, so that two instances
 /// agree on it. Ordered by count, then by when it was accepted.
@@ -17,6 +21,21 @@ impl Attempt {
     /// The first connection of a socket.
     pub fn first(accepted_at: u64) -> Self {
         Self { n: 1, accepted_at }
+    }
+}
+
+/// That a socket may come back after its connection broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumable {
+    /// For how many seconds it may be away.
+    pub window: NonZeroU32,
+    /// The attempt whose connection was heard: what opens that one, or one before it, is used up.
+    pub confirmed: u32,
+}
+
+impl Resumable {
+    pub fn window(self) -> Duration {
+        Duration::from_secs(self.window.get().into())
     }
 }
 
@@ -36,6 +55,7 @@ pub struct SocketRecord {
     pub address: IpAddr,
     /// Epoch milliseconds.
     pub connected_at: u64,
+    pub resumable: Option<Resumable>,
 }
 
 /// Who holds a socket: as much of its record as it takes to write to it.
@@ -74,6 +94,11 @@ impl SocketRecord {
         let accepted_at = now_ms.max(self.attempt.accepted_at + 1);
         let attempt = Attempt { accepted_at, ..self.attempt };
         Self { session: Session::fresh(), owner, attempt, ..self.clone() }
+    }
+
+    /// What an ending of its connection makes of the socket.
+    pub fn leaves(&self, ending: &Ending) -> State {
+        rules::leaves(self.resumable.is_some(), ending.cause)
     }
 
     /// Whether the socket is in that room.

@@ -9,6 +9,7 @@
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
 //! | `claims.rs` | telling it what is ours |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
+//! | `resume.rs`, `away.rs`, `secret.rs` | giving sockets back to clients that return, and ending those that nobody returns to |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
@@ -16,6 +17,7 @@
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
 //! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
 
+mod away;
 mod beat;
 mod bell;
 mod claims;
@@ -33,8 +35,10 @@ mod post;
 mod reaper;
 mod rehearsal;
 mod resp;
+mod resume;
 mod rows;
 mod scripts;
+mod secret;
 mod topology;
 mod url;
 mod verify;
@@ -51,6 +55,7 @@ use crate::{
     names::Incarnation,
     owner::{Owner, PARTITIONS},
     rules::Silence,
+    token::{Keyring, Secret},
 };
 use arc_swap::ArcSwap;
 use bell::Bell;
@@ -78,11 +83,13 @@ const INBOX_MAX: usize = 1024;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub url: RedisUrl,
     pub namespace: String,
     pub why_ttl: Duration,
+    /// What seals the tokens of sockets that may come back, the first of them; none if Redis has it.
+    pub secrets: Vec<Secret>,
 }
 
 #[derive(Default)]
@@ -101,6 +108,9 @@ pub struct Redis {
     about: About,
     why_ttl: Duration,
     keys: Keys,
+    pub(crate) keyring: Keyring,
+    /// Whether it was given to this instance, and Redis has nothing to do with it.
+    has_own_secret: bool,
     link: Link,
     own: ArcSwap<Incarnation>,
     /// Lives of ours that the others ended. What they left in the indexes goes with what replaces it.
@@ -148,6 +158,8 @@ impl Redis {
             about,
             why_ttl: settings.why_ttl,
             keys: Keys::new(&settings.namespace),
+            has_own_secret: !settings.secrets.is_empty(),
+            keyring: Keyring::new(&settings.namespace, settings.secrets),
             link: Link::new(settings.url),
             own: ArcSwap::from_pointee(own),
             former: ArcSwap::default(),
@@ -186,7 +198,11 @@ impl Redis {
             true => {
                 self.read_clock().await;
                 self.look_at_servers().await;
-                self.rehearse().await
+                self.rehearse().await?;
+                if !self.has_own_secret {
+                    self.share_secret().await;
+                }
+                Ok(())
             }
             false => Ok(()),
         }
@@ -205,6 +221,8 @@ impl Redis {
                 self.keep_verified(),
                 self.keep_born(),
                 self.keep_clean(),
+                self.keep_away(),
+                self.keep_secret(),
                 self.keep_watching(),
             )
         };

@@ -6,6 +6,7 @@ use crate::{
     all::Superseded,
     names::{Incarnation, Session, SocketId},
     record::Attempt,
+    verdict::Cause,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -57,13 +58,51 @@ pub enum Claim {
 }
 
 /// A connection claims a socket. Commutes: whatever order two claims come in, the same one holds it after both.
+/// A later attempt was let in once already, by [`resume`]: an end of an earlier one that was told late does not end it.
 pub fn claim(held: Option<&Held>, session: Session, attempt: Attempt) -> Claim {
     match held {
         None => Claim::Granted,
-        Some(held) if matches!(held.state, State::Closed | State::Lost) => Claim::Refused(Superseded::Ended),
+        Some(held) if held.is_over() && held.attempt.n < attempt.n => Claim::Granted,
+        Some(held) if held.is_over() => Claim::Refused(Superseded::Ended),
         Some(held) if held.session == session => Claim::Granted,
         Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Claim::Refused(Superseded::ByLater),
         Some(_) => Claim::Taken,
+    }
+}
+
+impl Held {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Closed | State::Lost)
+    }
+}
+
+/// Why a client does not get the socket again for which it has a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotBack {
+    /// Nobody knows of it.
+    Unknown,
+    Ended,
+    /// The token is used up.
+    Later,
+}
+
+/// A client asks for its socket with a token. What has ended stays ended, whichever attempt this is.
+pub fn resume(held: Option<&Held>, is_resumable: bool, attempt: Attempt) -> Result<(), NotBack> {
+    match held {
+        None => Err(NotBack::Unknown),
+        Some(held) if held.is_over() || !is_resumable => Err(NotBack::Ended),
+        Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Err(NotBack::Later),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What an ending of its connection makes of a socket: it is away if nobody meant to end it.
+pub fn leaves(is_resumable: bool, cause: Cause) -> State {
+    match cause {
+        Cause::ConnectionLost | Cause::PingTimeout | Cause::InstanceRestart | Cause::InstanceCrash if is_resumable => {
+            State::Away
+        }
+        _ => State::Closed,
     }
 }
 

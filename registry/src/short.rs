@@ -30,7 +30,7 @@ pub type Short8 = Short<11>;
 
 impl<const CHARS: usize> Short<CHARS> {
     /// What the last character has left over is zero.
-    fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         let (mut text, mut chars) = ([b'-'; CHARS], 0);
         for three in bytes.chunks(3) {
             let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));

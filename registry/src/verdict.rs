@@ -98,7 +98,7 @@ pub enum Gone {
     NeverSeen,
     /// Older than what the registry remembers.
     Forgotten,
-    /// It ended, and this is how.
+    /// Its connection ended, and this is how.
     Closed {
         instance: Box<str>,
         connected_at: u64,
@@ -106,6 +106,8 @@ pub enum Gone {
         store: Option<StoreName>,
         user: Option<UserName>,
         ending: Ending,
+        /// It is away, and may be resumed for so long.
+        back_within: Option<Duration>,
     },
 }
 
@@ -127,11 +129,12 @@ impl Verdict {
         Self { asked: asked[..asked.floor_char_boundary(ASKED_BYTES_MAX)].into(), gone, since }
     }
 
-    /// `never_seen`, `forgotten`, `closed` or `lost`.
+    /// `never_seen`, `forgotten`, `away`, `closed` or `lost`.
     pub fn state(&self) -> &'static str {
         match &self.gone {
             Gone::NeverSeen => "never_seen",
             Gone::Forgotten => "forgotten",
+            Gone::Closed { back_within: Some(_), .. } => "away",
             Gone::Closed { ending, .. } if ending.cause == Cause::InstanceCrash && ending.code.is_none() => "lost",
             Gone::Closed { .. } => "closed",
         }
@@ -151,9 +154,13 @@ impl Verdict {
                 let ago = in_words(self.since);
                 format!("{asked} was on {instance} and is lost: its instance crashed, which was noticed {ago} ago")
             }
-            Gone::Closed { instance, ending, .. } => {
+            Gone::Closed { instance, ending, back_within, .. } => {
                 let ago = in_words(self.since);
                 let code = ending.code.map_or("without a close code".to_owned(), |code| format!("with {code}"));
+                let ended = match back_within {
+                    Some(within) => format!("is away and may come back within {}; its connection ended", in_words(*within)),
+                    None => "closed".to_owned(),
+                };
                 // Where a close was still sent, it was not the instance that crashed but this connection.
                 let cause = match (ending.cause, ending.code) {
                     (Cause::InstanceCrash, Some(_)) => "an error in its instance",
@@ -164,7 +171,7 @@ impl Verdict {
                     reason if reason == cause => String::new(),
                     reason => format!(" ({reason})"),
                 };
-                format!("{asked} was on {instance} and closed {ago} ago {code}: {cause}{said}")
+                format!("{asked} was on {instance} and {ended} {ago} ago {code}: {cause}{said}")
             }
         }
     }
@@ -186,7 +193,7 @@ mod tests {
     fn a_lost_socket_is_said_to_have_been_noticed_missing() {
         let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
         let gone =
-            Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, user: None, ending };
+            Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, user: None, ending, back_within: None };
         let verdict = Verdict::new("ws_1", gone, Duration::from_secs(3));
         assert_eq!(verdict.state(), "lost");
         assert_eq!(verdict.sentence(), "ws_1 was on web1 and is lost: its instance crashed, which was noticed 3 s ago");
@@ -201,11 +208,28 @@ mod tests {
             store: None,
             user: None,
             ending: Ending { cause: Cause::InstanceRestart, code: Some(1012), reason: "restart".into() },
+            back_within: None,
         };
-        let verdict = Verdict::new("ws_1", gone, Duration::from_secs(12));
+        let verdict = Verdict::new("ws_1", gone.clone(), Duration::from_secs(12));
         assert_eq!(
             verdict.sentence(),
             "ws_1 was on web1:5000 and closed 12 s ago with 1012: instance restart (restart)"
+        );
+        let Gone::Closed { ending, .. } = gone else { panic!() };
+        let away = Gone::Closed {
+            instance: "web1".into(),
+            connected_at: 0,
+            closed_at: 0,
+            store: None,
+            user: None,
+            ending: Ending { cause: Cause::ConnectionLost, code: None, ..ending },
+            back_within: Some(Duration::from_secs(108)),
+        };
+        let verdict = Verdict::new("ws_1", away, Duration::from_secs(12));
+        assert_eq!(verdict.state(), "away");
+        assert_eq!(
+            verdict.sentence(),
+            "ws_1 was on web1 and is away and may come back within 108 s; its connection ended 12 s ago without a close code: the connection was lost (restart)"
         );
     }
 }

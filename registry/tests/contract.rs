@@ -89,6 +89,7 @@ fn record(registry: &Registry) -> SocketRecord {
         client: None,
         address: IpAddr::from([127, 0, 0, 1]),
         connected_at: id.made_at(),
+        resumable: None,
     }
 }
 

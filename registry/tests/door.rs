@@ -29,7 +29,7 @@ struct Instance {
 async fn instance(server: &Server, name: &str) -> Instance {
     let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
     let url = RedisUrl::parse(&server.url()).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(60) };
+    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(60), secrets: Vec::new() };
     let (registry, mut inbox) = Registry::on_redis(settings, about);
     registry.open().await.unwrap();
     let mut keeping = JoinSet::new();
@@ -54,6 +54,7 @@ impl Instance {
             client: client.map(Into::into),
             address: IpAddr::from([127, 0, 0, 1]),
             connected_at: id.made_at(),
+            resumable: None,
         })
     }
 

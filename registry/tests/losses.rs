@@ -28,7 +28,7 @@ struct Instance {
 async fn instance(server: &Server, name: &str) -> Instance {
     let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
     let url = RedisUrl::parse(&server.url()).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(600) };
+    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(600), secrets: Vec::new() };
     let (registry, inbox) = Registry::on_redis(settings, about);
     registry.open().await.unwrap();
     let (kept, mut keeping) = (registry.clone(), JoinSet::new());
@@ -60,6 +60,7 @@ impl Instance {
             client: None,
             address: IpAddr::from([127, 0, 0, 1]),
             connected_at: id.made_at(),
+            resumable: None,
         });
         assert!(matches!(self.registry.register(record.clone()).await, Registered::Fresh));
         record

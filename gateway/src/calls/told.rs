@@ -102,6 +102,6 @@ pub fn no_reply(call: &CallId, delivered: Delivered) -> Problem {
 pub fn verdict(owner: &Incarnation, lost: LostSocket, now_ms: u64) -> Verdict {
     let LostSocket { socket, store, connected_at, ending, .. } = lost;
     let gone =
-        Gone::Closed { instance: owner.instance().into(), connected_at, closed_at: now_ms, store, user: None, ending };
+        Gone::Closed { instance: owner.instance().into(), connected_at, closed_at: now_ms, store, user: None, ending, back_within: None };
     Verdict::new(&socket.to_string(), gone, Duration::ZERO)
 }

@@ -135,6 +135,18 @@ pub const SETTINGS: &[Setting] = &[
     unset("ADMIN_TOKEN", Secret, "as API_TOKEN", "bearer token for what changes or reveals the fleet"),
     setting("TRUSTED_PROXIES", List, "127.0.0.0/8,::1/128", "peers whose `X-Forwarded-For` and `X-User-ID` count"),
     setting("CALL_TIMEOUT", Duration, "30s", "how long a call waits for its answer, unless it says so itself"),
+    setting(
+        "RESUME_WINDOW",
+        Duration,
+        "2m",
+        "for how long a socket that asked for it may be away, up to a day; `0` means that none may",
+    ),
+    unset(
+        "RESUME_SECRET",
+        Secret,
+        "shared through Redis",
+        "what seals the tokens of such sockets; of several, after commas, the first seals and all are taken",
+    ),
     setting("WHY_TTL", Duration, "10m", "how long a verdict is kept after the end of a socket"),
     setting("DRAIN_TIMEOUT", Duration, "10s", "how long a stopping instance takes to part with its sockets at most"),
     unset("RATE_CONNECT", Rate, "off", "handshakes per address, such as `20/s`; over it 429"),
@@ -170,9 +182,7 @@ pub const NOT_YET: &[&str] = &[
     "HOOK_TIMEOUT",
     "PROXY_PROTOCOL",
     "QUEUE_TTL",
-    "RESUME_WINDOW",
     "DURABILITY",
-    "RESUME_SECRET",
 ];
 
 /// The table for the README.

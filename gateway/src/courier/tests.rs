@@ -56,6 +56,7 @@ fn record(courier: &Courier, user: Option<&str>, rooms: &[&str]) -> Arc<SocketRe
         client: None,
         address: IpAddr::from([127, 0, 0, 1]),
         connected_at: 0,
+        resumable: None,
     })
 }
 

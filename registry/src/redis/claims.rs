@@ -3,6 +3,7 @@
 
 use super::{
     Redis,
+    beat::ms,
     link::Fault,
     rows,
     scripts::{REGISTER, UNREGISTER, number, text},
@@ -14,8 +15,7 @@ use crate::{
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
-    rules::State,
-    verdict::Ending,
+    verdict::{Cause, Ending},
 };
 use futures_util::future::join_all;
 use redis::cmd;
@@ -25,6 +25,24 @@ use tracing::error;
 
 /// How long somebody waits for somebody else who is telling the same.
 const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
+
+/// How long it is known in which groups sockets were counted that were taken over: until their former owner is cleaned
+/// up after, or has told its numbers.
+pub(super) const LEFT: Duration = Duration::from_secs(300);
+
+/// What becomes of a row whose entry is nobody's: it goes, or is away if its socket may come back.
+const FORGOTTEN: &str = "forgotten";
+pub(super) const DROPPED: &str = "dropped";
+
+/// What Redis made of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Ended,
+    /// Another connection has the socket.
+    Elsewhere,
+    /// It knew of no such connection.
+    Nothing,
+}
 
 /// A script on its way. Whatever happens to who waits for it, it is accounted for.
 struct OnItsWay<'a> {
@@ -103,11 +121,11 @@ impl Redis {
         let (told, (), ()) =
             tokio::join!(self.part(&parting, ticket), self.tell(keys_of(&record)), self.drop_member(&record));
         // One that Redis knew nothing of may be on its way still, and is told again.
-        if told == Some(true) {
+        if matches!(told, Some(Told::Ended | Told::Elsewhere)) {
             self.owner().told(id);
         }
         self.ending_told.notify_waiters();
-        true
+        told != Some(Told::Elsewhere)
     }
 
     async fn told_by_another(&self, id: SocketId, session: Session) {
@@ -120,13 +138,15 @@ impl Redis {
         }
     }
 
-    /// Takes a newcomer out again who was not let in: nobody has heard its id, so it leaves no verdict.
+    /// Takes a newcomer out again who was not let in: nobody has heard its id, so it leaves no verdict. One that came
+    /// back is away again.
     pub(super) async fn withdraw(&self, record: &Arc<SocketRecord>) {
         if self.owner().lose(record.id, record.session) {
             let own = self.own();
+            let to = if record.attempt.n > 1 { DROPPED } else { FORGOTTEN };
             // Its place too: an answer that was lost may have given it one.
             tokio::join!(
-                self.remove(record.id, record.session, &own),
+                self.remove(record.id, record.session, &own, to),
                 self.tell(keys_of(record)),
                 self.drop_member(record)
             );
@@ -145,6 +165,7 @@ impl Redis {
             .arg(record.attempt.n)
             .arg(record.attempt.accepted_at)
             .arg(h32(record))
+            .arg(ms(LEFT))
             .arg(rows::fields(record, &own))
             .run(&self.link)
             .await;
@@ -169,7 +190,7 @@ impl Redis {
                 match previous.filter(|_| word == "taken") {
                     None => Registered::Fresh,
                     Some((owner, session)) => {
-                        self.remove(record.id, session, &owner).await;
+                        self.remove(record.id, session, &owner, FORGOTTEN).await;
                         Registered::TakenFrom { owner, session }
                     }
                 }
@@ -177,23 +198,25 @@ impl Redis {
         }
     }
 
-    /// Tells an ending; `None` if Redis did not hear it, false if it knew of no such connection.
-    pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> Option<bool> {
+    /// Tells an ending; `None` if Redis did not hear it.
+    pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> Option<Told> {
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         let Parting { record, ending } = parting;
-        let own = self.own();
-        let said = self.end(record.id, record.session, &own, State::Closed.as_str(), rows::ending(ending)).await;
-        way.answered = said.is_ok();
-        said.ok()
+        let (own, to) = (self.own(), record.leaves(ending).as_str());
+        let told = self.end(record.id, record.session, &own, to, rows::ending(ending)).await;
+        way.answered = told.is_ok();
+        told.ok()
     }
 
     /// Takes an entry away that is nobody's any more, and the row if it is of that connection still.
-    pub(super) async fn remove(&self, id: SocketId, session: Session, of: &Incarnation) -> bool {
+    pub(super) async fn remove(&self, id: SocketId, session: Session, of: &Incarnation, to: &str) -> bool {
         let ticket = self.owner().start(partition(id));
         let mut way = OnItsWay { redis: self, ticket, answered: false };
-        let said = self.end(id, session, of, "forgotten", Vec::new()).await;
-        way.answered = said.is_ok();
-        said.is_ok()
+        // Of one that may come back nobody knows more than that its connection is not there.
+        let ending = Ending { cause: Cause::ConnectionLost, code: None, reason: "".into() };
+        let told = self.end(id, session, of, to, rows::ending(&ending)).await;
+        way.answered = told.is_ok();
+        told.is_ok()
     }
 
     async fn end(
@@ -203,7 +226,7 @@ impl Redis {
         of: &Incarnation,
         to: &str,
         how: Vec<String>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Told, Fault> {
         let (keys, k) = (&self.keys, partition(id));
         let ended = UNREGISTER
             .on([keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)])
@@ -215,7 +238,11 @@ impl Redis {
             .arg(how)
             .run(&self.link)
             .await;
-        ended.map(|said| number(said.first()) == 1)
+        ended.map(|said| match number(said.first()) {
+            1 => Told::Ended,
+            2 => Told::Elsewhere,
+            _ => Told::Nothing,
+        })
     }
 
     /// Tells Redis that there is somebody in these groups, or nobody any more.

@@ -12,6 +12,7 @@ use crate::{
     names::{Group, GroupKey},
     owner::partition,
     record::SocketRecord,
+    resume::{Back, NotBack},
 };
 use futures_util::future::join_all;
 use redis::cmd;
@@ -46,18 +47,47 @@ struct Door {
 
 impl Redis {
     pub async fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {
-        self.capped.store(cap.sockets_max > 0, Ordering::Relaxed);
-        let user = newcomer.user.clone().map(|user| Group::User(user).key());
-        let Some((user, index)) = user.zip(self.index(newcomer)) else {
+        let Some(door) = self.door(newcomer, cap) else {
             self.enter(newcomer).await;
             return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
         };
-        let door = Door { user, index, cap };
         // Both at once, since nearly everybody is welcome: a connect costs one round trip.
-        let (mut answer, ()) = tokio::join!(self.ask_admit(newcomer, &door, &[]), self.enter(newcomer));
+        let (answer, ()) = tokio::join!(self.ask_admit(newcomer, &door, &[]), self.enter(newcomer));
+        self.judge(newcomer, &door, answer).await
+    }
+
+    /// The same for one that comes back with a token: what it says of itself is in its row.
+    pub async fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
+        let door = self.door(newcomer, cap);
+        let ask = async { self.ask_admit(newcomer, door.as_ref()?, &[]).await };
+        let (answer, back) = tokio::join!(ask, self.take_back(newcomer));
+        let back = match back {
+            Ok(back) => back,
+            Err(why) => {
+                self.drop_member(newcomer).await;
+                return Err(why);
+            }
+        };
+        let admission = match door {
+            Some(door) => self.judge(&back.record, &door, answer).await,
+            None => Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() },
+        };
+        Ok((back, admission))
+    }
+
+    /// None for whoever is not counted.
+    fn door(&self, newcomer: &SocketRecord, cap: Cap) -> Option<Door> {
+        self.capped.store(cap.sockets_max > 0, Ordering::Relaxed);
+        let user = Group::User(newcomer.user.clone()?).key();
+        Some(Door { user, index: self.index(newcomer)?, cap })
+    }
+
+    /// Whether somebody may stay who was asked for at the door, and is registered.
+    async fn judge(&self, newcomer: &Arc<SocketRecord>, door: &Door, mut answer: Option<Said>) -> Admission {
+        let cap = door.cap;
         let mut asked_again = false;
         loop {
-            let Some(said) = answer else { return self.admit_alone(newcomer, &door).await };
+            let Some(said) = answer else { return self.admit_alone(newcomer, door).await };
             let welcome = said.word == Word::Welcome;
             if welcome && said.others.len() < cap.sockets_max.max(1) && said.same.is_empty() {
                 return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() };
@@ -65,14 +95,14 @@ impl Redis {
             let (others, same) =
                 tokio::join!(self.look_at(Some(&door.index), &said.others), self.look_at(None, &said.same));
             if welcome {
-                let evicted = self.evict(&door, &said, others).await;
+                let evicted = self.evict(door, &said, others).await;
                 return Admission::Welcome { replaced: same.records(), evicted };
             }
             if others.stale.is_empty() || asked_again {
                 return self.refuse(newcomer, said.word, others.records()).await;
             }
             asked_again = true;
-            answer = self.ask_admit(newcomer, &door, &others.stale).await;
+            answer = self.ask_admit(newcomer, door, &others.stale).await;
         }
     }
 

@@ -51,6 +51,11 @@ impl Keys {
         self.of_partition(k, &format!("owned:{mark}"))
     }
 
+    /// In which groups sockets were counted that others took over from an instance.
+    pub fn left(&self, k: usize, mark: &str) -> String {
+        self.of_partition(k, &format!("left:{mark}"))
+    }
+
     pub fn live(&self, k: usize) -> String {
         self.of_partition(k, "live")
     }
@@ -110,6 +115,11 @@ impl Keys {
         format!("{}:{{h:{key}}}", self.namespace)
     }
 
+    /// What seals tokens.
+    pub fn secret(&self) -> String {
+        format!("{}:{{m}}:secret", self.namespace)
+    }
+
     pub fn instances(&self) -> String {
         format!("{}:{{m}}:instances", self.namespace)
     }
@@ -139,7 +149,7 @@ mod tests {
         let keys = Keys::new("holdfast");
         let id = SocketId::fresh();
         let k = partition(id);
-        let of_row = [keys.row(id), keys.owned(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
+        let of_row = [keys.row(id), keys.owned(k, "m"), keys.left(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
         assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
         let user = GroupKey::of("user", "ann");
         let of_user = [keys.user_sockets(user), keys.client_sockets(user, "cAAAAAAAA"), keys.user_cooling(user)];

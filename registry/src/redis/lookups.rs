@@ -66,8 +66,9 @@ impl Redis {
         let Ok(row) = self.read_row(id).await else { return Lookup::Unknown(Unknown::Unavailable) };
         match row {
             Some(Row::Live(record)) => Lookup::Live(record),
-            Some(Row::Gone { gone: how, ended_at }) => {
-                gone(how, Duration::from_millis(self.now_ms().saturating_sub(ended_at)))
+            Some(Row::Gone(ended)) => {
+                let (how, since) = ended.at(self.now_ms());
+                gone(how, since)
             }
             None => match self.absence(id).await {
                 Ok(Absence::Rebuilding) => Lookup::Unknown(Unknown::Rebuilding),
@@ -140,6 +141,7 @@ impl Redis {
             store: record.store.clone(),
             user: record.user.clone(),
             ending: Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() },
+            back_within: record.resumable.map(|resumable| resumable.window()),
         }
     }
 

@@ -154,5 +154,6 @@ fn unread(member: &str, known: &[(Incarnation, u64)]) -> Option<Arc<SocketRecord
         client: None,
         address: IpAddr::from([0, 0, 0, 0]),
         connected_at: 0,
+        resumable: None,
     }))
 }

@@ -206,6 +206,7 @@ impl Redis {
             }
             text(said.first()).clone_into(&mut at);
             if at == "0" {
+                self.leave_behind(k, dead).await?;
                 // Not the key: a late registration may have come in since.
                 self.link.ask(cmd("HDEL").arg(&owned).arg("#n").arg("#d")).await.ok()?;
                 return Some(lost);
@@ -215,7 +216,7 @@ impl Redis {
 
     async fn reap_some(&self, k: usize, dead: &Incarnation, ids: &[String]) -> Option<usize> {
         let known: Vec<_> = ids.iter().filter_map(|id| SocketId::from_short(id)).collect();
-        let mut keys = vec![self.keys.live(k)];
+        let mut keys = vec![self.keys.live(k), self.keys.ended(k)];
         keys.extend(known.iter().map(|id| self.keys.row(*id)));
         let said = REAP
             .on(keys)
@@ -226,13 +227,27 @@ impl Redis {
             .await
             .ok()?;
         let lost: Vec<_> = said.iter().filter_map(|row| read_lost(row, dead)).collect();
-        let mut groups = BTreeSet::new();
-        for record in &lost {
-            groups.extend(record.groups().map(|group| group.key()));
-        }
-        join_all(groups.iter().map(async |group| self.leave_group(*group, dead).await)).await;
-        join_all(lost.iter().map(async |record| self.leave_user(record, dead).await)).await;
+        self.leave_indexes(&lost, dead).await;
         Some(lost.len())
+    }
+
+    /// What was taken over from it before it was declared dead is not among its entries any more.
+    async fn leave_behind(&self, k: usize, dead: &Incarnation) -> Option<()> {
+        let left = self.keys.left(k, dead.mark());
+        let said = self.link.ask(cmd("HVALS").arg(&left)).await.ok()?;
+        let Value::Array(notes) = said else { return Some(()) };
+        let notes: Vec<_> = notes.iter().filter_map(|note| read_left(text(Some(note)), dead)).collect();
+        for some in notes.chunks(AT_ONCE) {
+            self.leave_indexes(some, dead).await;
+        }
+        self.link.ask(cmd("DEL").arg(&left)).await.ok().map(drop)
+    }
+
+    async fn leave_indexes(&self, records: &[Arc<SocketRecord>], dead: &Incarnation) {
+        let groups: BTreeSet<_> =
+            records.iter().flat_map(|record| record.groups()).map(|group| group.key()).collect();
+        join_all(groups.iter().map(async |group| self.leave_group(*group, dead).await)).await;
+        join_all(records.iter().map(async |record| self.leave_user(record, dead).await)).await;
     }
 
     /// Takes an instance out of a group, if it is dead.
@@ -256,10 +271,22 @@ impl Redis {
     }
 }
 
-/// As REAP names it: id, session, user, store, rooms, client, address.
+/// As REAP names it.
 fn read_lost(row: &Value, owner: &Incarnation) -> Option<Arc<SocketRecord>> {
     let Value::Array(fields) = row else { return None };
-    let field = |nth: usize| Some(text(fields.get(nth))).filter(|text| !text.is_empty());
+    let fields: Vec<_> = fields.iter().map(|field| text(Some(field))).collect();
+    named(&fields, owner)
+}
+
+/// As whoever takes a socket over notes it.
+fn read_left(note: &str, owner: &Incarnation) -> Option<Arc<SocketRecord>> {
+    let fields: Vec<String> = serde_json::from_str(note).ok()?;
+    named(&fields.iter().map(String::as_str).collect::<Vec<_>>(), owner)
+}
+
+/// Of id, session, user, store, rooms, client and address.
+fn named(fields: &[&str], owner: &Incarnation) -> Option<Arc<SocketRecord>> {
+    let field = |nth: usize| fields.get(nth).copied().filter(|text| !text.is_empty());
     Some(Arc::new(SocketRecord {
         id: SocketId::from_short(field(0)?)?,
         session: Session::parse(field(1)?)?,
@@ -271,5 +298,6 @@ fn read_lost(row: &Value, owner: &Incarnation) -> Option<Arc<SocketRecord>> {
         client: field(5).map(Arc::from),
         address: field(6).and_then(|address| address.parse().ok()).unwrap_or(IpAddr::from([0, 0, 0, 0])),
         connected_at: 0,
+        resumable: None,
     }))
 }

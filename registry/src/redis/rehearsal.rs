@@ -22,18 +22,20 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 32] = [
+        let lines: [&[&str]; 35] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
             &["HGETALL", &hash],
             &["HSCAN", &hash, "0"],
+            &["HVALS", &hash],
             &["HDEL", &hash, "f"],
             &["ZADD", &set, "0", "m"],
             &["ZSCORE", &set, "m"],
             &["ZCARD", &set],
             &["ZRANGE", &set, "0", "-1"],
             &["ZRANGEBYLEX", &set, "-", "+"],
+            &["ZRANGEBYSCORE", &set, "0", "0"],
             &["ZREM", &set, "m"],
             &["ZREMRANGEBYSCORE", &set, "0", "0"],
             &["XADD", &stream, "1-0", "f", "1"],
@@ -43,6 +45,7 @@ impl Redis {
             &["GET", &text],
             &["EXISTS", &text],
             &["PEXPIRE", &text, &life],
+            &["PERSIST", &text],
             &["DEL", &hash],
             &["DEL", &set],
             &["DEL", &stream],

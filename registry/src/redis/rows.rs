@@ -3,16 +3,17 @@
 
 use crate::{
     names::{Incarnation, RoomName, Session, SocketId, StoreName, UserName},
-    record::{Attempt, Holder, SocketRecord},
+    owner::says,
+    record::{Attempt, Holder, Resumable, SocketRecord},
     rules::State,
     verdict::{Cause, Ending, Gone},
 };
 use redis::Value;
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// The fields of a live row, name and value in turn.
 pub fn fields(record: &SocketRecord, owner: &Incarnation) -> Vec<String> {
-    let mut fields = Vec::with_capacity(22);
+    let mut fields = Vec::with_capacity(28);
     let mut put = |name: &str, value: String| fields.extend([name.to_owned(), value]);
     put("owner", owner.to_string());
     put("session", record.session.to_string());
@@ -32,6 +33,11 @@ pub fn fields(record: &SocketRecord, owner: &Incarnation) -> Vec<String> {
     }
     if let Some(client) = &record.client {
         put("client", client.to_string());
+    }
+    if let Some(resumable) = record.resumable {
+        put("window", resumable.window.to_string());
+        put("confirmed", resumable.confirmed.to_string());
+        put("says", says(record).to_string());
     }
     fields
 }
@@ -68,52 +74,72 @@ pub fn holder(id: SocketId, values: &[Value]) -> Option<Holder> {
 #[derive(Debug)]
 pub enum Row {
     Live(Arc<SocketRecord>),
-    /// And by Redis' clock, when.
-    Gone {
-        gone: Gone,
-        ended_at: u64,
-    },
+    Gone(Box<Ended>),
+}
+
+/// A socket without a connection.
+#[derive(Debug)]
+pub struct Ended {
+    /// As it was with its last connection.
+    pub record: Arc<SocketRecord>,
+    pub ending: Ending,
+    /// By Redis' clock, as is until when it may come back.
+    at: u64,
+    due: Option<u64>,
+}
+
+impl Ended {
+    /// What is to be said of it, and since when it is so.
+    pub fn at(&self, now: u64) -> (Gone, Duration) {
+        let Self { record, ending, at, due } = self;
+        let within = due.and_then(|due| due.checked_sub(now)).filter(|within| *within > 0);
+        let gone = Gone::Closed {
+            instance: record.owner.instance().into(),
+            connected_at: record.connected_at,
+            closed_at: *at,
+            store: record.store.clone(),
+            user: record.user.clone(),
+            ending: ending.clone(),
+            back_within: within.map(Duration::from_millis),
+        };
+        (gone, Duration::from_millis(now.saturating_sub(*at)))
+    }
 }
 
 /// Reads HGETALL; `None` if there is no row, or one that nobody of us wrote.
 pub fn read(id: SocketId, value: &Value) -> Option<Row> {
     let fields = pairs(value);
     let text = |name: &str| fields.get(name).map(String::as_str);
-    let number = |name: &str| text(name).and_then(|text| text.parse().ok());
-    let owner = Incarnation::parse(text("owner")?)?;
-    let store = text("store").and_then(|store| StoreName::parse(store).ok());
-    let user = text("user").and_then(|user| UserName::parse(user).ok());
-    let connected_at = number("connectedAt").unwrap_or_default();
-    match State::parse(text("state")?)? {
-        State::Live => Some(Row::Live(Arc::new(SocketRecord {
-            id,
-            session: Session::parse(text("session")?)?,
-            owner,
-            attempt: Attempt {
-                n: u32::try_from(number("attempt")?).ok()?,
-                accepted_at: number("accepted").unwrap_or_default(),
-            },
-            user,
-            store,
-            rooms: rooms(text("rooms").unwrap_or_default()).into(),
-            client: text("client").map(Arc::from),
-            address: text("address").and_then(|address| address.parse().ok()).unwrap_or(IpAddr::from([0, 0, 0, 0])),
-            connected_at,
-        }))),
-        State::Away | State::Closed | State::Lost => {
-            let ended_at = number("endedAt").unwrap_or_default();
-            let ending = Ending {
-                cause: Cause::parse(text("cause").unwrap_or_default())?,
-                code: number("code").and_then(|code| u16::try_from(code).ok()),
-                reason: text("reason").unwrap_or_default().into(),
-            };
-            let instance = owner.instance().into();
-            Some(Row::Gone {
-                gone: Gone::Closed { instance, connected_at, closed_at: ended_at, store, user, ending },
-                ended_at,
-            })
-        }
+    let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+    let state = State::parse(text("state")?)?;
+    let resumable = number("window").and_then(|window| NonZeroU32::new(u32::try_from(window).ok()?));
+    let confirmed = number("confirmed").and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+    let record = Arc::new(SocketRecord {
+        id,
+        session: Session::parse(text("session")?)?,
+        owner: Incarnation::parse(text("owner")?)?,
+        attempt: Attempt {
+            n: u32::try_from(number("attempt")?).ok()?,
+            accepted_at: number("accepted").unwrap_or_default(),
+        },
+        user: text("user").and_then(|user| UserName::parse(user).ok()),
+        store: text("store").and_then(|store| StoreName::parse(store).ok()),
+        rooms: rooms(text("rooms").unwrap_or_default()).into(),
+        client: text("client").map(Arc::from),
+        address: text("address").and_then(|address| address.parse().ok()).unwrap_or(IpAddr::from([0, 0, 0, 0])),
+        connected_at: number("connectedAt").unwrap_or_default(),
+        resumable: resumable.map(|window| Resumable { window, confirmed }),
+    });
+    if state == State::Live {
+        return Some(Row::Live(record));
     }
+    let ending = Ending {
+        cause: Cause::parse(text("cause").unwrap_or_default())?,
+        code: number("code").and_then(|code| u16::try_from(code).ok()),
+        reason: text("reason").unwrap_or_default().into(),
+    };
+    let due = number("due").filter(|_| state == State::Away);
+    Some(Row::Gone(Box::new(Ended { record, ending, at: number("endedAt").unwrap_or_default(), due })))
 }
 
 /// The rooms of a row.

@@ -30,6 +30,8 @@ scripts! {
     HEARD "heard";
     TOMB "tomb";
     REAP "reap";
+    RESUME "resume";
+    AWAY "away";
     ADMIT "admit";
     RECOUNT "recount";
     TAKE_ON "take_on";

@@ -4,6 +4,7 @@
 use super::{
     Redis,
     beat::ms,
+    claims::DROPPED,
     scripts::{RECOUNT, number, text},
 };
 use crate::{
@@ -354,7 +355,7 @@ impl Redis {
             }
             Mend::Remove { id, session, parting: None } => {
                 let own = self.own();
-                self.remove(*id, *session, &own).await
+                self.remove(*id, *session, &own, DROPPED).await
             }
         }
     }

@@ -21,7 +21,7 @@ impl Listener {
     async fn at(port: u16) -> Self {
         let about = About { instance: "web1".into(), version: "1".into(), pid: 1, started_at: 0, canary: false };
         let url = RedisUrl::parse(&format!("redis://127.0.0.1:{port}")).unwrap();
-        let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(4) };
+        let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(4), secrets: Vec::new() };
         let (registry, inbox) = Registry::on_redis(settings, about);
         registry.open().await.unwrap();
         let (kept, mut keeping) = (registry.clone(), JoinSet::new());

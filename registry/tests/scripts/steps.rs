@@ -139,6 +139,7 @@ impl Universe {
             client: (dress == 3).then(|| "tab".into()),
             address: [10, 0, 0, 7].into(),
             connected_at: 1_750_000_000_000,
+            resumable: None,
         })
     }
 

@@ -37,6 +37,7 @@ impl Client {
             client: self.name.clone(),
             address: [10, 0, 0, 1].into(),
             connected_at: attempt.accepted_at,
+            resumable: None,
         }
     }
 }

@@ -22,11 +22,10 @@ for i = 1, #members, 2 do
     local held = members[i]
     local ahead = tonumber(members[i + 1]) - tonumber(ARGV[2])
     if string.sub(held, 23, 44) == id then
+        -- Whether an earlier connection of the socket gives way is not decided here, and it takes no second place.
         if held ~= member and ahead > 0 then
             -- This question comes late: the socket has a later connection already.
             return { 'welcome', 0, 0 }
-        elseif held ~= member then
-            redis.call('ZREM', KEYS[1], held)
         end
     else
         local same_client = is_named and string.sub(held, 56) == client

@@ -1,18 +1,28 @@
--- Marks sockets of a dead incarnation as lost. Names them again when asked again, until the caller is
--- done with their groups and takes the entries away.
--- KEYS  1 live, 2.. rows
+-- Marks sockets of a dead incarnation as lost, or as away those that may come back. Names them again when asked
+-- again, until the caller is done with their groups and takes the entries away.
+-- KEYS  1 live, 2 ended, 3.. rows
 -- ARGV  1 the dead incarnation, 2 for how many ms the rows stay, 3.. ids, in the order of the rows
 -- Says  for each row that was the dead one's: {id, session, user, store, rooms, client, address}
 local t = redis.call('TIME')
-local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local found = {}
-for i = 2, #KEYS do
-    local row = redis.pcall('HMGET', KEYS[i], 'owner', 'state', 'session', 'user', 'store', 'rooms', 'client', 'address')
-    if row[1] == ARGV[1] and (row[2] == 'live' or row[2] == 'lost') then
-        local id = ARGV[i + 1]
+for i = 3, #KEYS do
+    local row = redis.pcall('HMGET', KEYS[i], 'owner', 'state', 'session', 'user', 'store', 'rooms', 'client', 'address',
+        'window')
+    if row[1] == ARGV[1] and (row[2] == 'live' or row[2] == 'lost' or row[2] == 'away') then
+        local id = ARGV[i]
         if row[2] == 'live' then
-            redis.call('HSET', KEYS[i], 'state', 'lost', 'cause', 'instance_crash', 'endedAt', now)
-            redis.call('PEXPIRE', KEYS[i], ARGV[2])
+            local window = tonumber(row[9])
+            local stays = tonumber(ARGV[2])
+            redis.call('HSET', KEYS[i], 'state', window and 'away' or 'lost', 'cause', 'instance_crash', 'endedAt',
+                string.format('%.0f', now))
+            if window then
+                local due = string.format('%.0f', now + window * 1000)
+                redis.call('HSET', KEYS[i], 'due', due)
+                redis.pcall('ZADD', KEYS[2], due, id)
+                stays = stays + window * 1000
+            end
+            redis.call('PEXPIRE', KEYS[i], string.format('%.0f', stays))
             redis.pcall('ZREM', KEYS[1], id)
         end
         found[#found + 1] =

@@ -1,14 +1,18 @@
 -- Claims a socket for an instance: its row, its entry with the owner, its place in the index.
--- A later attempt wins, whatever order the claims arrive in; what has ended stays ended. Of one connection the
--- later life of its instance wins: a claim under a mark that was fenced meanwhile changes nothing, and is 'ok'.
--- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; the previous owner's entries, whose key differs from the
---       second in the mark alone, lie in the same slot
--- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 h32, 6.. the row's fields, name and value in turn
+-- A later attempt wins, whatever order the claims arrive in; what has ended stays ended, but for a later attempt,
+-- which was let in before. Of one connection the later life of its instance wins: a claim under a mark that was
+-- fenced meanwhile changes nothing, and is 'ok'.
+-- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; in the same slot lie the previous owner's entries, whose key
+--       differs from the second in the mark alone, and what it left behind
+-- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 h32, 6 for how many ms it is told what was left behind,
+--       7.. the row's fields, name and value in turn
 -- Says  {'ok', bad} | {'taken', bad, owner, session} | {'superseded', 'later' or 'ended'};
 --       bad names a key of a foreign type that was left alone, or is ''
 local id, session = ARGV[1], ARGV[2]
 local was = redis.call('HMGET', KEYS[1], 'session', 'attempt', 'accepted', 'confirmed', 'state', 'owner')
-if was[5] == 'closed' or was[5] == 'lost' then
+local n = tonumber(ARGV[3])
+local over = was[5] == 'closed' or was[5] == 'lost'
+if over and n <= (tonumber(was[2]) or 0) then
     return { 'superseded', 'ended' }
 end
 if was[1] == session then
@@ -25,19 +29,21 @@ if was[1] == session then
         end
     end
 end
-local taken = was[1] and was[1] ~= session
+local taken = was[1] and was[1] ~= session and not over
+local left
 if taken then
-    local n, accepted = tonumber(ARGV[3]), tonumber(ARGV[4])
+    local accepted = tonumber(ARGV[4])
     local held, held_at = tonumber(was[2]) or 0, tonumber(was[3]) or 0
     if (tonumber(was[4]) or 0) >= n or n < held or (n == held and accepted <= held_at) then
         return { 'superseded', 'later' }
     end
+    left = redis.call('HMGET', KEYS[1], 'user', 'store', 'rooms', 'client', 'address')
 end
 if was[1] then
     redis.call('DEL', KEYS[1])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
-if was[4] then
+redis.call('HSET', KEYS[1], unpack(ARGV, 7))
+if was[4] and tonumber(was[4]) > (tonumber(redis.call('HGET', KEYS[1], 'confirmed')) or -1) then
     redis.call('HSET', KEYS[1], 'confirmed', was[4])
 end
 
@@ -75,6 +81,14 @@ if taken then
             redis.call('HDEL', theirs, id)
             redis.call('HSET', theirs, '#n', count, '#d', digest)
         end
+        -- If it is dead, whoever cleans up after it does not meet this socket any more, and must still know in which
+        -- groups it was counted.
+        local note = string.sub(theirs, 1, -1 - #'owned:' - #mark) .. 'left:' .. mark
+        for i = 1, 5 do
+            left[i] = left[i] or ''
+        end
+        redis.pcall('HSET', note, id, cjson.encode({ id, was[1], unpack(left) }))
+        redis.pcall('PEXPIRE', note, ARGV[6])
     end
 end
 local listed = redis.pcall('ZADD', KEYS[3], 0, id)

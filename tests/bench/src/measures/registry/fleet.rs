@@ -30,7 +30,7 @@ pub struct Instance {
 
 impl Instance {
     pub async fn start(url: &str, name: &str) -> Result<Self> {
-        let settings = Settings { url: RedisUrl::parse(url)?, namespace: "holdfast".to_owned(), why_ttl: WHY_TTL };
+        let settings = Settings { url: RedisUrl::parse(url)?, namespace: "holdfast".to_owned(), why_ttl: WHY_TTL, secrets: Vec::new() };
         let about = About {
             instance: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -82,6 +82,7 @@ impl Instance {
             // Somebody else's each time: by it a client without a name is known.
             address: IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0000 | (id.spread() as u32 & 0x00FF_FFFF))),
             connected_at: now,
+            resumable: None,
         }))
     }
 

@@ -1,0 +1,80 @@
+-- Gives a socket to a client that has a token for it, whoever held it before. Nothing that ended comes back, and no
+-- token counts after the connection that it opened was heard.
+-- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; in the same slot lie the previous owner's entries, whose key
+--       differs from the second in the mark alone, and what it left behind
+-- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 owner, 6 address, 7 the session's part of the h32,
+--       8 for how many ms it is told what was left behind
+-- Says  {'back', bad, what was and is of the row: its fields before, name and value in turn}
+--       | {'unknown'} | {'ended'} | {'later'}; bad names a key of a foreign type that was left alone, or is ''
+local id, session = ARGV[1], ARGV[2]
+local n, accepted = tonumber(ARGV[3]), tonumber(ARGV[4])
+local fields = redis.call('HGETALL', KEYS[1])
+if #fields == 0 then
+    return { 'unknown' }
+end
+local was = {}
+for i = 1, #fields, 2 do
+    was[fields[i]] = fields[i + 1]
+end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local due = was.state == 'away' and tonumber(was.due)
+if (was.state ~= 'live' and was.state ~= 'away') or not was.window or not was.says or (due and due <= now) then
+    return { 'ended' }
+end
+local held, held_at = tonumber(was.attempt) or 0, tonumber(was.accepted) or 0
+if (tonumber(was.confirmed) or 0) >= n or n < held or (n == held and accepted <= held_at) then
+    return { 'later' }
+end
+redis.call('HSET', KEYS[1], 'owner', ARGV[5], 'session', session, 'attempt', ARGV[3], 'accepted', ARGV[4], 'state', 'live',
+    'address', ARGV[6])
+if was.state == 'away' then
+    redis.call('HDEL', KEYS[1], 'due', 'endedAt', 'cause', 'reason', 'code')
+    redis.call('PERSIST', KEYS[1])
+    redis.pcall('ZREM', KEYS[4], id)
+end
+
+local bad = ''
+local h32 = bit.bxor(tonumber(was.says), tonumber(ARGV[7]))
+if h32 < 0 then
+    h32 = h32 + 4294967296
+end
+local entry = redis.pcall('HMGET', KEYS[2], id, '#n', '#d')
+if entry.err then
+    bad = KEYS[2]
+else
+    local count, digest = tonumber(entry[2]) or 0, tonumber(entry[3]) or 0
+    if entry[1] then
+        digest = bit.bxor(digest, tonumber(string.match(entry[1], '|(%d+)$')) or 0)
+    else
+        count = count + 1
+    end
+    digest = string.format('%d', bit.bxor(digest, h32))
+    redis.call('HSET', KEYS[2], id, session .. '|' .. string.format('%.0f', h32), '#n', string.format('%d', count), '#d', digest)
+end
+-- Who held it last is not told by anybody whose answer may be lost, but by its digest: REGISTER says more.
+local mark = string.match(was.owner or '', '([^.]*)$')
+local theirs = string.sub(KEYS[2], 1, -1 - #mark) .. mark
+local entries = {}
+if #mark == 22 and theirs ~= KEYS[2] then
+    entries = redis.pcall('HMGET', theirs, id, '#n', '#d')
+end
+if not entries.err and entries[1] and string.sub(entries[1], 1, #was.session + 1) == was.session .. '|' then
+    local count = (tonumber(entries[2]) or 1) - 1
+    if count <= 0 then
+        redis.call('DEL', theirs)
+    else
+        local digest = bit.bxor(tonumber(entries[3]) or 0, tonumber(string.match(entries[1], '|(%d+)$')) or 0)
+        redis.call('HDEL', theirs, id)
+        redis.call('HSET', theirs, '#n', string.format('%d', count), '#d', string.format('%d', digest))
+    end
+    local note = string.sub(theirs, 1, -1 - #'owned:' - #mark) .. 'left:' .. mark
+    redis.pcall('HSET', note, id, cjson.encode({ id, was.session, was.user or '', was.store or '', was.rooms or '',
+        was.client or '', was.address or '' }))
+    redis.pcall('PEXPIRE', note, ARGV[8])
+end
+local listed = redis.pcall('ZADD', KEYS[3], 0, id)
+if type(listed) == 'table' then
+    bad = KEYS[3]
+end
+return { 'back', bad, unpack(fields) }
