@@ -34,7 +34,7 @@ impl Conversation for Echo {
         match said {
             Said::Text(text) => Reaction::Say(wire::text(text)),
             Said::Binary(bytes) => Reaction::Say(wire::binary(bytes)),
-            Said::Ping => Reaction::Silence,
+            Said::Ping | Said::Pong => Reaction::Silence,
         }
     }
 

@@ -4,8 +4,9 @@
 use crate::{
     admission::names::Names,
     close::{Close, TOO_MANY_CONNECTIONS},
+    courier::{After, Courier},
     feed,
-    frame::{self, Greeting},
+    frame::{self, Greeting, Lasting},
     gateway::Gateway,
     http::head::{HeadTimed, Turn},
     metrics::CauseLabel,
@@ -20,7 +21,9 @@ use crate::{
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use registry::{Admission, Attempt, Cause, Ending, Group, SocketId, SocketRecord, epoch_ms};
+use registry::{
+    Admission, Attempt, Back, Cause, Ending, Group, Incarnation, Resumable, SocketId, SocketRecord, epoch_ms,
+};
 use std::{net::IpAddr, sync::Arc};
 use tokio::{
     net::TcpStream,
@@ -112,33 +115,47 @@ impl Arrival {
 
     /// Takes a seat: from here on it is found, and written to.
     async fn sit_down(&self, names: Names, line: &Arc<Line>) -> Result<(Seat, Greeting), Close> {
-        let Names { user, store, rooms, client, silent } = names;
-        let record = Arc::new(SocketRecord {
-            id: self.id,
-            session: registry::Session::fresh(),
-            owner: self.gateway.courier.registry.incarnation(),
-            attempt: Attempt::first(self.gateway.courier.registry.now_ms()),
-            user,
-            store,
-            rooms: rooms.into(),
-            client,
-            address: self.address,
-            connected_at: epoch_ms(),
-            resumable: None,
-        });
         let gateway = &self.gateway;
-        let (record, expected) = self.admit(record, line).await?;
+        let silent = names.silent;
+        let comeback = names.comeback.clone();
+        let newcomer = self.newcomer(names, line.can_answer());
+        let back = match comeback.as_ref().and_then(|comeback| comeback.token.as_deref()) {
+            Some(token) => self.come_back(&newcomer, token, line).await?,
+            None => None,
+        };
+        let (record, expected, came_from) = match back {
+            Some((record, expected, from)) => (record, expected, Some(from)),
+            None => {
+                let (record, expected) = self.admit(newcomer, line).await?;
+                (record, expected, None)
+            }
+        };
+        // Nothing is kept that it could have missed, so it has missed nothing if it has heard nothing.
+        let resumed = came_from.is_some() && comeback.is_some_and(|comeback| comeback.last_seq == 0);
+        let lasting = record.resumable.map(|_| {
+            Box::new(Lasting {
+                resumed,
+                token: gateway.courier.registry.token(&record),
+                seq: 0,
+                came_from: came_from.clone(),
+            })
+        });
         let greeting = Greeting {
             socket: record.id,
             instance: gateway.instance.clone(),
             ping_interval_seconds: gateway.config.ping_interval.as_secs_f64(),
+            lasting,
         };
+        if came_from.is_some() {
+            line.awaits_first_word();
+        }
         if !silent {
             // Written only now that the registry holds the socket.
             let hi = greeting.hi(gateway.courier.registry.now_ms());
             let bytes = hi.len();
+            let frames = if resumed { vec![hi] } else { vec![hi, frame::reset()] };
             // Refused only if it was told to go already.
-            if line.greet(&[hi, frame::reset()]).is_ok() {
+            if line.greet(&frames).is_ok() {
                 debug!(socket_id = %record.id, bytes, after_ms = self.after_ms(), "Initial 'hi' message sent");
             }
         }
@@ -151,9 +168,35 @@ impl Arrival {
         }
         debug!(socket_id = %record.id, request_id = self.request_id, after_ms = self.after_ms(), "WebSocket accepted, WebSocket pair created");
         announce(gateway, &record);
-        gateway.desk.feed.tell("connected", || feed::socket(&record));
+        match came_from {
+            Some(from) => {
+                info!(socket_id = %record.id, attempt = record.attempt.n, "WebSocket resumed: it was on {} before", from.instance());
+                gateway.desk.feed.tell("resumed", || feed::socket(&record));
+            }
+            None => gateway.desk.feed.tell("connected", || feed::socket(&record)),
+        }
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         Ok((seat, greeting))
+    }
+
+    /// Somebody who was never here.
+    fn newcomer(&self, names: Names, can_come_back: bool) -> Arc<SocketRecord> {
+        let Names { user, store, rooms, client, comeback, .. } = names;
+        let registry = &self.gateway.courier.registry;
+        let window = self.gateway.config.resume_window.filter(|_| can_come_back && comeback.is_some());
+        Arc::new(SocketRecord {
+            id: self.id,
+            session: registry::Session::fresh(),
+            owner: registry.incarnation(),
+            attempt: Attempt::first(registry.now_ms()),
+            user,
+            store,
+            rooms: rooms.into(),
+            client,
+            address: self.address,
+            connected_at: epoch_ms(),
+            resumable: window.map(|window| Resumable { window, confirmed: 0 }),
+        })
     }
 
     /// How long ago the head of the request was whole.
@@ -161,44 +204,92 @@ impl Arrival {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Cap, duplicates and cool-down; whoever is welcome is registered. Those who have to go are
-    /// told; silent holders are found out.
+    /// Its socket again, with where it was last; nothing if its token is not good for that, and it is somebody new.
+    async fn come_back(
+        &self,
+        newcomer: &SocketRecord,
+        token: &str,
+        line: &Arc<Line>,
+    ) -> Result<Option<(Arc<SocketRecord>, Expected, Incarnation)>, Close> {
+        let Courier { registry, sockets, .. } = &self.gateway.courier;
+        let opened = registry.open_token(token, newcomer.user.as_ref()).filter(|_| newcomer.resumable.is_some());
+        let Some((id, n)) = opened else {
+            self.gateway.metrics.came_back("invalid");
+            return Ok(None);
+        };
+        let attempt = Attempt { n, ..newcomer.attempt };
+        let mut claimant = Arc::new(SocketRecord { id, attempt, ..newcomer.clone() });
+        let mut probed = false;
+        loop {
+            let expected = sockets.expect(&claimant, line.clone());
+            let (Back { record, ghost, came_from }, admission) = match registry
+                .admit_back(&claimant, self.gateway.config.cap)
+                .await
+            {
+                Ok(back) => back,
+                Err(why) => {
+                    info!(socket_id = %id, request_id = self.request_id, "WebSocket not resumed: {}", why.sentence());
+                    self.gateway.metrics.came_back(why.as_str());
+                    return Ok(None);
+                }
+            };
+            if let Some(ghost) = ghost {
+                self.gateway.courier.send_away(&ghost, Close::Replaced).await;
+            }
+            if self.is_let_in(admission, &mut probed).await? {
+                self.gateway.metrics.came_back("resumed");
+                return Ok(Some((record, expected, came_from)));
+            }
+            claimant = Arc::new(claimant.once_more(registry.incarnation(), registry.now_ms()));
+        }
+    }
+
+    /// Cap, duplicates and cool-down; whoever is welcome is registered.
     async fn admit(
         &self,
         mut newcomer: Arc<SocketRecord>,
         line: &Arc<Line>,
     ) -> Result<(Arc<SocketRecord>, Expected), Close> {
-        let gateway = &self.gateway;
-        let (registry, cap) = (&gateway.courier.registry, gateway.config.cap);
+        let Courier { registry, sockets, .. } = &self.gateway.courier;
         let mut probed = false;
         loop {
             // From here on it can be told to go, even before it is let in. Once the registry holds it
             // others may write to it, too; what they write waits behind the greeting.
-            let expected = gateway.courier.sockets.expect(&newcomer, line.clone());
-            match registry.admit(&newcomer, cap).await {
-                Admission::Welcome { replaced, evicted } => {
-                    for record in replaced {
-                        gateway.courier.send_away(&record, Close::Replaced).await;
-                    }
-                    for record in evicted {
-                        info!(user_id = record.user.as_ref().map(|user| user.as_str()), socket_id = %record.id, "{TOO_MANY_CONNECTIONS}");
-                        gateway.courier.send_away(&record, Close::TooManyConnections).await;
-                    }
-                    return Ok((newcomer, expected));
+            let expected = sockets.expect(&newcomer, line.clone());
+            let admission = registry.admit(&newcomer, self.gateway.config.cap).await;
+            if self.is_let_in(admission, &mut probed).await? {
+                return Ok((newcomer, expected));
+            }
+            newcomer = Arc::new(newcomer.once_more(registry.incarnation(), registry.now_ms()));
+        }
+    }
+
+    /// Those who have to go for it are told. False if it has to be asked once more: silent holders were found out.
+    async fn is_let_in(&self, admission: Admission, probed: &mut bool) -> Result<bool, Close> {
+        let gateway = &self.gateway;
+        match admission {
+            Admission::Welcome { replaced, evicted } => {
+                for record in replaced {
+                    gateway.courier.send_away(&record, Close::Replaced).await;
                 }
-                Admission::CoolingDown => {
-                    gateway.metrics.rejected("cooling_down");
-                    return Err(Close::TooManyConnections);
+                for record in evicted {
+                    info!(user_id = record.user.as_ref().map(|user| user.as_str()), socket_id = %record.id, "{TOO_MANY_CONNECTIONS}");
+                    gateway.courier.send_away(&record, Close::TooManyConnections).await;
                 }
-                Admission::Full { holders } if !probed => {
-                    probed = true;
-                    probe::fleet(&gateway.courier, &holders).await;
-                    newcomer = Arc::new(newcomer.once_more(registry.incarnation(), registry.now_ms()));
-                }
-                Admission::Full { .. } => {
-                    gateway.metrics.rejected("already_connected");
-                    return Err(Close::AlreadyConnected);
-                }
+                Ok(true)
+            }
+            Admission::CoolingDown => {
+                gateway.metrics.rejected("cooling_down");
+                Err(Close::TooManyConnections)
+            }
+            Admission::Full { holders } if !*probed => {
+                *probed = true;
+                probe::fleet(&gateway.courier, &holders).await;
+                Ok(false)
+            }
+            Admission::Full { .. } => {
+                gateway.metrics.rejected("already_connected");
+                Err(Close::AlreadyConnected)
             }
         }
     }
@@ -248,8 +339,9 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
 /// Gives up a seat, and says why: its verdict stands before it is gone.
 async fn leave(gateway: &Gateway, seat: Seat, ending: &Ending) {
     let record = seat.socket.record();
+    let after = gateway.courier.after(&record, ending).await;
     // At once: whoever waits for its answer need not wait for the registry as well.
-    gateway.courier.calls.ended(&record, ending);
+    gateway.courier.calls.ended(&record, ending, after);
     gateway.courier.registry.unregister(record.id, record.session, ending.clone()).await;
     // Counted first: who looks when it is gone finds it among the closed.
     let label = CauseLabel { cause: ending.cause.as_str() };
@@ -257,13 +349,11 @@ async fn leave(gateway: &Gateway, seat: Seat, ending: &Ending) {
     drop(seat);
     let age_ms = epoch_ms().saturating_sub(record.connected_at);
     gateway.metrics.age_seconds.of(label).observe(age_ms as f64 / 1000.0);
-    gateway.desk.feed.tell("disconnected", || {
-        let mut socket = feed::socket(&record);
-        socket["cause"] = ending.cause.as_str().into();
-        socket["closeCode"] = ending.code.into();
-        socket["reason"] = ending.reason.as_ref().into();
-        socket
-    });
+    match after {
+        After::Ended => gateway.desk.feed.tell("disconnected", || feed::ended(&record, ending)),
+        After::Away => gateway.desk.feed.tell("away", || feed::ended(&record, ending)),
+        After::Elsewhere => {}
+    }
     if let Cause::ConnectionLost | Cause::ProtocolError | Cause::InstanceCrash = ending.cause {
         warn!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket error: {}", ending.reason);
     }

@@ -15,6 +15,7 @@ pub use owed::Owed;
 pub use rounds::run;
 
 use crate::{
+    courier::After,
     frame,
     letters::{self, LATE, Letters},
     metrics::Metrics,
@@ -52,6 +53,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// Answers of clients on their way to other instances; beyond it their sockets wait.
 const BESIDE_MAX: usize = 1024;
+/// For how long it is tried to tell what a client said to another instance than the one that gave it the call.
+const INSTEAD: Duration = Duration::from_secs(5);
 /// Calls of ours that are over and still known, to tell a word that comes late from one that was never wanted.
 const OVER_MAX: usize = 8192;
 
@@ -301,10 +304,22 @@ impl Calls {
         self.tell(call, given, word, data)
     }
 
-    /// A connection ended: whoever waits for it hears so at once.
-    pub fn ended(&self, record: &SocketRecord, ending: &Ending) {
+    /// The same of a call that the socket was given before it came back, by whoever had it then.
+    pub fn says_instead(&self, call: &CallId, socket: SocketId, said: Said, data: Bytes, there: Incarnation) -> Post {
+        let word = match said {
+            Said::Progress => Word::Progress(socket),
+            Said::Reply => Word::Reply(socket, 0),
+            Said::Failed => Word::Failed(socket, 0),
+        };
+        let by = Instant::now() + INSTEAD;
+        self.post(there, Message::Instead { call: call.clone(), word }, data, by, None)
+    }
+
+    /// A connection ended: whoever waits for it hears so at once. A socket that comes back, or has, may still answer
+    /// what it was given; what was not written to it is somebody else's.
+    pub fn ended(&self, record: &SocketRecord, ending: &Ending, after: After) {
         let broke = ending.cause == Cause::ConnectionLost;
-        let held = lock(&self.given).take_all(record.id, record.session, broke);
+        let held = lock(&self.given).take_all(record.id, record.session, broke, after != After::Ended);
         for (call, given, may_be_written) in held {
             let word = if !may_be_written {
                 Word::Refused(Refusal::Closing)

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 pub use call::{Fallback, Outcome, Question, Step, Whom, Wording};
 pub use change::{Move, Moved};
-pub use ends::Parted;
+pub use ends::{After, Parted};
 pub use many::{Roll, Target};
 pub use search::{Absent, Found, Search};
 

@@ -10,7 +10,7 @@ mod forward;
 use crate::session::Desk;
 use follow::Following;
 use forward::Followers;
-use registry::{SocketRecord, epoch_ms};
+use registry::{Ending, SocketRecord, epoch_ms};
 use serde_json::{Value, json};
 use std::{
     borrow::Cow,
@@ -148,6 +148,15 @@ pub fn socket(record: &SocketRecord) -> Value {
         "userId": record.user.as_ref().map(|user| user.as_str()),
         "storeId": record.store.as_ref().map(|store| store.as_str()),
     })
+}
+
+/// A socket whose connection has ended.
+pub fn ended(record: &SocketRecord, ending: &Ending) -> Value {
+    let mut socket = socket(record);
+    socket["cause"] = ending.cause.as_str().into();
+    socket["closeCode"] = ending.code.into();
+    socket["reason"] = ending.reason.as_ref().into();
+    socket
 }
 
 #[cfg(test)]

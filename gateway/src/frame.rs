@@ -2,7 +2,7 @@
 
 use crate::{calls::Said, json, json::Members, wire};
 use bytes::Bytes;
-use registry::{CallId, RoomName, SocketId, StoreName, names};
+use registry::{CallId, Incarnation, RoomName, SocketId, StoreName, names};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::{borrow::Cow, sync::LazyLock};
@@ -202,6 +202,20 @@ pub struct Greeting {
     pub socket: SocketId,
     pub instance: String,
     pub ping_interval_seconds: f64,
+    /// Only of a socket that may come back.
+    pub lasting: Option<Box<Lasting>>,
+}
+
+/// What a client has to know to come back.
+#[derive(Debug, Clone)]
+pub struct Lasting {
+    /// Whether it has come back now, and missed nothing.
+    pub resumed: bool,
+    pub token: String,
+    /// Deliveries after this one follow.
+    pub seq: u64,
+    /// Who held it before: what is said about a call that was given there goes there.
+    pub came_from: Option<Incarnation>,
 }
 
 impl Greeting {
@@ -217,10 +231,15 @@ impl Greeting {
             socket_id: String,
             instance: &'a str,
             resumed: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            session: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            seq: Option<u64>,
             ping_interval: serde_json::Number,
             state: serde_json::Map<String, serde_json::Value>,
         }
         let seconds = self.ping_interval_seconds;
+        let lasting = self.lasting.as_deref();
         let whole = (seconds.fract() == 0.0).then(|| (seconds as u64).into());
         frame(&Hi {
             r#type: "hi",
@@ -229,7 +248,9 @@ impl Greeting {
             time,
             socket_id: self.socket.to_string(),
             instance: &self.instance,
-            resumed: false,
+            resumed: lasting.is_some_and(|lasting| lasting.resumed),
+            session: lasting.map(|lasting| lasting.token.as_str()),
+            seq: lasting.map(|lasting| lasting.seq),
             ping_interval: whole.or_else(|| serde_json::Number::from_f64(seconds)).unwrap_or_else(|| 0.into()),
             state: serde_json::Map::new(),
         })
@@ -405,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_call_is_spoken_of_by_its_name_under_any_verb() {
-        let id = CallId::fresh(&registry::Incarnation::fresh("web1"));
+        let id = CallId::fresh(&Incarnation::fresh("web1"));
         let read = |rest: &str| {
             let text = format!(r#"{{"correlation_id":"{id}"{rest}}}"#);
             match ClientFrame::read(text.as_bytes()).ask {
@@ -432,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_call_says_what_its_client_needs_in_this_order() {
-        let id = CallId::fresh(&registry::Incarnation::fresh("web1"));
+        let id = CallId::fresh(&Incarnation::fresh("web1"));
         let store = StoreName::parse("s").unwrap();
         let data = RawValue::from_string("[1]".into()).unwrap();
         let mut call = Call {

@@ -4,6 +4,7 @@ use crate::{
     admission::{Room, rate::ConnectRate},
     calls,
     config::{Config, Live},
+    confirming::{self, Confirming},
     courier::Courier,
     drain,
     feed::{self, Feed},
@@ -93,6 +94,7 @@ impl Gateway {
             courier: courier.clone(),
             metrics: metrics.clone(),
             feed: Feed::default(),
+            confirming: Confirming::default(),
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
         });
@@ -133,6 +135,7 @@ impl Gateway {
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
+        let mut confirming = AbortOnDropHandle::new(tokio::spawn(confirming::run(self.desk.clone())));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
         if self.courier.registry.health() == Health::Up {
             // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
@@ -146,6 +149,7 @@ impl Gateway {
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
             _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
+            _ = &mut confirming => return Err("nobody minds those who come back any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }

@@ -3,10 +3,10 @@
 //! socket. Whatever has to wait runs as an errand beside it.
 
 use crate::{
-    calls::{News, Owed, Place},
+    calls::{News, Owed, Place, Said as SaidOfCall},
     close::Close,
     courier::{Courier, Move, Moved, Receipt, Target},
-    letters,
+    feed, letters,
     outbox::Refused,
     probe,
     session::Desk,
@@ -15,7 +15,8 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
+    CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, SocketRecord,
+    Superseded,
     envelope::{Answer, Head, Message, Refusal, To, Word},
 };
 use serde_json::Value;
@@ -24,7 +25,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 /// Errands at once. At the bound letters that may need one wait here, so many, then in the inbox and in the mailbox.
 /// Words that others wait for need none, and are taken all the same.
@@ -49,6 +50,7 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
             post = inbox.recv(), if clerk.held_back.len() < HELD_BACK_MAX => match post {
                 Some(Post::Letter(letter)) => clerk.takes(letter),
                 Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
+                Some(Post::Ended { record, ending }) => clerk.did_not_come_back(&record, &ending),
                 None => return,
             },
         }
@@ -121,8 +123,10 @@ impl Clerk {
             }
             return;
         }
-        let wants_answer =
-            !matches!(message, Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_));
+        let wants_answer = !matches!(
+            message,
+            Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_) | Message::Instead { .. }
+        );
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
             Some(_) => {}
@@ -161,6 +165,7 @@ impl Clerk {
                 let told = self.desk.feed.followers.add(asker.from.clone(), ms);
                 self.answer(asker, Answer::Followed(told));
             }
+            Message::Instead { call, word } => self.hear_instead(&call, &word, body),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -270,6 +275,28 @@ impl Clerk {
         if let Some(line) = self.desk.courier.sockets.line(id, session) {
             line.close(close);
         }
+    }
+
+    /// What a socket said elsewhere that was given the call here.
+    fn hear_instead(&mut self, call: &CallId, word: &Word, data: &Bytes) {
+        let (socket, said) = match word {
+            Word::Progress(socket) => (*socket, SaidOfCall::Progress),
+            Word::Reply(socket, _) => (*socket, SaidOfCall::Reply),
+            Word::Failed(socket, _) => (*socket, SaidOfCall::Failed),
+            Word::Accepted(_) | Word::Lost(_) | Word::Refused(_) => return,
+        };
+        let calls = &self.desk.courier.calls;
+        let Some(post) = calls.says(call, socket, said, data.clone()) else { return };
+        if let Some(post) = calls.send_beside(post) {
+            let calls = calls.clone();
+            self.errands.spawn(async move { calls.send(post).await });
+        }
+    }
+
+    /// A socket that was away has ended.
+    fn did_not_come_back(&self, record: &SocketRecord, ending: &Ending) {
+        info!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket ended while it was away: {}", ending.reason);
+        self.desk.feed.tell("disconnected", || feed::ended(record, ending));
     }
 
     fn answer(&self, asker: Asker, answer: Answer) {

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod close;
 /// Environment, flags and file → one `Config`, or every problem at once.
 pub mod config;
+mod confirming;
 /// Delivering: here, there, or nowhere.
 pub mod courier;
 /// Parting with every socket.

@@ -81,6 +81,7 @@ pub struct Metrics {
     pub request_seconds: Labelled<Route, Histogram>,
     pub handshakes: Counter,
     pub rejected: Labelled<Reason, Counter>,
+    pub comebacks: Labelled<Outcome, Counter>,
     pub opened: Counter,
     pub closed: Labelled<CauseLabel, Counter>,
     pub hello_seconds: Histogram,
@@ -202,6 +203,7 @@ impl Default for Metrics {
             request_seconds: request_seconds.into(),
             handshakes: counted!("handshakes", "Attempts to open a socket"),
             rejected: labelled!("handshake_rejected", "Attempts that were refused, by code"),
+            comebacks: labelled!("resumes", "Clients that came with a token, by what it was good for"),
             opened: counted!("sockets_opened", "Sockets that were let in"),
             closed: labelled!("sockets_closed", "Sockets that ended, by cause"),
             hello_seconds,
@@ -285,6 +287,10 @@ impl Metrics {
 
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.of(Reason { reason }).inc();
+    }
+
+    pub fn came_back(&self, outcome: &'static str) {
+        self.comebacks.of(Outcome { outcome }).inc();
     }
 
     pub fn sent(&self, outcome: &'static str) {

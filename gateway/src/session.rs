@@ -5,6 +5,7 @@ use crate::{
     calls::Said as SaidOfCall,
     close::Close,
     config::value::Rate,
+    confirming::Confirming,
     courier::{Courier, Move, Moved, Target},
     feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
@@ -17,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use registry::{CallId, Group, RoomName, SocketRecord};
+use registry::{CallId, Group, Incarnation, RoomName, SocketRecord};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use tracing::{debug, info};
@@ -27,6 +28,7 @@ pub struct Desk {
     pub courier: Courier,
     pub metrics: Arc<Metrics>,
     pub feed: Feed,
+    pub confirming: Confirming,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
 }
@@ -53,7 +55,11 @@ impl Session {
 impl Conversation for Session {
     fn hear(&mut self, said: Said) -> Reaction {
         let inner = &self.inner;
+        if inner.socket.line.is_first_word() {
+            inner.desk.confirming.note(&inner.socket);
+        }
         match said {
+            Said::Pong => Reaction::Silence,
             Said::Ping | Said::Binary(_) if inner.too_fast() => Reaction::Close(Close::TooFast),
             Said::Ping => Reaction::Silence,
             Said::Binary(bytes) => {
@@ -205,7 +211,11 @@ impl Inner {
         let calls = &self.desk.courier.calls;
         // Copied, since the payload is a slice of what was read.
         let data = Bytes::copy_from_slice(data.get().as_bytes());
-        let Some(post) = calls.says(call, self.socket.id, said, data) else { return Reaction::Silence };
+        let post = match self.given_elsewhere(call) {
+            Some(there) => Some(calls.says_instead(call, self.socket.id, said, data, there.clone())),
+            None => calls.says(call, self.socket.id, said, data),
+        };
+        let Some(post) = post else { return Reaction::Silence };
         let left = match said {
             SaidOfCall::Progress => Some(post),
             SaidOfCall::Reply | SaidOfCall::Failed => calls.send_beside(post),
@@ -219,6 +229,13 @@ impl Inner {
             }
             .boxed(),
         )
+    }
+
+    /// Who had this socket before, if it was not given this call here.
+    fn given_elsewhere(&self, call: &CallId) -> Option<&Incarnation> {
+        let there = self.greeting.lasting.as_ref()?.came_from.as_ref()?;
+        let Courier { registry, calls, .. } = &self.desk.courier;
+        Some(there).filter(|there| **there != registry.incarnation() && !calls.has(call, self.socket.id))
     }
 
     /// `hi` again with a fresh time; a client of another version is told so behind it.
@@ -313,13 +330,23 @@ mod tests {
             let courier = courier();
             let rate = rate.and_then(NonZeroU32::new).map(Rate);
             let metrics = Arc::new(Metrics::default());
-            Self { desk: Arc::new(Desk { courier, metrics, feed: Feed::default(), rate, rooms_max: 2 }) }
+            Self {
+                desk: Arc::new(Desk {
+                    courier,
+                    metrics,
+                    feed: Feed::default(),
+                    confirming: Confirming::default(),
+                    rate,
+                    rooms_max: 2,
+                }),
+            }
         }
 
         async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {
             let seat = enter(&self.desk.courier, rooms).await;
             let socket = seat.socket.clone();
-            let greeting = Greeting { socket: socket.id, instance: "web1".into(), ping_interval_seconds: 30.0 };
+            let greeting =
+                Greeting { socket: socket.id, instance: "web1".into(), ping_interval_seconds: 30.0, lasting: None };
             (Session::new(self.desk.clone(), socket, greeting), seat)
         }
     }

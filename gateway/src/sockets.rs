@@ -41,7 +41,8 @@ pub struct Sockets {
 /// Trees, not hash maps: the sweeper walks them in slices, and one tree serves every group.
 #[derive(Default)]
 struct Tables {
-    expected: BTreeMap<SocketId, (Session, Arc<Line>)>,
+    /// Of one socket there may be several, when a token is used twice at once.
+    expected: BTreeMap<SocketId, Vec<(Session, Arc<Line>)>>,
     /// The most that sat here at once since somebody asked.
     most: usize,
     by_id: BTreeMap<SocketId, Arc<Socket>>,
@@ -52,17 +53,23 @@ struct Tables {
 pub struct Expected {
     sockets: Arc<Sockets>,
     id: SocketId,
+    session: Session,
 }
 
 impl Expected {
-    /// Takes the seat. From now on the socket can be found and written to.
+    /// Takes the seat. From now on the socket can be found and written to; unless a later connection of it has the
+    /// seat already.
     pub fn enter(self, socket: Arc<Socket>) -> Seat {
         let sockets = self.sockets.clone();
         let mut tables = sockets.write();
         let record = socket.record();
-        tables.by_id.insert(record.id, socket.clone());
-        tables.group(&record, &socket);
-        tables.most = tables.most.max(tables.by_id.len());
+        let former = tables.by_id.get(&record.id).map(|former| former.record());
+        if former.as_ref().is_none_or(|former| former.attempt < record.attempt) {
+            former.iter().for_each(|former| tables.ungroup(former));
+            tables.by_id.insert(record.id, socket.clone());
+            tables.group(&record, &socket);
+            tables.most = tables.most.max(tables.by_id.len());
+        }
         drop(tables);
         Seat { sockets, socket }
     }
@@ -70,7 +77,13 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.sockets.write().expected.remove(&self.id);
+        let mut tables = self.sockets.write();
+        if let Some(lines) = tables.expected.get_mut(&self.id) {
+            lines.retain(|(session, _)| *session != self.session);
+            if lines.is_empty() {
+                tables.expected.remove(&self.id);
+            }
+        }
     }
 }
 
@@ -83,17 +96,19 @@ pub struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut tables = self.sockets.write();
-        let record = self.socket.record();
-        tables.by_id.remove(&record.id);
-        tables.ungroup(&record);
+        if tables.seats(&self.socket) {
+            let record = self.socket.record();
+            tables.by_id.remove(&record.id);
+            tables.ungroup(&record);
+        }
     }
 }
 
 impl Sockets {
     /// Makes a socket known that is about to be admitted.
     pub fn expect(self: &Arc<Self>, record: &SocketRecord, line: Arc<Line>) -> Expected {
-        self.write().expected.insert(record.id, (record.session, line));
-        Expected { sockets: self.clone(), id: record.id }
+        self.write().expected.entry(record.id).or_default().push((record.session, line));
+        Expected { sockets: self.clone(), id: record.id, session: record.session }
     }
 
     /// The line of one connection, whether it has a seat or is still expected. Another connection
@@ -103,7 +118,8 @@ impl Sockets {
         if let Some(socket) = tables.by_id.get(&id).filter(|socket| socket.record.load().session == session) {
             return Some(socket.line.clone());
         }
-        tables.expected.get(&id).filter(|(expected, _)| *expected == session).map(|(_, line)| line.clone())
+        let expected = tables.expected.get(&id)?.iter().find(|(expected, _)| *expected == session);
+        expected.map(|(_, line)| line.clone())
     }
 
     /// The socket, unless it is on its way out.
@@ -178,9 +194,12 @@ impl Sockets {
         let mut tables = self.write();
         let before = socket.record();
         let Some(after) = change(&before) else { return };
-        tables.ungroup(&before);
+        let seated = tables.seats(socket);
+        if seated {
+            tables.ungroup(&before);
+        }
         socket.record.store(Arc::new(after));
-        if tables.by_id.contains_key(&before.id) {
+        if seated {
             tables.group(&socket.record(), socket);
         }
     }
@@ -196,6 +215,11 @@ impl Sockets {
 }
 
 impl Tables {
+    /// Whether the seat is this connection's.
+    fn seats(&self, socket: &Arc<Socket>) -> bool {
+        self.by_id.get(&socket.id).is_some_and(|seated| Arc::ptr_eq(seated, socket))
+    }
+
     fn group(&mut self, record: &SocketRecord, socket: &Arc<Socket>) {
         for group in record.groups() {
             self.by_group.insert((group.key(), record.id), socket.clone());

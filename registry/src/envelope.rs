@@ -92,6 +92,8 @@ pub enum Message {
     Follow { ms: u64 },
     /// This happened, after all that the receiver was told before. The body has a line of JSON for each.
     Happened(Told),
+    /// A client said this about a call that it was given there, before it came back here.
+    Instead { call: CallId, word: Word },
 }
 
 /// How much one instance was told of what happens on another. What it is told is counted, so that it knows of letters

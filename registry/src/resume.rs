@@ -1,6 +1,6 @@
 //! Coming back: a client whose connection broke shows its token, on any instance, and has its socket again.
 
-use crate::{record::SocketRecord, rules};
+use crate::{names::Incarnation, record::SocketRecord, rules};
 use std::sync::Arc;
 
 /// A socket that has a connection again.
@@ -10,6 +10,8 @@ pub struct Back {
     pub record: Arc<SocketRecord>,
     /// The connection that had it until now; its owner still has to be told.
     pub ghost: Option<Arc<SocketRecord>>,
+    /// Who had it last.
+    pub came_from: Incarnation,
 }
 
 /// Why a client does not get its socket back. It is somebody new then.
@@ -21,7 +23,17 @@ pub enum NotBack {
 }
 
 impl NotBack {
-    /// For logs and metrics.
+    /// For people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Rule(rules::NotBack::Unknown) => "the registry knows nothing of it",
+            Self::Rule(rules::NotBack::Ended) => "it has ended, or was away for too long",
+            Self::Rule(rules::NotBack::Later) => "its token was used before",
+            Self::Unavailable => "the registry does not answer",
+        }
+    }
+
+    /// For metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rule(rules::NotBack::Unknown) => "unknown",

@@ -2,7 +2,7 @@
 
 use crate::names::{SocketId, StoreName, UserName};
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 /// Why a socket ended. Always the true one, fixed by whoever ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,8 +106,8 @@ pub enum Gone {
         store: Option<StoreName>,
         user: Option<UserName>,
         ending: Ending,
-        /// It is away, and may be resumed for so long.
-        back_within: Option<Duration>,
+        /// It is away, and may be resumed for so many seconds.
+        back_within: Option<NonZeroU32>,
     },
 }
 
@@ -117,8 +117,7 @@ pub struct Verdict {
     /// As the caller wrote it: any text may be asked about.
     pub asked: Box<str>,
     pub gone: Gone,
-    /// How long ago it ended, by the registry's clock; zero when that is not known.
-    pub since: Duration,
+    since_ms: u64,
 }
 
 /// No id of ours is longer; more of a foreign one would only fill logs and answers.
@@ -126,7 +125,16 @@ const ASKED_BYTES_MAX: usize = 128;
 
 impl Verdict {
     pub fn new(asked: &str, gone: Gone, since: Duration) -> Self {
-        Self { asked: asked[..asked.floor_char_boundary(ASKED_BYTES_MAX)].into(), gone, since }
+        Self {
+            asked: asked[..asked.floor_char_boundary(ASKED_BYTES_MAX)].into(),
+            gone,
+            since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How long ago it ended, by the registry's clock; zero when that is not known.
+    pub fn since(&self) -> Duration {
+        Duration::from_millis(self.since_ms)
     }
 
     /// `never_seen`, `forgotten`, `away`, `closed` or `lost`.
@@ -140,6 +148,11 @@ impl Verdict {
         }
     }
 
+    /// Whether it may come back.
+    pub fn is_away(&self) -> bool {
+        matches!(self.gone, Gone::Closed { back_within: Some(_), .. })
+    }
+
     /// The verdict for a person.
     pub fn sentence(&self) -> String {
         let asked = &self.asked;
@@ -151,14 +164,19 @@ impl Verdict {
             Gone::Forgotten => format!("{asked} is older than what the registry remembers; it is not connected now"),
             // When it ended nobody saw; only when that was noticed is known.
             Gone::Closed { instance, .. } if self.state() == "lost" => {
-                let ago = in_words(self.since);
+                let ago = in_words(self.since());
                 format!("{asked} was on {instance} and is lost: its instance crashed, which was noticed {ago} ago")
             }
             Gone::Closed { instance, ending, back_within, .. } => {
-                let ago = in_words(self.since);
+                let ago = in_words(self.since());
                 let code = ending.code.map_or("without a close code".to_owned(), |code| format!("with {code}"));
                 let ended = match back_within {
-                    Some(within) => format!("is away and may come back within {}; its connection ended", in_words(*within)),
+                    Some(within) => {
+                        format!(
+                            "is away and may come back within {}; its connection ended",
+                            in_words(Duration::from_secs(within.get().into()))
+                        )
+                    }
                     None => "closed".to_owned(),
                 };
                 // Where a close was still sent, it was not the instance that crashed but this connection.
@@ -192,8 +210,15 @@ mod tests {
     #[test]
     fn a_lost_socket_is_said_to_have_been_noticed_missing() {
         let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
-        let gone =
-            Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, user: None, ending, back_within: None };
+        let gone = Gone::Closed {
+            instance: "web1".into(),
+            connected_at: 0,
+            closed_at: 0,
+            store: None,
+            user: None,
+            ending,
+            back_within: None,
+        };
         let verdict = Verdict::new("ws_1", gone, Duration::from_secs(3));
         assert_eq!(verdict.state(), "lost");
         assert_eq!(verdict.sentence(), "ws_1 was on web1 and is lost: its instance crashed, which was noticed 3 s ago");
@@ -223,7 +248,7 @@ mod tests {
             store: None,
             user: None,
             ending: Ending { cause: Cause::ConnectionLost, code: None, ..ending },
-            back_within: Some(Duration::from_secs(108)),
+            back_within: NonZeroU32::new(108),
         };
         let verdict = Verdict::new("ws_1", away, Duration::from_secs(12));
         assert_eq!(verdict.state(), "away");

@@ -174,7 +174,7 @@ async fn an_ended_socket_leaves_its_verdict(mut fleet: Fleet) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let verdict = verdict(&web2, &record.id.to_string()).await;
     assert_eq!(verdict.state(), "closed");
-    assert!(verdict.since >= Duration::from_millis(15) && verdict.since < fleet::DEADLINE, "{:?}", verdict.since);
+    assert!(verdict.since() >= Duration::from_millis(15) && verdict.since() < fleet::DEADLINE, "{:?}", verdict.since());
     let Gone::Closed { instance, store, ending, .. } = verdict.gone else { panic!("{verdict:?}") };
     assert_eq!((&*instance, store.unwrap().as_str()), ("web1", "s"));
     assert_eq!((ending.cause, ending.code, &*ending.reason), (Cause::Kicked, Some(1000), "bye"));

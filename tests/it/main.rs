@@ -27,6 +27,7 @@
 
 mod asking;
 mod client;
+mod comebacks;
 mod fleet;
 mod gateway;
 mod holdfast;
@@ -80,6 +81,7 @@ mod pushes;
 mod redises;
 mod refusals;
 mod repeats;
+mod resumes;
 mod rooms;
 mod sends;
 mod start;

@@ -19,6 +19,17 @@ pub struct Names {
     pub client: Option<Arc<str>>,
     /// `greeting=none`: neither `hi` nor `reset`.
     pub silent: bool,
+    /// It wants to be able to come back.
+    pub comeback: Option<Comeback>,
+}
+
+/// That a client wants to come back, or does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comeback {
+    /// What it was given for that, if it was here before.
+    pub token: Option<String>,
+    /// The last delivery that it has.
+    pub last_seq: u64,
 }
 
 /// Reads all of them; the first fault answers.
@@ -60,7 +71,26 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let client = query.one("client_id")?;
     let client = parse("client_id", client, |text| registry::names::check(text).map(|()| Arc::from(text)), false)?;
     let silent = query.one("greeting")?.as_deref() == Some("none");
-    Ok(Names { user, store, rooms, client, silent })
+    // Without a greeting nobody would hear the next token.
+    let comeback = comeback(&query)?.filter(|_| !silent);
+    Ok(Names { user, store, rooms, client, silent, comeback })
+}
+
+/// Whatever the token is, it is no reason to keep a client out.
+fn comeback(query: &Query<'_>) -> Result<Option<Comeback>, Problem> {
+    let last_seq = match query.one("last_seq")?.filter(|text| !text.is_empty()) {
+        Some(text) => text.parse().map_err(|_| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "Invalid last_seq query parameter",
+                "give the seq of the last delivery that the client has, or 0",
+            )
+            .detail(format!("last_seq: {text:.40} is no whole number from 0 on"))
+        })?,
+        None => 0,
+    };
+    let token = query.one("resume")?;
+    Ok(token.map(|token| Comeback { token: Some(token).filter(|token| !token.is_empty()), last_seq }))
 }
 
 /// Whether the client wants refusals on the socket, where browsers can see them.

@@ -130,13 +130,23 @@ impl Table {
     }
 
     /// Takes all calls of a connection that ended, and whether each may have been written. To one that broke nothing
-    /// more is written; any other end is a farewell, and that may be.
-    pub fn take_all(&mut self, socket: SocketId, session: Session, broke: bool) -> Vec<(CallId, Given, bool)> {
+    /// more is written; any other end is a farewell, and that may be. Of a socket that `lasts` those stay that may have
+    /// been written.
+    pub fn take_all(
+        &mut self,
+        socket: SocketId,
+        session: Session,
+        broke: bool,
+        lasts: bool,
+    ) -> Vec<(CallId, Given, bool)> {
         let held = self.by_socket.get(&socket).cloned().unwrap_or_default();
         let of_it = |call: &CallId| self.calls.get(call).is_some_and(|given| given.session == session);
         let held: Vec<_> = held.into_iter().filter(of_it).collect();
         let taken = held.into_iter().filter_map(|call| {
             let may_be_written = !broke || self.calls.get(&call)?.is_written();
+            if may_be_written && lasts {
+                return None;
+            }
             let given = if may_be_written { self.take(&call) } else { self.lift(&call) }?;
             Some((call, given, may_be_written))
         });
@@ -232,7 +242,7 @@ mod tests {
         written.line.wrote(1);
         for (call, given) in calls.iter().zip([&unwritten, &written]) {
             table.give(call, given.clone());
-            let taken = table.take_all(given.socket, given.session, true);
+            let taken = table.take_all(given.socket, given.session, true, false);
             assert_eq!(taken.len(), 1);
             assert_eq!(taken[0].2, given.is_written());
         }
@@ -250,7 +260,7 @@ mod tests {
         // A later connection of the same socket.
         table.give(&calls[1], given(socket, Some(&asker)));
         table.give(&calls[2], given(other, Some(&asker)));
-        let taken = table.take_all(socket, first.session, false);
+        let taken = table.take_all(socket, first.session, false, false);
         assert_eq!(taken.iter().map(|(call, ..)| call).collect::<Vec<_>>(), [&calls[0]]);
         let due = Instant::now() + ACCEPTED_AFTER;
         assert_eq!(table.accepted(due).len(), 0, "nothing of them is written");

@@ -101,7 +101,14 @@ pub fn no_reply(call: &CallId, delivered: Delivered) -> Problem {
 /// Why a socket is not there any more that had a call.
 pub fn verdict(owner: &Incarnation, lost: LostSocket, now_ms: u64) -> Verdict {
     let LostSocket { socket, store, connected_at, ending, .. } = lost;
-    let gone =
-        Gone::Closed { instance: owner.instance().into(), connected_at, closed_at: now_ms, store, user: None, ending, back_within: None };
+    let gone = Gone::Closed {
+        instance: owner.instance().into(),
+        connected_at,
+        closed_at: now_ms,
+        store,
+        user: None,
+        ending,
+        back_within: None,
+    };
     Verdict::new(&socket.to_string(), gone, Duration::ZERO)
 }

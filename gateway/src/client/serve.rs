@@ -52,7 +52,10 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
             None => Registry::in_memory(&Memory::new(gateway::retention(&config)), about),
             Some(url) => {
                 let (namespace, why_ttl) = (config.namespace.clone(), config.why_ttl);
-                Registry::on_redis(registry::Settings { url, namespace, why_ttl, secrets: config.resume_secrets.clone() }, about)
+                Registry::on_redis(
+                    registry::Settings { url, namespace, why_ttl, secrets: config.resume_secrets.clone() },
+                    about,
+                )
             }
         };
         if let Err(sentence) = registry.open().await {

@@ -9,10 +9,15 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use registry::{
-    Ending, Incarnation, Session, SocketId, SocketRecord, Unknown,
+    Cause, Ending, Incarnation, Lookup, Session, SocketId, SocketRecord, Unknown, Verdict,
     envelope::{Answer, Message, To},
+    rules::State,
 };
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Whether a socket goes on elsewhere is asked for so long. Without an answer it has ended as far as is known here.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(2);
 
 /// Verdicts on their way to the registry at once, of those that one caller causes.
 const VERDICTS_AT_ONCE: usize = 64;
@@ -27,7 +32,32 @@ pub struct Parted {
     pub blind: Option<Unknown>,
 }
 
+/// What becomes of a socket when one of its connections ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Ended,
+    /// It may be resumed.
+    Away,
+    /// It was resumed, and goes on with another connection.
+    Elsewhere,
+}
+
 impl Courier {
+    /// What an ending makes of a socket here. Asked of the registry only where its client came back while this
+    /// connection was still believed in.
+    pub async fn after(&self, record: &SocketRecord, ending: &Ending) -> After {
+        match record.leaves(ending) {
+            State::Away => return After::Away,
+            _ if record.resumable.is_none() || ending.cause != Cause::Replaced => return After::Ended,
+            _ => {}
+        }
+        let there = timeout(GOES_ON_WITHIN, self.registry.whereabouts(&record.id.to_string())).await;
+        match there {
+            Ok(Lookup::Live(holder)) if holder.session != record.session => After::Elsewhere,
+            _ => After::Ended,
+        }
+    }
+
     /// Tells a socket here to go. Its verdict stands at once; its own task does the rest.
     pub async fn close(&self, socket: &Socket, close: Close) -> bool {
         let ending = close.ending();
@@ -42,7 +72,17 @@ impl Courier {
     pub async fn close_anywhere(&self, asked: &str, close: Close, by: Instant) -> Result<(), Absent> {
         let mut search = self.search(asked, by);
         loop {
-            match search.next().await? {
+            let found = match search.next().await {
+                Err(Absent::Gone(verdict)) if verdict.is_away() => {
+                    match self.dismiss(&verdict, &close).await {
+                        true => return Ok(()),
+                        // It came back in this moment, or somebody else was quicker.
+                        false => continue,
+                    }
+                }
+                found => found?,
+            };
+            match found {
                 Found::Here(socket) => match self.close(&socket, close.clone()).await {
                     true => return Ok(()),
                     // One that goes by itself in this moment is found gone at the second look.
@@ -58,6 +98,13 @@ impl Courier {
                     }
                 }
             }
+        }
+    }
+
+    async fn dismiss(&self, away: &Verdict, close: &Close) -> bool {
+        match SocketId::parse(&away.asked) {
+            Some(id) => self.registry.dismiss(id, &close.ending()).await,
+            None => false,
         }
     }
 

@@ -69,16 +69,6 @@ pub fn left(broken: bool) -> Ending {
 }
 
 impl Line {
-    /// The line of somebody who only listens.
-    pub fn one_way(queue_bytes_max: usize) -> Self {
-        Self { one_way: true, ..Self::new(queue_bytes_max) }
-    }
-
-    /// Whether its client can say anything.
-    pub fn can_answer(&self) -> bool {
-        !self.one_way
-    }
-
     /// Waits until more waits, and adds it; or until somebody asks to close.
     async fn next(&self, waiting: &mut VecDeque<Bytes>) -> Option<Close> {
         let before = waiting.len();

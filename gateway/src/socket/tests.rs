@@ -1,6 +1,7 @@
 //! Facts about one connection, over a stream in memory and a clock that stands still.
 
 use super::*;
+use crate::outbox::Refused;
 use futures_util::FutureExt;
 use tokio::{
     io::{DuplexStream, duplex},

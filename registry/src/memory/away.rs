@@ -10,7 +10,7 @@ use crate::{
     rules::{self, Held, State},
     verdict::{Ending, Gone},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// Between two looks for those whose time is over.
@@ -30,9 +30,10 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn left(&self) -> Option<Duration> {
-        let window = self.record.resumable?.window();
-        window.checked_sub(self.at.elapsed()).filter(|left| !left.is_zero())
+    /// For how many seconds it may still come back.
+    fn left(&self) -> Option<NonZeroU32> {
+        let left = self.record.resumable?.window().checked_sub(self.at.elapsed())?;
+        NonZeroU32::new(u32::try_from(left.as_millis().div_ceil(1000)).ok()?)
     }
 }
 
@@ -66,12 +67,8 @@ impl Tables {
     pub(super) fn goes_away(&mut self, record: &Arc<SocketRecord>, ending: &Ending, retention: Retention) -> bool {
         let away = record.leaves(ending) == State::Away && self.away.by_id.len() < retention.verdicts_max;
         if away {
-            let waiting = Waiting {
-                record: record.clone(),
-                ending: ending.clone(),
-                at: Instant::now(),
-                closed_at: epoch_ms(),
-            };
+            let waiting =
+                Waiting { record: record.clone(), ending: ending.clone(), at: Instant::now(), closed_at: epoch_ms() };
             self.away.by_id.insert(record.id, waiting);
         }
         away
@@ -95,11 +92,7 @@ impl Tables {
 }
 
 impl Memory {
-    pub(crate) fn admit_back(
-        &self,
-        newcomer: &Arc<SocketRecord>,
-        cap: Cap,
-    ) -> Result<(Back, Admission), NotBack> {
+    pub(crate) fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
         let (id, mut tables) = (newcomer.id, self.tables());
         let live = tables.live.get(&id).map(|record| (record.clone(), State::Live));
         let away = || tables.away.by_id.get(&id).filter(|waiting| waiting.left().is_some());
@@ -116,8 +109,9 @@ impl Memory {
         let SocketRecord { session, attempt, address, owner, .. } = (**newcomer).clone();
         let record = Arc::new(SocketRecord { session, attempt, address, owner, ..(*before).clone() });
         let admission = tables.admit(&record, cap);
+        let came_from = before.owner.clone();
         let ghost = (state == State::Live).then_some(before);
-        Ok((Back { record, ghost }, admission))
+        Ok((Back { record, ghost, came_from }, admission))
     }
 }
 

@@ -141,7 +141,7 @@ impl Redis {
             store: record.store.clone(),
             user: record.user.clone(),
             ending: Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() },
-            back_within: record.resumable.map(|resumable| resumable.window()),
+            back_within: record.resumable.map(|resumable| resumable.window),
         }
     }
 

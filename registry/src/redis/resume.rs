@@ -85,6 +85,6 @@ impl Redis {
             address: *address,
             ..(*before).clone()
         };
-        Some(Back { record: Arc::new(record), ghost })
+        Some(Back { record: Arc::new(record), ghost, came_from: before.owner.clone() })
     }
 }

@@ -92,7 +92,7 @@ impl Ended {
     /// What is to be said of it, and since when it is so.
     pub fn at(&self, now: u64) -> (Gone, Duration) {
         let Self { record, ending, at, due } = self;
-        let within = due.and_then(|due| due.checked_sub(now)).filter(|within| *within > 0);
+        let within = due.and_then(|due| due.checked_sub(now)).map(|within| within.div_ceil(1000));
         let gone = Gone::Closed {
             instance: record.owner.instance().into(),
             connected_at: record.connected_at,
@@ -100,7 +100,7 @@ impl Ended {
             store: record.store.clone(),
             user: record.user.clone(),
             ending: ending.clone(),
-            back_within: within.map(Duration::from_millis),
+            back_within: within.and_then(|within| NonZeroU32::new(u32::try_from(within).ok()?)),
         };
         (gone, Duration::from_millis(now.saturating_sub(*at)))
     }

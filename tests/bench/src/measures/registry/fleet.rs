@@ -30,7 +30,12 @@ pub struct Instance {
 
 impl Instance {
     pub async fn start(url: &str, name: &str) -> Result<Self> {
-        let settings = Settings { url: RedisUrl::parse(url)?, namespace: "holdfast".to_owned(), why_ttl: WHY_TTL, secrets: Vec::new() };
+        let settings = Settings {
+            url: RedisUrl::parse(url)?,
+            namespace: "holdfast".to_owned(),
+            why_ttl: WHY_TTL,
+            secrets: Vec::new(),
+        };
         let about = About {
             instance: name.to_owned(),
             version: "0.1.0".to_owned(),
