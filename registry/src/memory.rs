@@ -20,6 +20,8 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
+mod logs;
+
 /// Letters that wait for an instance.
 const INBOX_MAX: usize = 1024;
 
@@ -42,6 +44,7 @@ struct Tables {
     cooling: CoolDowns,
     instances: BTreeMap<Incarnation, Member>,
     once: Records,
+    logs: logs::Logs,
 }
 
 struct Member {
@@ -273,6 +276,7 @@ impl Tables {
     }
 
     fn bury(&mut self, record: &SocketRecord, ending: Ending, retention: Retention) {
+        self.close_log(record);
         let gone = Gone::Closed {
             instance: record.owner.instance().into(),
             connected_at: record.connected_at,

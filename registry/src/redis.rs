@@ -11,6 +11,7 @@
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
+//! | `logs.rs`, `mails.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
@@ -25,7 +26,9 @@ mod keys;
 mod lanes;
 mod line;
 mod link;
+mod logs;
 mod lookups;
+mod mails;
 mod once;
 mod pipeline;
 mod places;

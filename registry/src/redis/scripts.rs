@@ -34,6 +34,13 @@ scripts! {
     RECOUNT "recount";
     TAKE_ON "take_on";
     SETTLE "settle";
+    APPEND "append";
+    ACK "ack";
+    READ_LOG "read_log";
+    LOST "lost";
+    LEAVE "leave";
+    TAKE "take";
+    TAKEN "taken";
 }
 
 impl Lua {

@@ -1,6 +1,6 @@
 //! Several instances on one registry, in either form.
 
-use registry::{About, Inbox, Memory, RedisUrl, Registry, Retention, Settings};
+use registry::{About, Inbox, Memory, RedisUrl, Registry, Retention, Settings, SocketRecord};
 use servers::Server;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -36,6 +36,18 @@ impl Fleet {
 
     pub fn why_ttl(&self) -> Duration {
         self.why_ttl
+    }
+
+    /// From now on the socket may be resumed.
+    pub fn open_log(&self, record: &SocketRecord) {
+        match &self.form {
+            Form::Memory(memory) => memory.open_log(record),
+            Form::Redis(server) => {
+                let name = format!("}}:socket:{}", record.id.short());
+                let row = server.keys().into_iter().find(|key| key.ends_with(&name)).unwrap();
+                server.ask(&["HSET", &row, "window", "30"]);
+            }
+        }
     }
 
     pub async fn instance(&mut self, name: &str) -> Registry {
