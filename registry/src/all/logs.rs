@@ -5,7 +5,7 @@ use crate::{
     log::{Acked, Appended, Delivery, Durability, Left, Limits, Page},
     names::{GroupKey, SocketId},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 
 /// Sockets for which the same is logged at once.
 const APPENDED_AT_ONCE: usize = 256;
@@ -22,7 +22,11 @@ impl Registry {
 
     /// The same for many; what became of each, in their order.
     pub async fn append_many(&self, ids: &[SocketId], delivery: &Delivery) -> Vec<Appended> {
-        stream::iter(ids).map(|id| self.append(*id, delivery)).buffered(APPENDED_AT_ONCE).collect().await
+        let mut said = Vec::with_capacity(ids.len());
+        for some in ids.chunks(APPENDED_AT_ONCE) {
+            said.extend(join_all(some.iter().map(|id| self.append(*id, delivery))).await);
+        }
+        said
     }
 
     /// The client has everything up to this number: it need not be kept.

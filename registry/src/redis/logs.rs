@@ -4,7 +4,7 @@ use super::{
     Redis,
     beat::ms,
     link::Fault,
-    scripts::{ACK, APPEND, Call, READ_LOG, number, text},
+    scripts::{ACK, APPEND, READ_LOG, number, text},
 };
 use crate::{
     all::{Lookup, Unknown},
@@ -85,13 +85,12 @@ impl Redis {
         if let Some(place) = place {
             call = call.arg(&place.field).arg(place.position);
         }
-        let (said, durability) = self.run_durably(call, delivery.wants).await?;
-        Ok(read_appended(&said, durability))
-    }
-
-    /// Runs what logs something, and says how sure that is by now.
-    pub(super) async fn run_durably(&self, call: Call, _wants: Durability) -> Result<(Vec<Value>, Durability), Fault> {
-        Ok((call.run(&self.link).await?, Durability::Memory))
+        let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
+        let said = read_appended(&said, durability);
+        if let Said::Told(Appended::Logged { seq, .. }) = &said {
+            self.lately.note(id, *seq, self.now_ms().saturating_add(ms(delivery.ttl)));
+        }
+        Ok(said)
     }
 
     pub async fn ack(&self, id: SocketId, seq: u64) -> Result<Acked, Unknown> {

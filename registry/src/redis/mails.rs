@@ -78,7 +78,7 @@ impl Redis {
             .arg(LIMITS.bytes)
             .arg(ms(REPEATED_WITHIN))
             .arg(delivery.key.to_string());
-        let (said, durability) = self.run_durably(call, delivery.wants).await?;
+        let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
         Ok(match text(said.first()) {
             "left" => Left::Left(durability),
             "full" => Left::Full,
