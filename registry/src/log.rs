@@ -17,6 +17,14 @@ use std::{collections::VecDeque, time::Duration};
 /// What a log holds at most; how long, each delivery says itself.
 pub const LIMITS: Limits = Limits { entries: 10_000, bytes: 1 << 20 };
 
+/// What an entry counts for at least, so that as many as fit are none too many, and nobody has to count them.
+const COUNTS_MIN: u64 = LIMITS.bytes.div_ceil(LIMITS.entries as u64);
+
+/// What a text counts for.
+pub fn counts(text: &[u8]) -> u64 {
+    COUNTS_MIN.max(text.len() as u64)
+}
+
 /// For how long a delivery that is tried again is known by its key: longer than anybody tries.
 pub const REPEATED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -184,9 +192,9 @@ pub struct Log {
 
 impl Log {
     /// The entry's own number and the one before it; `None` if there is no room.
-    pub fn append(&mut self, text: Bytes, ttl: Duration, now_us: u64, limits: Limits) -> Option<(u64, u64)> {
-        let (now, more) = (now_us / 1000, text.len() as u64);
-        let has_room = |log: &Self| log.entries.len() < limits.entries && log.bytes + more <= limits.bytes;
+    pub fn append(&mut self, text: Bytes, ttl: Duration, now_us: u64, bytes_max: u64) -> Option<(u64, u64)> {
+        let (now, more) = (now_us / 1000, counts(&text));
+        let has_room = |log: &Self| log.bytes + more <= bytes_max;
         if !has_room(self) {
             while self.entries.front().is_some_and(|first| first.until <= now) {
                 self.drop_first();
@@ -238,12 +246,13 @@ impl Log {
         self.entries.iter().all(|entry| entry.until <= now)
     }
 
+    /// As they count.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     fn drop_first(&mut self) {
-        self.bytes -= self.entries.pop_front().map_or(0, |first| first.text.len() as u64);
+        self.bytes -= self.entries.pop_front().map_or(0, |first| counts(&first.text));
     }
 }
 
@@ -254,7 +263,8 @@ mod tests {
 
     const NOW: u64 = 1000;
     const LONG: Duration = Duration::from_secs(60);
-    const SMALL: Limits = Limits { entries: 8, bytes: 40 };
+    /// Eight fit.
+    const SMALL: u64 = 8 * COUNTS_MIN;
 
     fn entry(prev: u64, seq: u64) -> Entry {
         Entry { seq, prev, until: NOW + 1, text: Bytes::new() }
@@ -290,6 +300,13 @@ mod tests {
     }
 
     #[test]
+    fn as_many_as_fit_are_none_too_many() {
+        let mut log = Log::default();
+        let fit = (0..).take_while(|_| log.append(Bytes::new(), LONG, 1, LIMITS.bytes).is_some()).count();
+        assert!((LIMITS.entries - 100..=LIMITS.entries).contains(&fit), "{fit}");
+    }
+
+    #[test]
     fn a_page_that_is_not_the_last_is_judged_up_to_its_own_end() {
         let page = |more| Page { tail: 20, entries: vec![entry(7, 9)], more };
         assert_eq!(page(true).follows(7, NOW), Chain::Whole);
@@ -305,7 +322,7 @@ mod tests {
         assert_eq!(numbers[..3], [(5, 0), (6, 5), (7, 6)]);
         assert_eq!(append(&mut log, LONG, 5), None);
         assert_eq!(log.ack(13), Acked::Beyond { tail: 12 });
-        assert_eq!((log.ack(5), log.bytes()), (Acked::Done, 35));
+        assert_eq!((log.ack(5), log.bytes()), (Acked::Done, 7 * COUNTS_MIN));
         assert_eq!(append(&mut log, LONG, 5), Some((13, 12)));
         assert_eq!(append(&mut log, LONG, 5), None);
         assert_eq!(append(&mut log, LONG, 60_000_000), Some((60_000_000, 13)), "the time of the others is over");
@@ -331,10 +348,10 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0..12_usize, any::<bool>()).prop_map(|(bytes, lasts)| Step::Append { bytes, lasts }),
+            4 => (0..300_usize, any::<bool>()).prop_map(|(bytes, lasts)| Step::Append { bytes, lasts }),
             1 => (0..20_usize).prop_map(Step::Ack),
             1 => Just(Step::Break),
-            2 => (1..5_usize, 0..30_u64).prop_map(|(entries, bytes)| Step::Catch { entries, bytes }),
+            2 => (1..5_usize, 0..600_u64).prop_map(|(entries, bytes)| Step::Catch { entries, bytes }),
             1 => Just(Step::Wait),
         ]
     }
@@ -354,7 +371,7 @@ mod tests {
                             prop_assert!(seq > prev && prev == before);
                             all.push(seq);
                         }
-                        prop_assert!(log.entries.len() <= SMALL.entries && log.bytes <= SMALL.bytes);
+                        prop_assert!(log.entries.len() <= 8 && log.bytes <= SMALL);
                     }
                     Step::Ack(back) => {
                         // A client acknowledges what it has, and sometimes it is wrong.
@@ -385,7 +402,7 @@ mod tests {
                     },
                     Step::Wait => now_us += 1001,
                 }
-                let bytes: u64 = log.entries.iter().map(|entry| entry.text.len() as u64).sum();
+                let bytes: u64 = log.entries.iter().map(|entry| counts(&entry.text)).sum();
                 prop_assert_eq!(bytes, log.bytes);
             }
         }

@@ -5,8 +5,8 @@
 
 use futures_util::future::join_all;
 use registry::{
-    About, Appended, Attempt, Chain, Delivery, Durability, Group, Hashed, Left, RedisUrl, Registered, Registry,
-    Session, Settings, SocketId, SocketRecord, UserName,
+    About, Appended, Attempt, Cause, Chain, Delivery, Durability, Ending, Group, Hashed, Left, RedisUrl, Registered,
+    Registry, Session, Settings, SocketId, SocketRecord, UserName,
     log::{LIMITS, Page},
 };
 use servers::{Cluster, Sentinels, Server};
@@ -243,4 +243,33 @@ async fn every_master_of_a_cluster_waits_for_its_own_replica() {
     assert_eq!(web1.registry.kept(ann, 10).await.unwrap(), [ids[0]]);
     assert_eq!(web1.registry.take_mail(ann, ids[0], Durability::Replica).await.unwrap(), 2);
     assert_eq!(texts(&web1.read(ids[0]).await.unwrap()), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn what_was_logged_from_the_mail_is_nobody_elses_even_if_its_mover_died_and_its_socket_ended() {
+    let server = Server::start();
+    let web1 = instance(&server.url()).await;
+    let ann = Group::User(UserName::parse("ann").unwrap()).key();
+    for text in ["1", "2"] {
+        let key = Hashed::of(&[text.as_bytes()]);
+        let delivery = Delivery { key, text: text.into(), ttl: Duration::from_secs(60), wants: Durability::Memory };
+        assert_eq!(web1.registry.leave(ann, &delivery).await, Left::Left(Durability::Memory));
+    }
+    let key = |end: &str| server.keys().into_iter().find(|key| key.ends_with(end)).unwrap();
+    let (mail, mailed) = (key("}:mail"), key("}:mailed"));
+    server.ask(&["COPY", &mail, "copy"]);
+    let first = web1.socket(std::slice::from_ref(&server)).await;
+    assert_eq!(web1.registry.take_mail(ann, first.id, Durability::Memory).await.unwrap(), 2);
+    // As if whoever moved it had died before it was taken out of the mail, and one more was left meanwhile.
+    server.ask(&["COPY", "copy", &mail, "REPLACE"]);
+    let now = web1.registry.now_ms();
+    let (place, until) = (format!("{}-0", (now + 1000) * 1000), (now + 60_000).to_string());
+    server.ask(&["XADD", &mail, &place, "m", "3", "k", &Hashed::of(&[b"3"]).to_string(), "u", &until, "c", "3"]);
+    server.ask(&["HSET", &mailed, "by", &first.id.short()]);
+    let ending = Ending { cause: Cause::ClientClosed, code: Some(1000), reason: "".into() };
+    assert!(web1.registry.unregister(first.id, first.session, ending).await);
+    let second = web1.socket(std::slice::from_ref(&server)).await;
+    assert_eq!(web1.registry.take_mail(ann, second.id, Durability::Memory).await.unwrap(), 1);
+    assert_eq!(texts(&web1.read(second.id).await.unwrap()), ["3"]);
+    assert_eq!(server.text(&["XLEN", &mail]), "0");
 }

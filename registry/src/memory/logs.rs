@@ -4,7 +4,7 @@
 use super::{Memory, Tables};
 use crate::{
     all::Lookup,
-    log::{Acked, Appended, Delivery, Durability, LIMITS, Left, Limits, Log, Page, REPEATED_WITHIN},
+    log::{Acked, Appended, Delivery, Durability, LIMITS, Left, Limits, Log, Page, REPEATED_WITHIN, counts},
     names::{GroupKey, Incarnation, Session, SocketId},
     once::Hashed,
     record::SocketRecord,
@@ -52,7 +52,7 @@ impl Logs {
         if let Some(numbers) = self.repeated.get(&(whose, delivery.key)) {
             return Some(*numbers);
         }
-        let more = delivery.text.len() as u64;
+        let more = counts(&delivery.text);
         if !self.has_room(whose, more) {
             self.sweep();
         }
@@ -61,7 +61,7 @@ impl Logs {
         }
         let log = self.logs.entry(whose).or_default();
         let before = log.bytes();
-        let numbers = log.append(delivery.text.clone(), delivery.ttl, now_us(), LIMITS);
+        let numbers = log.append(delivery.text.clone(), delivery.ttl, now_us(), LIMITS.bytes);
         self.bytes = self.bytes - before + log.bytes();
         let numbers = numbers?;
         self.repeated.insert((whose, delivery.key), numbers);

@@ -4,11 +4,11 @@ use super::{
     Redis,
     beat::ms,
     link::Fault,
-    scripts::{ACK, APPEND, READ_LOG, number, text},
+    scripts::{ACK, APPEND, Call, READ_LOG, number, text},
 };
 use crate::{
     all::{Lookup, Unknown},
-    log::{Acked, Appended, Delivery, Durability, Entry, LIMITS, Limits, Page, REPEATED_WITHIN},
+    log::{Acked, Appended, Delivery, Durability, Entry, LIMITS, Limits, Page, REPEATED_WITHIN, counts},
     names::{Incarnation, Session, SocketId},
 };
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use tokio::time::timeout;
 /// How long the end of a log is remembered of a socket to which nothing more is sent. It goes with the socket; this is
 /// for those whose end Redis was never told of.
 pub(super) const END_STAYS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How much longer a log stays than the entry that was to stay longest when that was last said.
+const STAYS_LONGER: Duration = Duration::from_secs(10 * 60);
 /// How long somebody waits for Redis to come back who does not know whether a delivery was logged.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -74,23 +76,28 @@ impl Redis {
         place: Option<&Place>,
     ) -> Result<Said, Fault> {
         let keys = &self.keys;
-        let mut call = APPEND
-            .on([keys.row(id), keys.log(id), keys.logged(id), keys.sent(id, delivery.key)])
-            .arg(&*delivery.text)
-            .arg(ms(delivery.ttl))
-            .arg(LIMITS.entries)
-            .arg(LIMITS.bytes)
-            .arg(ms(REPEATED_WITHIN))
-            .arg(ms(END_STAYS));
-        if let Some(place) = place {
-            call = call.arg(&place.field).arg(place.position);
-        }
+        let keys = [keys.row(id), keys.log(id), keys.logged(id), keys.sent(id, delivery.key)];
+        let (call, until) = self.with(delivery, APPEND.on(keys));
+        let call = call.arg(ms(END_STAYS));
+        let call = match place {
+            Some(place) => call.arg(&place.field).arg(place.position),
+            None => call.arg(""),
+        };
         let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
         let said = read_appended(&said, durability);
         if let Said::Told(Appended::Logged { seq, .. }) = &said {
-            self.lately.note(id, *seq, self.now_ms().saturating_add(ms(delivery.ttl)));
+            self.lately.note(id, *seq, until);
         }
         Ok(said)
+    }
+
+    /// What both forms of logging are told of a delivery; and until when it is kept.
+    pub(super) fn with(&self, delivery: &Delivery, call: Call) -> (Call, u64) {
+        let now_us = self.clock.now_us();
+        let until = (now_us / 1000).saturating_add(ms(delivery.ttl));
+        let call = call.arg(&*delivery.text).arg(now_us).arg(until).arg(counts(&delivery.text)).arg(LIMITS.bytes);
+        let call = call.arg(ms(REPEATED_WITHIN)).arg(ms(delivery.ttl.saturating_add(STAYS_LONGER)));
+        (call.arg(until.saturating_add(ms(STAYS_LONGER))), until)
     }
 
     pub async fn ack(&self, id: SocketId, seq: u64) -> Result<Acked, Unknown> {

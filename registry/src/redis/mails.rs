@@ -2,14 +2,13 @@
 
 use super::{
     Redis,
-    beat::ms,
     link::Fault,
     logs::{Place, Said, bytes_of},
     scripts::{LEAVE, TAKE, TAKEN, number, text},
 };
 use crate::{
     all::Unknown,
-    log::{Appended, Delivery, Durability, LIMITS, Left, REPEATED_WITHIN},
+    log::{Appended, Delivery, Durability, Left},
     names::{GroupKey, SocketId},
     once::Hashed,
 };
@@ -70,14 +69,9 @@ impl Redis {
     async fn try_leave(&self, group: GroupKey, delivery: &Delivery) -> Result<Left, Fault> {
         let keys = &self.keys;
         let sent = keys.group_sent(group, delivery.key);
-        let call = LEAVE
-            .on([keys.group_mail(group), keys.group_mailed(group), keys.kept(group), keys.group(group), sent])
-            .arg(&*delivery.text)
-            .arg(ms(delivery.ttl))
-            .arg(LIMITS.entries)
-            .arg(LIMITS.bytes)
-            .arg(ms(REPEATED_WITHIN))
-            .arg(delivery.key.to_string());
+        let keys = [keys.group_mail(group), keys.group_mailed(group), keys.kept(group), keys.group(group), sent];
+        let (call, _) = self.with(delivery, LEAVE.on(keys));
+        let call = call.arg(delivery.key.to_string());
         let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
         Ok(match text(said.first()) {
             "left" => Left::Left(durability),

@@ -9,7 +9,7 @@ if tonumber(ARGV[1]) > tonumber(tail) then
 end
 local base = held[2]
 if ARGV[1] ~= tail then
-    -- Its payload is copied, too; who keeps up acknowledges the last, which nobody has to look at.
+    -- Its payload is copied, too; who keeps up acknowledges the last, and that is not looked at.
     local last = redis.call('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', 1)[1]
     if not last then
         return { 'acked' }
