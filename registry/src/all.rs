@@ -24,6 +24,8 @@ use tokio::{
     time::timeout,
 };
 
+mod logs;
+
 /// How long a number is waited for that only adds to an answer: one that comes late is worse than one without it.
 const COUNTED_WITHIN: Duration = Duration::from_millis(200);
 

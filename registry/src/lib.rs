@@ -12,7 +12,9 @@
 //! 8. Groups (a store, a user, a room) say which instances hold members, and how many.
 //! 9. Sockets are listed in the order in which they connected.
 //! 10. Of those who take the same request on, one does, and the others learn what came of it.
-//! 11. Nothing here grows without bound: what ended is forgotten by age and by number.
+//! 11. What is logged for a socket that may be resumed is read in its order until it is acknowledged or its time is
+//!     over, and whoever reads on sees whether anything is missing.
+//! 12. Nothing here grows without bound: what ended is forgotten by age and by number.
 //!
 //! It knows neither HTTP nor WebSocket. In reading order:
 
@@ -26,6 +28,8 @@ pub mod envelope;
 pub mod groups;
 /// What an instance says of itself, and how long that holds.
 pub mod lease;
+/// Durable deliveries that wait in a socket's log.
+pub mod log;
 /// Maps of what instances make.
 mod map;
 /// The same promises under one lock: the single-instance mode.
@@ -62,6 +66,7 @@ pub use all::{
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
+pub use log::{Acked, Appended, Chain, Delivery, Durability, Left, Page};
 pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};

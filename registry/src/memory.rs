@@ -24,6 +24,8 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
+mod logs;
+
 /// Letters that wait for an instance.
 const INBOX_MAX: usize = 1024;
 
@@ -48,6 +50,7 @@ struct Tables {
     instances: BTreeMap<Incarnation, Member>,
     once: Records,
     away: Away,
+    logs: logs::Logs,
 }
 
 struct Member {
@@ -287,6 +290,7 @@ impl Tables {
     }
 
     fn bury(&mut self, record: &SocketRecord, ending: Ending, retention: Retention) {
+        self.close_log(record);
         let gone = Gone::Closed {
             instance: record.owner.instance().into(),
             connected_at: record.connected_at,

@@ -39,7 +39,7 @@ impl Hashed {
         Self(short)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         short::read(text).map(Self)
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `url.rs` | where Redis is |
 //! | `resp.rs`, `wire.rs`, `pipeline.rs` | what is said on one connection |
+//! | `steadfast.rs` | what has to survive a server, on connections of its own |
 //! | `link.rs`, `line.rs`, `topology.rs` | which connections there are, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
 //! | `claims.rs` | telling it what is ours |
@@ -12,7 +13,9 @@
 //! | `resume.rs`, `away.rs`, `secret.rs` | giving sockets back to clients that return, and ending those that nobody returns to |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
+//! | `logs.rs`, `mails.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
+//! | `losses.rs` | whether they are there still when a server is another than before |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
 //! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
@@ -27,7 +30,10 @@ mod keys;
 mod lanes;
 mod line;
 mod link;
+mod logs;
 mod lookups;
+mod losses;
+mod mails;
 mod once;
 mod pipeline;
 mod places;
@@ -39,6 +45,7 @@ mod resume;
 mod rows;
 mod scripts;
 mod secret;
+mod steadfast;
 mod topology;
 mod url;
 mod verify;
@@ -63,6 +70,7 @@ use clock::Clock;
 use keys::Keys;
 use lanes::Lanes;
 use link::Link;
+use losses::Lately;
 use redis::cmd;
 use std::{
     sync::{
@@ -120,6 +128,8 @@ pub struct Redis {
     bell: Arc<Bell>,
     inbox: mpsc::Sender<Post>,
     lanes: Lanes,
+    /// What we logged lately.
+    lately: Lately,
     draining: AtomicBool,
     retired: AtomicBool,
     sockets: AtomicUsize,
@@ -168,6 +178,7 @@ impl Redis {
             bell: Arc::default(),
             inbox: sender,
             lanes: Lanes::default(),
+            lately: Lately::default(),
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             sockets: AtomicUsize::new(0),

@@ -6,6 +6,12 @@
 
 use fleet::Fleet;
 use futures_util::FutureExt;
+use logs::{
+    a_full_log_refuses_and_loses_nothing, a_group_names_its_sockets_that_may_be_resumed,
+    what_cannot_be_resumed_has_no_log, what_is_left_for_nobody_is_taken_by_one_in_order,
+    what_is_logged_is_read_in_order_until_it_is_acknowledged, what_is_tried_again_is_logged_once,
+    what_nobody_took_to_the_end_goes_to_the_next, whoever_takes_over_may_die_anywhere,
+};
 use once::{
     of_those_who_ask_at_once_one_takes_it_on, the_first_word_on_an_outcome_stands,
     what_came_to_nothing_may_be_tried_anew,
@@ -26,6 +32,8 @@ use std::{
 mod bell;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/logs.rs"]
+mod logs;
 #[path = "contract/once.rs"]
 mod once;
 
@@ -74,6 +82,14 @@ facts! {
     of_those_who_ask_at_once_one_takes_it_on
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
+    what_is_logged_is_read_in_order_until_it_is_acknowledged
+    what_is_tried_again_is_logged_once
+    what_cannot_be_resumed_has_no_log
+    a_full_log_refuses_and_loses_nothing
+    a_group_names_its_sockets_that_may_be_resumed
+    what_is_left_for_nobody_is_taken_by_one_in_order
+    whoever_takes_over_may_die_anywhere
+    what_nobody_took_to_the_end_goes_to_the_next
 }
 
 fn record(registry: &Registry) -> SocketRecord {

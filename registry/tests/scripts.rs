@@ -5,6 +5,8 @@
 
 #[path = "scripts/answers.rs"]
 mod answers;
+#[path = "scripts/logs.rs"]
+mod logs;
 mod model;
 #[path = "scripts/once.rs"]
 mod once;

@@ -57,6 +57,11 @@ impl Away {
         self.by_id.get(&id).map(|waiting| &waiting.record)
     }
 
+    /// The same, unless its time is over.
+    pub(super) fn waiting(&self, id: SocketId) -> Option<&Arc<SocketRecord>> {
+        self.by_id.get(&id).filter(|waiting| waiting.left().is_some()).map(|waiting| &waiting.record)
+    }
+
     pub(super) fn take(&mut self, id: SocketId) {
         self.by_id.remove(&id);
     }

@@ -68,6 +68,22 @@ impl Keys {
         self.of_partition(k, "born")
     }
 
+    /// A socket's durable deliveries. It goes when the socket ends for good.
+    pub fn log(&self, id: SocketId) -> String {
+        self.of_partition(partition(id), &["log:", &id.short()].concat())
+    }
+
+    /// Where they end, how much of them is acknowledged, and up to where a group's mail was logged with them. When the
+    /// socket ends it stays as long as its row, so that what was its own is nobody else's.
+    pub fn logged(&self, id: SocketId) -> String {
+        self.of_partition(partition(id), &["logged:", &id.short()].concat())
+    }
+
+    /// That one of them was logged, for whoever asks twice.
+    pub fn sent(&self, id: SocketId, key: Hashed) -> String {
+        self.of_partition(partition(id), &format!("sent:{}:{key}", id.short()))
+    }
+
     fn of_instance(&self, mark: &str, rest: &str) -> String {
         [&self.namespace, ":{i:", mark, "}:", rest].concat()
     }
@@ -94,7 +110,31 @@ impl Keys {
     }
 
     pub fn group(&self, key: GroupKey) -> String {
-        format!("{}:{{g:{}}}:instances", self.namespace, key.short())
+        self.of_group(key, "instances")
+    }
+
+    fn of_group(&self, key: GroupKey, rest: &str) -> String {
+        [&self.namespace, ":{g:", &key.short(), "}:", rest].concat()
+    }
+
+    /// The sockets of a group that may be resumed, live or away.
+    pub fn kept(&self, key: GroupKey) -> String {
+        self.of_group(key, "kept")
+    }
+
+    /// Durable deliveries to a group that has no sockets.
+    pub fn group_mail(&self, key: GroupKey) -> String {
+        self.of_group(key, "mail")
+    }
+
+    /// Where they end, and who is taking them over.
+    pub fn group_mailed(&self, key: GroupKey) -> String {
+        self.of_group(key, "mailed")
+    }
+
+    /// That one of them was left, for whoever asks twice.
+    pub fn group_sent(&self, key: GroupKey, sent: Hashed) -> String {
+        self.of_group(key, &format!("sent:{sent}"))
     }
 
     pub fn user_sockets(&self, user: GroupKey) -> String {
@@ -150,10 +190,15 @@ mod tests {
         let id = SocketId::fresh();
         let k = partition(id);
         let of_row = [keys.row(id), keys.owned(k, "m"), keys.left(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
+        let of_log = [keys.log(id), keys.logged(id), keys.sent(id, Hashed::of(&[]))];
+        assert!(of_log.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_log:?}");
         assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
         let user = GroupKey::of("user", "ann");
         let of_user = [keys.user_sockets(user), keys.client_sockets(user, "cAAAAAAAA"), keys.user_cooling(user)];
         assert!(of_user.iter().all(|key| slot(key) == slot(&of_user[0])), "{of_user:?}");
+        let sent = Hashed::of(&[]);
+        let of_group = [keys.group(user), keys.kept(user), keys.group_mail(user), keys.group_mailed(user)];
+        assert!(of_group.iter().all(|key| slot(key) == slot(&keys.group_sent(user, sent))), "{of_group:?}");
         let of_instance = [keys.lease("m"), keys.tomb("m"), keys.mail("m"), keys.bell("m"), keys.body("m", "1")];
         assert!(of_instance.iter().all(|key| slot(key) == slot(&of_instance[0])), "{of_instance:?}");
     }

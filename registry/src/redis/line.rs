@@ -103,6 +103,11 @@ impl Line {
         self.at.as_ref() == Some(node)
     }
 
+    /// The server behind it now, if it is up.
+    pub fn node(&self) -> Option<Node> {
+        self.pipeline.load().as_deref().filter(|_| self.is_up()).map(|(node, _)| node.clone())
+    }
+
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }

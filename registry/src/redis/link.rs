@@ -5,10 +5,11 @@ use super::{
     beat::ms,
     keys::{SLOTS, slot},
     line::{Line, Silence, TOLD_AGAIN, Tidings},
+    steadfast::Steadfast,
     topology::{Server, Servers, is_refusal},
     url::{Node, RedisUrl, Topology},
 };
-use crate::all::Health;
+use crate::{all::Health, log::Durability};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::{Arg, Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -86,6 +87,7 @@ impl Routes {
 pub struct Link {
     pub servers: Arc<Servers>,
     tidings: Arc<Tidings>,
+    steadfast: Steadfast,
     routes: ArcSwap<Routes>,
     rerouted: Notify,
     refused: Mutex<Option<(String, Instant)>>,
@@ -106,6 +108,7 @@ impl Link {
             },
         };
         Self {
+            steadfast: Steadfast::new(servers.url.clone()),
             servers,
             tidings,
             routes: ArcSwap::from_pointee(routes),
@@ -183,7 +186,7 @@ impl Link {
                 Err(Silence::Error(error)) => error,
             };
             if !self.is_cluster() || !is_elsewhere(&error) || nth == FOLLOWED_MAX {
-                return self.fault(command, &line, &error);
+                return Err(self.fault(command, &line, &error));
             }
             self.tidings.trouble.notify_one();
             let named = error.redirect_node().and_then(|(node, _)| self.line_at(node));
@@ -197,6 +200,26 @@ impl Link {
             };
         }
         Err(Fault::Away)
+    }
+
+    /// One command that has to survive its server, and how sure that is. Who is sent elsewhere with it goes there the
+    /// quick way, on which nobody waits for anything.
+    pub async fn ask_durably(&self, command: &Cmd, wants: Durability) -> Result<(Value, Durability), Fault> {
+        let slot = key_of(command).filter(|_| self.is_cluster()).map(slot);
+        let line = self.line_to(slot).ok_or(Fault::Down)?;
+        let error = match (wants, line.node()) {
+            (Durability::Memory, _) => return self.ask(command).await.map(|value| (value, Durability::Memory)),
+            (_, None) => return Err(Fault::Down),
+            (_, Some(node)) => match self.steadfast.ask(&node, command, wants).await {
+                Ok(said) => return Ok(said),
+                Err(Silence::Down) => return Err(Fault::Down),
+                Err(Silence::Error(error)) => error,
+            },
+        };
+        if is_elsewhere(&error) {
+            return self.ask(command).await.map(|value| (value, Durability::Memory));
+        }
+        Err(self.fault(command, &line, &error))
     }
 
     /// What has no key may be asked of anybody who answers.
@@ -214,9 +237,9 @@ impl Link {
         self.routes.load().lines.iter().find(|line| line.leads_to(&node)).cloned()
     }
 
-    fn fault(&self, command: &Cmd, line: &Line, error: &RedisError) -> Result<Value, Fault> {
+    fn fault(&self, command: &Cmd, line: &Line, error: &RedisError) -> Fault {
         match error.kind() {
-            ErrorKind::Server(ServerErrorKind::NoScript) => Err(Fault::NoScript),
+            ErrorKind::Server(ServerErrorKind::NoScript) => Fault::NoScript,
             ErrorKind::Server(_) | ErrorKind::Extension if line.is_up() && !is_elsewhere(error) => {
                 // Redis' own word for it, which the library puts into others.
                 let why = format!("{} {error}", error.code().unwrap_or_default());
@@ -224,7 +247,7 @@ impl Link {
                     self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
                 }
                 self.refused(&format!("{}: {why}", named(command)));
-                Err(Fault::Refused(why))
+                Fault::Refused(why)
             }
             kind => {
                 // It answers, and will not: nothing else would tell.
@@ -233,7 +256,7 @@ impl Link {
                     self.refused(&error.to_string());
                 }
                 line.doubt();
-                Err(Fault::Away)
+                Fault::Away
             }
         }
     }
@@ -282,7 +305,7 @@ impl Link {
 
     /// Keeps the link up. Never returns.
     pub async fn keep(&self) {
-        tokio::join!(self.keep_lines(), self.keep_routes());
+        tokio::join!(self.keep_lines(), self.keep_routes(), self.steadfast.keep());
     }
 
     async fn keep_lines(&self) {

@@ -2,6 +2,7 @@
 //! its hash, and as a whole to a server that forgot it.
 
 use super::link::{Fault, Link};
+use crate::log::Durability;
 use redis::{Cmd, Script, ToRedisArgs, Value, cmd};
 use std::sync::LazyLock;
 
@@ -36,6 +37,13 @@ scripts! {
     RECOUNT "recount";
     TAKE_ON "take_on";
     SETTLE "settle";
+    APPEND "append";
+    ACK "ack";
+    READ_LOG "read_log";
+    LOST "lost";
+    LEAVE "leave";
+    TAKE "take";
+    TAKEN "taken";
 }
 
 impl Lua {
@@ -67,6 +75,15 @@ impl Call {
             said => said,
         };
         said.map(values)
+    }
+
+    /// The same for what has to survive its server, and how sure that is.
+    pub async fn run_durably(self, link: &Link, wants: Durability) -> Result<(Vec<Value>, Durability), Fault> {
+        let said = match link.ask_durably(&self.command, wants).await {
+            Err(Fault::NoScript) => link.ask_durably(&self.whole(), wants).await,
+            said => said,
+        };
+        said.map(|(value, durability)| (values(value), durability))
     }
 
     fn whole(&self) -> Cmd {

@@ -19,6 +19,7 @@ impl Redis {
         loop {
             sleep(LOOK).await;
             self.look_at_servers().await;
+            self.look_for_losses().await;
         }
     }
 
@@ -31,6 +32,7 @@ impl Redis {
                 warn!("a Redis server was started anew or another took over; telling it again what is here");
                 self.is_unsure();
                 self.everything_is_suspect();
+                self.lately.doubt();
             }
             // Last: until it is known that nothing was lost, nobody says so.
             line.settle(&look);

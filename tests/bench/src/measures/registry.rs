@@ -9,6 +9,7 @@ mod bytes;
 mod costs;
 mod crowd;
 mod distance;
+mod durables;
 mod fleet;
 mod idle;
 mod masses;
@@ -39,6 +40,7 @@ pub fn measure(options: &Options) -> Result<Vec<Figure>> {
         let mut figures = costs::measure(options).await?;
         figures.extend(crowd::measure(options).await?);
         figures.extend(sends::measure(options).await?);
+        figures.extend(durables::measure(options).await?);
         figures.extend(beats::measure(options).await?);
         figures.extend(trips::measure(options).await?);
         figures.extend(bytes::measure(options).await?);

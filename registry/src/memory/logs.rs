@@ -1,0 +1,204 @@
+//! Durable deliveries in memory: the logs of sockets that may be resumed, and what waits for groups without sockets.
+//! They live and die with the process.
+
+use super::{Memory, Tables};
+use crate::{
+    all::Lookup,
+    log::{Acked, Appended, Delivery, Durability, LIMITS, Left, Limits, Log, Page, REPEATED_WITHIN, counts},
+    names::{GroupKey, SocketId},
+    once::Hashed,
+    record::SocketRecord,
+};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::Instant;
+
+/// Logs with something in them, mail among them, and bytes of all together. Beyond it what is to be logged is refused.
+const LOGS_MAX: usize = 10_000;
+const BYTES_MAX: u64 = 64 << 20;
+/// Deliveries that are known when they are tried again.
+const REPEATED_MAX: usize = 20_000;
+
+/// Whose a log is: a socket's, or a group's that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Whose {
+    Socket(SocketId),
+    Group(GroupKey),
+}
+
+#[derive(Default)]
+pub(super) struct Logs {
+    /// By group.
+    kept: BTreeSet<(GroupKey, SocketId)>,
+    logs: HashMap<Whose, Log>,
+    bytes: u64,
+    repeated: HashMap<(Whose, Hashed), (u64, u64)>,
+    /// In the order in which they came.
+    order: VecDeque<(Instant, Whose, Hashed)>,
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Logs {
+    fn append(&mut self, whose: Whose, delivery: &Delivery) -> Option<(u64, u64)> {
+        self.forget();
+        if let Some(numbers) = self.repeated.get(&(whose, delivery.key)) {
+            return Some(*numbers);
+        }
+        let more = counts(&delivery.text);
+        if !self.has_room(whose, more) {
+            self.sweep();
+        }
+        if !self.has_room(whose, more) {
+            return None;
+        }
+        let log = self.logs.entry(whose).or_default();
+        let before = log.bytes();
+        let numbers = log.append(delivery.text.clone(), delivery.ttl, now_us(), LIMITS.bytes);
+        self.bytes = self.bytes - before + log.bytes();
+        let numbers = numbers?;
+        self.repeated.insert((whose, delivery.key), numbers);
+        self.order.push_back((Instant::now(), whose, delivery.key));
+        Some(numbers)
+    }
+
+    fn has_room(&self, whose: Whose, more: u64) -> bool {
+        (self.logs.len() < LOGS_MAX || self.logs.contains_key(&whose)) && self.bytes + more <= BYTES_MAX
+    }
+
+    fn ack(&mut self, whose: Whose, seq: u64) -> Acked {
+        let Some(log) = self.logs.get_mut(&whose) else {
+            return if seq == 0 { Acked::Done } else { Acked::Beyond { tail: 0 } };
+        };
+        let before = log.bytes();
+        let acked = log.ack(seq);
+        self.bytes = self.bytes - before + log.bytes();
+        acked
+    }
+
+    fn remove(&mut self, whose: Whose) {
+        self.bytes -= self.logs.remove(&whose).map_or(0, |log| log.bytes());
+    }
+
+    /// Mail whose time is over makes room. Logs go with their sockets.
+    fn sweep(&mut self) {
+        let now = now_us() / 1000;
+        let is_over = |(whose, log): (&Whose, &Log)| matches!(whose, Whose::Group(_)) && log.is_over(now);
+        let over: Vec<_> = self.logs.iter().filter(|log| is_over(*log)).map(|(whose, _)| *whose).collect();
+        over.into_iter().for_each(|whose| self.remove(whose));
+    }
+
+    fn forget(&mut self) {
+        let is_old = |(at, ..): &(Instant, Whose, Hashed)| at.elapsed() >= REPEATED_WITHIN;
+        while self.order.len() > REPEATED_MAX || self.order.front().is_some_and(is_old) {
+            let Some((_, whose, key)) = self.order.pop_front() else { break };
+            self.repeated.remove(&(whose, key));
+        }
+    }
+
+    fn of_group(&self, group: GroupKey) -> impl Iterator<Item = SocketId> {
+        self.kept.range((group, SocketId::FIRST)..).take_while(move |(key, _)| *key == group).map(|(_, id)| *id)
+    }
+}
+
+impl Tables {
+    /// The socket has ended for good: nothing is logged for it any more.
+    pub(super) fn close_log(&mut self, record: &SocketRecord) {
+        if record.resumable.is_some() {
+            self.logs.remove(Whose::Socket(record.id));
+            for group in record.called_by() {
+                self.logs.kept.remove(&(group, record.id));
+            }
+        }
+    }
+
+    /// A socket that may be resumed, and whether it is away.
+    fn lasting(&self, id: SocketId) -> Option<(Arc<SocketRecord>, bool)> {
+        let live = self.live.get(&id).filter(|record| record.resumable.is_some()).map(|record| (record.clone(), false));
+        live.or_else(|| Some((self.away.waiting(id)?.clone(), true)))
+    }
+}
+
+impl Memory {
+    pub(crate) fn append(&self, id: SocketId, delivery: &Delivery) -> Appended {
+        let mut tables = self.tables();
+        let Some((record, away)) = tables.lasting(id) else {
+            drop(tables);
+            return match self.lookup(&id.to_string()) {
+                Lookup::Live(record) => Appended::Plain { owner: record.owner.clone(), session: record.session },
+                Lookup::Gone(verdict) => Appended::Gone(verdict),
+                Lookup::Unknown(unknown) => Appended::Unknown(unknown),
+            };
+        };
+        let (owner, session) = (record.owner.clone(), record.session);
+        match tables.logs.append(Whose::Socket(id), delivery) {
+            Some((seq, prev)) => Appended::Logged { seq, prev, owner, session, away, durability: Durability::Memory },
+            None => Appended::Full,
+        }
+    }
+
+    pub(crate) fn ack(&self, id: SocketId, seq: u64) -> Acked {
+        self.tables().logs.ack(Whose::Socket(id), seq)
+    }
+
+    pub(crate) fn read_log(&self, id: SocketId, after: u64, most: Limits) -> Page {
+        let tables = self.tables();
+        let log = tables.logs.logs.get(&Whose::Socket(id));
+        log.map_or(Page { tail: 0, entries: Vec::new(), more: false }, |log| log.read(after, most))
+    }
+
+    pub(crate) fn keep_for(&self, groups: &[GroupKey], id: SocketId) {
+        self.tables().logs.kept.extend(groups.iter().map(|group| (*group, id)));
+    }
+
+    pub(crate) fn unkeep(&self, groups: &[GroupKey], id: SocketId) {
+        let mut tables = self.tables();
+        for group in groups {
+            tables.logs.kept.remove(&(*group, id));
+        }
+    }
+
+    pub(crate) fn kept(&self, group: GroupKey, limit: usize) -> Vec<SocketId> {
+        self.tables().logs.of_group(group).take(limit).collect()
+    }
+
+    pub(crate) fn leave(&self, group: GroupKey, delivery: &Delivery) -> Left {
+        let mut tables = self.tables();
+        if tables.ids(group).next().is_some() || tables.logs.of_group(group).next().is_some() {
+            return Left::Somebody;
+        }
+        match tables.logs.append(Whose::Group(group), delivery) {
+            Some(_) => Left::Left(Durability::Memory),
+            None => Left::Full,
+        }
+    }
+
+    pub(crate) fn take_mail(&self, group: GroupKey, id: SocketId) -> usize {
+        let mut tables = self.tables();
+        let is_lasting = tables.lasting(id).is_some();
+        let logs = &mut tables.logs;
+        let (now, mail, own) = (now_us() / 1000, Whose::Group(group), Whose::Socket(id));
+        let Some(waits) = logs.logs.get(&mail).filter(|_| is_lasting) else { return 0 };
+        let (mut taken, waits) = (0, waits.read(0, LIMITS).entries);
+        for entry in waits {
+            if entry.until > now {
+                let key = Hashed::of(&[group.short().as_bytes(), &entry.seq.to_be_bytes()]);
+                let ttl = Duration::from_millis(entry.until - now);
+                let delivery = Delivery { key, text: entry.text, ttl, wants: Durability::Memory };
+                if logs.append(own, &delivery).is_none() {
+                    return taken;
+                }
+                taken += 1;
+            }
+            logs.ack(mail, entry.seq);
+        }
+        logs.remove(mail);
+        taken
+    }
+}
