@@ -319,11 +319,7 @@ impl Registry {
 
     /// The same for a client that comes back with the token of a socket: id, session, attempt and address are the
     /// newcomer's, all else is the socket's.
-    pub async fn admit_back(
-        &self,
-        newcomer: &Arc<SocketRecord>,
-        cap: Cap,
-    ) -> Result<(Back, Admission), NotBack> {
+    pub async fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
         match self {
             Self::Memory(local) => local.memory.admit_back(newcomer, cap),
             Self::Redis(redis) => redis.admit_back(newcomer, cap).await,

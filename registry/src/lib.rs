@@ -40,10 +40,10 @@ pub mod owner;
 pub mod record;
 /// The same promises on Redis: the form of many instances.
 mod redis;
-/// The protocol as pure functions.
-pub mod rules;
 /// What was seen before.
 pub mod resume;
+/// The protocol as pure functions.
+pub mod rules;
 
 mod seen;
 /// Ids as short text.

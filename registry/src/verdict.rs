@@ -158,7 +158,9 @@ impl Verdict {
                 let ago = in_words(self.since);
                 let code = ending.code.map_or("without a close code".to_owned(), |code| format!("with {code}"));
                 let ended = match back_within {
-                    Some(within) => format!("is away and may come back within {}; its connection ended", in_words(*within)),
+                    Some(within) => {
+                        format!("is away and may come back within {}; its connection ended", in_words(*within))
+                    }
                     None => "closed".to_owned(),
                 };
                 // Where a close was still sent, it was not the instance that crashed but this connection.
@@ -192,8 +194,15 @@ mod tests {
     #[test]
     fn a_lost_socket_is_said_to_have_been_noticed_missing() {
         let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
-        let gone =
-            Gone::Closed { instance: "web1".into(), connected_at: 0, closed_at: 0, store: None, user: None, ending, back_within: None };
+        let gone = Gone::Closed {
+            instance: "web1".into(),
+            connected_at: 0,
+            closed_at: 0,
+            store: None,
+            user: None,
+            ending,
+            back_within: None,
+        };
         let verdict = Verdict::new("ws_1", gone, Duration::from_secs(3));
         assert_eq!(verdict.state(), "lost");
         assert_eq!(verdict.sentence(), "ws_1 was on web1 and is lost: its instance crashed, which was noticed 3 s ago");

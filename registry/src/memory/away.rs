@@ -66,12 +66,8 @@ impl Tables {
     pub(super) fn goes_away(&mut self, record: &Arc<SocketRecord>, ending: &Ending, retention: Retention) -> bool {
         let away = record.leaves(ending) == State::Away && self.away.by_id.len() < retention.verdicts_max;
         if away {
-            let waiting = Waiting {
-                record: record.clone(),
-                ending: ending.clone(),
-                at: Instant::now(),
-                closed_at: epoch_ms(),
-            };
+            let waiting =
+                Waiting { record: record.clone(), ending: ending.clone(), at: Instant::now(), closed_at: epoch_ms() };
             self.away.by_id.insert(record.id, waiting);
         }
         away
@@ -95,11 +91,7 @@ impl Tables {
 }
 
 impl Memory {
-    pub(crate) fn admit_back(
-        &self,
-        newcomer: &Arc<SocketRecord>,
-        cap: Cap,
-    ) -> Result<(Back, Admission), NotBack> {
+    pub(crate) fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
         let (id, mut tables) = (newcomer.id, self.tables());
         let live = tables.live.get(&id).map(|record| (record.clone(), State::Live));
         let away = || tables.away.by_id.get(&id).filter(|waiting| waiting.left().is_some());
@@ -112,7 +104,8 @@ impl Memory {
         };
         let confirmed = before.resumable.map_or(0, |resumable| resumable.confirmed);
         let held = Held { session: before.session, attempt: before.attempt, confirmed, state };
-        rules::resume(Some(&held), before.resumable.is_some(), newcomer.attempt).map_err(NotBack::Rule)?;
+        rules::resume(Some(&held), before.resumable.is_some(), newcomer.session, newcomer.attempt)
+            .map_err(NotBack::Rule)?;
         let SocketRecord { session, attempt, address, owner, .. } = (**newcomer).clone();
         let record = Arc::new(SocketRecord { session, attempt, address, owner, ..(*before).clone() });
         let admission = tables.admit(&record, cap);

@@ -244,8 +244,7 @@ impl Redis {
     }
 
     async fn leave_indexes(&self, records: &[Arc<SocketRecord>], dead: &Incarnation) {
-        let groups: BTreeSet<_> =
-            records.iter().flat_map(|record| record.groups()).map(|group| group.key()).collect();
+        let groups: BTreeSet<_> = records.iter().flat_map(|record| record.groups()).map(|group| group.key()).collect();
         join_all(groups.iter().map(async |group| self.leave_group(*group, dead).await)).await;
         join_all(records.iter().map(async |record| self.leave_user(record, dead).await)).await;
     }

@@ -51,7 +51,10 @@ impl Fleet {
             Form::Memory(memory) => Registry::in_memory(memory, about),
             Form::Redis(server) => {
                 let url = RedisUrl::parse(&server.url()).unwrap();
-                Registry::on_redis(Settings { url, namespace: "test".into(), why_ttl: self.why_ttl, secrets: Vec::new() }, about)
+                Registry::on_redis(
+                    Settings { url, namespace: "test".into(), why_ttl: self.why_ttl, secrets: Vec::new() },
+                    about,
+                )
             }
         };
         registry.open().await.unwrap();
