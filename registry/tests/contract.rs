@@ -4,6 +4,12 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use back::{
+    a_claim_of_an_attempt_that_ended_is_too_late, a_ghost_is_named_and_does_not_count,
+    a_token_opens_until_its_connection_was_heard, a_token_that_opens_nothing_costs_nobody_a_place,
+    of_two_who_come_back_at_once_one_stays, what_has_ended_for_good_does_not_come_back, who_comes_back_is_who_it_was,
+    who_does_not_come_back_ends_once_and_leaves_nothing, who_is_refused_when_it_comes_back_stays_away,
+};
 use fleet::Fleet;
 use futures_util::FutureExt;
 use once::{
@@ -22,6 +28,8 @@ use std::{
     time::Duration,
 };
 
+#[path = "contract/back.rs"]
+mod back;
 #[path = "contract/bell.rs"]
 mod bell;
 #[path = "contract/fleet.rs"]
@@ -74,6 +82,15 @@ facts! {
     of_those_who_ask_at_once_one_takes_it_on
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
+    who_comes_back_is_who_it_was
+    a_ghost_is_named_and_does_not_count
+    what_has_ended_for_good_does_not_come_back
+    a_token_opens_until_its_connection_was_heard
+    of_two_who_come_back_at_once_one_stays
+    who_does_not_come_back_ends_once_and_leaves_nothing
+    who_is_refused_when_it_comes_back_stays_away
+    a_token_that_opens_nothing_costs_nobody_a_place
+    a_claim_of_an_attempt_that_ended_is_too_late
 }
 
 fn record(registry: &Registry) -> SocketRecord {

@@ -279,9 +279,9 @@ fn due_in_words(due: u64) -> String {
     if due == OVER { due.to_string() } else { THEN.to_owned() }
 }
 
-/// How long a row without a connection stays, by how long it may be away.
+/// How long a row without a connection stays; one that is away until somebody has ended it, too.
 pub fn stays(away: bool) -> u64 {
-    if away { KEEP_MS + u64::from(WINDOW.get()) * 1000 } else { KEEP_MS }
+    if away { KEEP_MS + u64::from(WINDOW.get()) * 1000 + 60_000 } else { KEEP_MS }
 }
 
 /// How an ending stands in a row.
