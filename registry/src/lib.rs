@@ -44,17 +44,17 @@ pub mod owner;
 pub mod record;
 /// The same promises on Redis: the form of many instances.
 mod redis;
-/// What was seen before.
+/// Coming back to a socket.
 pub mod resume;
 /// The protocol as pure functions.
 pub mod rules;
-
+/// What was seen before.
 mod seen;
 /// Ids as short text.
 mod short;
-/// How ids and names travel.
+/// What a client shows to come back.
 pub mod token;
-
+/// How ids and names travel.
 mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;

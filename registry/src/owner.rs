@@ -9,7 +9,7 @@ use crate::{
     verdict::Ending,
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -70,6 +70,8 @@ pub struct Owner {
 #[derive(Default)]
 struct Part {
     held: BTreeMap<SocketId, (Arc<SocketRecord>, u32)>,
+    /// Connections for which a socket is asked back: Redis may know of them before we do.
+    awaited: HashSet<(SocketId, Session)>,
     digest: Digest,
     /// Scripts on their way: while there are any, a comparison says nothing.
     in_flight: u32,
@@ -102,6 +104,15 @@ pub enum Compared {
     Overtaken,
 }
 
+/// What came of a question to Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered<T> {
+    Yes(T),
+    No,
+    /// Nobody knows whether it was heard.
+    Nobody,
+}
+
 /// What brings an entry in line with the truth.
 #[derive(Debug, Clone)]
 pub enum Mend {
@@ -130,15 +141,43 @@ impl Default for Owner {
 impl Owner {
     /// A socket is ours from now on, whatever Redis says; unless a later connection of it is.
     pub fn enter(&mut self, record: &Arc<SocketRecord>) -> Ticket {
-        self.hold(record);
-        self.start(partition(record.id))
-    }
-
-    /// The same for one that Redis knows already to be ours.
-    pub fn hold(&mut self, record: &Arc<SocketRecord>) {
         if self.get(record.id).is_none_or(|held| held.session == record.session || held.attempt < record.attempt) {
             self.put(record.clone());
         }
+        self.start(partition(record.id))
+    }
+
+    /// A socket is asked back for a connection, and Redis has the rest of what it says. Until that is settled by
+    /// [`Self::settle_back`], its entry is nobody's but is no reason to take it away.
+    pub fn ask_back(&mut self, id: SocketId, session: Session) -> Ticket {
+        let k = partition(id);
+        self.parts[k].awaited.insert((id, session));
+        self.start(k)
+    }
+
+    /// Redis gave the socket back, or did not, or nobody knows. In one step, so that no comparison sees a part of it.
+    /// False if it was given back too late: a later connection has it here.
+    pub fn settle_back(
+        &mut self,
+        ticket: &Ticket,
+        asked: (SocketId, Session),
+        back: Answered<&Arc<SocketRecord>>,
+    ) -> bool {
+        self.parts[ticket.partition].awaited.remove(&asked);
+        let (record, answered) = match back {
+            Answered::Yes(record) => (Some(record), true),
+            Answered::No => (None, true),
+            Answered::Nobody => (None, false),
+        };
+        let stays = record.is_none_or(|record| {
+            let is_later = self.get(record.id).is_none_or(|held| held.attempt < record.attempt);
+            if is_later {
+                self.put(record.clone());
+            }
+            is_later
+        });
+        self.settle(ticket, answered && stays);
+        stays
     }
 
     /// A socket says something else of itself. `None` if that connection is not ours.
@@ -303,7 +342,9 @@ impl Owner {
         let ours = &self.parts[partition].held;
         let missing = ours.iter().filter(|(id, (record, h32))| theirs.get(id) != Some(&(record.session, *h32)));
         let missing = missing.map(|(_, (record, _))| Mend::Register(record.clone()));
-        let foreign = theirs.iter().filter(|(id, _)| !ours.contains_key(id));
+        let awaited = &self.parts[partition].awaited;
+        let is_foreign = |id: &SocketId, session: Session| !ours.contains_key(id) && !awaited.contains(&(*id, session));
+        let foreign = theirs.iter().filter(|(id, (session, _))| is_foreign(id, *session));
         let foreign = foreign.map(|(id, (session, _))| {
             let parting = self.partings.get(id).filter(|parting| parting.record.session == *session);
             Mend::Remove { id: *id, session: *session, parting: parting.cloned() }

@@ -86,14 +86,31 @@ pub enum NotBack {
     Later,
 }
 
-/// A client asks for its socket with a token. What has ended stays ended, whichever attempt this is.
-pub fn resume(held: Option<&Held>, is_resumable: bool, attempt: Attempt) -> Result<(), NotBack> {
+/// A client asks for its socket with a token. What has ended stays ended, whichever attempt this is, and so does what
+/// may not come back, or not any more. Asking twice with one connection is asking once.
+pub fn resume(held: Option<&Held>, may_return: bool, session: Session, attempt: Attempt) -> Result<(), NotBack> {
     match held {
         None => Err(NotBack::Unknown),
-        Some(held) if held.is_over() || !is_resumable => Err(NotBack::Ended),
+        Some(held) if held.is_over() || !may_return => Err(NotBack::Ended),
+        Some(held) if held.state == State::Live && held.session == session => Ok(()),
         Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Err(NotBack::Later),
         Some(_) => Ok(()),
     }
+}
+
+/// Whether the time of a socket that is away is over.
+pub fn is_due(due: u64, now: u64) -> bool {
+    due <= now
+}
+
+/// What becomes of a socket whose instance died.
+pub fn crashed(is_resumable: bool) -> State {
+    if is_resumable { State::Away } else { State::Lost }
+}
+
+/// Whether another connection has the socket than the one that ended.
+pub fn is_elsewhere(held: Option<&Held>, session: Session) -> bool {
+    held.is_some_and(|held| held.session != session && !held.is_over())
 }
 
 /// What an ending of its connection makes of a socket: it is away if nobody meant to end it.
@@ -103,6 +120,41 @@ pub fn leaves(is_resumable: bool, cause: Cause) -> State {
             State::Away
         }
         _ => State::Closed,
+    }
+}
+
+/// What the row of a connection that ended is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    Closed,
+    Away,
+    Forgotten,
+    /// Nobody knows how it ended, or whether it was ever used.
+    Dropped,
+}
+
+impl Left {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Away => "away",
+            Self::Forgotten => "forgotten",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// As an ending leaves a socket.
+    pub fn of(state: State) -> Self {
+        if state == State::Away { Self::Away } else { Self::Closed }
+    }
+
+    /// What becomes of the row; none if it goes. Only what may come back is ever away.
+    pub fn makes(self, is_resumable: bool) -> Option<State> {
+        match self {
+            Self::Away | Self::Dropped if is_resumable => Some(State::Away),
+            Self::Closed | Self::Away => Some(State::Closed),
+            Self::Forgotten | Self::Dropped => None,
+        }
     }
 }
 
@@ -144,9 +196,10 @@ impl Digest {
 }
 
 /// Whether an entry of ours that is missing was lost, by what its row says. One that another connection has by now
-/// went with the claim that took it, and one that was cleaned up after us, while we slept, with our death.
+/// went with the claim that took it, and one that was cleaned up after us, while we slept, with our death: it is lost
+/// or away.
 pub fn is_lost(ours: Session, row: Option<(Session, State)>) -> bool {
-    row.is_none_or(|(session, state)| session == ours && state != State::Lost)
+    row.is_none_or(|(session, state)| session == ours && !matches!(state, State::Lost | State::Away))
 }
 
 /// How often it is looked whether something was lost, while something else moves.
@@ -328,7 +381,7 @@ mod tests {
         let ours = Session::fresh();
         assert!(is_lost(ours, None) && is_lost(ours, Some((ours, State::Live))));
         assert!(!is_lost(ours, Some((Session::fresh(), State::Live))));
-        assert!(!is_lost(ours, Some((ours, State::Lost))));
+        assert!(!is_lost(ours, Some((ours, State::Lost))) && !is_lost(ours, Some((ours, State::Away))));
     }
 
     #[test]

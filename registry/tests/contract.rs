@@ -4,6 +4,12 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use back::{
+    a_claim_of_an_attempt_that_ended_is_too_late, a_ghost_is_named_and_does_not_count,
+    a_token_opens_until_its_connection_was_heard, a_token_that_opens_nothing_costs_nobody_a_place,
+    of_two_who_come_back_at_once_one_stays, what_has_ended_for_good_does_not_come_back, who_comes_back_is_who_it_was,
+    who_does_not_come_back_ends_once_and_leaves_nothing, who_is_refused_when_it_comes_back_stays_away,
+};
 use fleet::Fleet;
 use futures_util::FutureExt;
 use logs::{
@@ -28,6 +34,8 @@ use std::{
     time::Duration,
 };
 
+#[path = "contract/back.rs"]
+mod back;
 #[path = "contract/bell.rs"]
 mod bell;
 #[path = "contract/fleet.rs"]
@@ -90,6 +98,15 @@ facts! {
     what_is_left_for_nobody_is_taken_by_one_in_order
     whoever_takes_over_may_die_anywhere
     what_nobody_took_to_the_end_goes_to_the_next
+    who_comes_back_is_who_it_was
+    a_ghost_is_named_and_does_not_count
+    what_has_ended_for_good_does_not_come_back
+    a_token_opens_until_its_connection_was_heard
+    of_two_who_come_back_at_once_one_stays
+    who_does_not_come_back_ends_once_and_leaves_nothing
+    who_is_refused_when_it_comes_back_stays_away
+    a_token_that_opens_nothing_costs_nobody_a_place
+    a_claim_of_an_attempt_that_ended_is_too_late
 }
 
 fn record(registry: &Registry) -> SocketRecord {

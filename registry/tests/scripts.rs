@@ -36,9 +36,19 @@ fn the_scripts_do_what_the_rules_say() {
 /// A model that lacks a rule is not what the scripts do; else they would be held against nothing.
 #[test]
 fn a_rule_that_one_of_them_lacks_is_noticed() {
-    for flaw in
-        [Flaw::ArrivalOrder, Flaw::EndsAnybody, Flaw::PastClaims, Flaw::TakerTells, Flaw::LateAdmits, Flaw::BlindCount]
-    {
+    for flaw in [
+        Flaw::ArrivalOrder,
+        Flaw::EndsAnybody,
+        Flaw::PastClaims,
+        Flaw::TakerTells,
+        Flaw::LateAdmits,
+        Flaw::BlindCount,
+        Flaw::EndsLater,
+        Flaw::LeftStays,
+        Flaw::TokenLives,
+        Flaw::EndsNobody,
+        Flaw::DropsAway,
+    ] {
         assert!(try_sequences(Some(flaw)).is_err(), "{flaw:?}");
     }
 }

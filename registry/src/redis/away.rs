@@ -25,7 +25,8 @@ const AT_ONCE: usize = 100;
 
 /// What became of one that was to be ended.
 enum Over {
-    Ended(Box<Ended>),
+    /// Unless nobody can read what it was.
+    Ended(Option<Box<Ended>>),
     /// It has time left.
     Waits,
     Gone,
@@ -50,24 +51,25 @@ impl Redis {
         let Ok(Value::Array(due)) = self.link.ask(&command).await else { return };
         for id in due.iter().filter_map(|id| SocketId::from_short(text(Some(id)))) {
             match self.end_away(id, "due", Vec::new()).await {
-                Ok(Over::Ended(ended)) => {
-                    let Ended { record, ending, .. } = *ended;
-                    self.hand_over(Post::Ended { record, ending }).await;
-                }
-                Ok(Over::Gone) => {}
-                Ok(Over::Waits) | Err(_) => continue,
+                Ok(Over::Ended(ended)) => self.tell_ended(id, ended).await,
+                Ok(Over::Gone | Over::Waits) | Err(_) => {}
             }
-            // Last, so that whoever is interrupted before finds it again.
-            self.forget_away(id).await;
         }
+    }
+
+    async fn tell_ended(&self, id: SocketId, ended: Option<Box<Ended>>) {
+        if let Some(ended) = ended {
+            let Ended { record, ending, .. } = *ended;
+            self.hand_over(Post::Ended { record, ending }).await;
+        }
+        // Last, so that whoever is interrupted before finds it again.
+        let _ = self.end_away(id, "told", Vec::new()).await;
     }
 
     /// Ends a socket that is away before its time; false if it is not away.
     pub async fn dismiss(&self, id: SocketId, ending: &Ending) -> bool {
-        let Ok(Over::Ended(ended)) = self.end_away(id, "", rows::ending(ending)).await else { return false };
-        let Ended { record, ending, .. } = *ended;
-        self.hand_over(Post::Ended { record, ending }).await;
-        self.forget_away(id).await;
+        let Ok(Over::Ended(ended)) = self.end_away(id, "now", rows::ending(ending)).await else { return false };
+        self.tell_ended(id, ended).await;
         true
     }
 
@@ -77,16 +79,11 @@ impl Redis {
         let said = call.run(&self.link).await?;
         Ok(match text(said.first()) {
             "ended" => match rows::read(id, &Value::Array(said.into_iter().skip(1).collect())) {
-                Some(Row::Gone(ended)) => Over::Ended(ended),
-                // It cannot be read, and nobody else can either.
-                _ => Over::Gone,
+                Some(Row::Gone(ended)) => Over::Ended(Some(ended)),
+                _ => Over::Ended(None),
             },
             "waits" => Over::Waits,
             _ => Over::Gone,
         })
-    }
-
-    async fn forget_away(&self, id: SocketId) {
-        let _ = self.link.ask(cmd("ZREM").arg(self.keys.ended(partition(id))).arg(id.short())).await;
     }
 }

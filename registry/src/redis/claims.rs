@@ -15,6 +15,7 @@ use crate::{
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
+    rules::Left,
     verdict::{Cause, Ending},
 };
 use futures_util::future::join_all;
@@ -29,10 +30,6 @@ const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
 /// How long it is known in which groups sockets were counted that were taken over: until their former owner is cleaned
 /// up after, or has told its numbers.
 pub(super) const LEFT: Duration = Duration::from_secs(300);
-
-/// What becomes of a row whose entry is nobody's: it goes, or is away if its socket may come back.
-const FORGOTTEN: &str = "forgotten";
-pub(super) const DROPPED: &str = "dropped";
 
 /// What Redis made of an ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +140,7 @@ impl Redis {
     pub(super) async fn withdraw(&self, record: &Arc<SocketRecord>) {
         if self.owner().lose(record.id, record.session) {
             let own = self.own();
-            let to = if record.attempt.n > 1 { DROPPED } else { FORGOTTEN };
+            let to = if record.attempt.n > 1 { Left::Dropped } else { Left::Forgotten };
             // Its place too: an answer that was lost may have given it one.
             tokio::join!(
                 self.remove(record.id, record.session, &own, to),
@@ -190,7 +187,7 @@ impl Redis {
                 match previous.filter(|_| word == "taken") {
                     None => Registered::Fresh,
                     Some((owner, session)) => {
-                        self.remove(record.id, session, &owner, FORGOTTEN).await;
+                        self.remove(record.id, session, &owner, Left::Forgotten).await;
                         Registered::TakenFrom { owner, session }
                     }
                 }
@@ -202,14 +199,14 @@ impl Redis {
     pub(super) async fn part(&self, parting: &Parting, ticket: Ticket) -> Option<Told> {
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         let Parting { record, ending } = parting;
-        let (own, to) = (self.own(), record.leaves(ending).as_str());
+        let (own, to) = (self.own(), Left::of(record.leaves(ending)));
         let told = self.end(record.id, record.session, &own, to, rows::ending(ending)).await;
         way.answered = told.is_ok();
         told.ok()
     }
 
     /// Takes an entry away that is nobody's any more, and the row if it is of that connection still.
-    pub(super) async fn remove(&self, id: SocketId, session: Session, of: &Incarnation, to: &str) -> bool {
+    pub(super) async fn remove(&self, id: SocketId, session: Session, of: &Incarnation, to: Left) -> bool {
         let ticket = self.owner().start(partition(id));
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         // Of one that may come back nobody knows more than that its connection is not there.
@@ -224,7 +221,7 @@ impl Redis {
         id: SocketId,
         session: Session,
         of: &Incarnation,
-        to: &str,
+        to: Left,
         how: Vec<String>,
     ) -> Result<Told, Fault> {
         let (keys, k) = (&self.keys, partition(id));
@@ -232,7 +229,7 @@ impl Redis {
             .on([keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)])
             .arg(id.short())
             .arg(session.to_string())
-            .arg(to)
+            .arg(to.as_str())
             .arg(self.why_ttl_ms())
             .arg(self.now_ms())
             .arg(how)

@@ -56,20 +56,15 @@ impl Redis {
         self.judge(newcomer, &door, answer).await
     }
 
-    /// The same for one that comes back with a token: what it says of itself is in its row.
+    /// The same for one that comes back with a token: what it says of itself is in its row, and nobody has to go for
+    /// one that does not come back.
     pub async fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
-        let door = self.door(newcomer, cap);
-        let ask = async { self.ask_admit(newcomer, door.as_ref()?, &[]).await };
-        let (answer, back) = tokio::join!(ask, self.take_back(newcomer));
-        let back = match back {
-            Ok(back) => back,
-            Err(why) => {
-                self.drop_member(newcomer).await;
-                return Err(why);
+        let back = self.take_back(newcomer).await?;
+        let admission = match self.door(&back.record, cap) {
+            Some(door) => {
+                let answer = self.ask_admit(&back.record, &door, &[]).await;
+                self.judge(&back.record, &door, answer).await
             }
-        };
-        let admission = match door {
-            Some(door) => self.judge(&back.record, &door, answer).await,
             None => Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() },
         };
         Ok((back, admission))

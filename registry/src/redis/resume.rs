@@ -9,7 +9,8 @@ use super::{
     scripts::{RESUME, text},
 };
 use crate::{
-    owner::{Ticket, partition},
+    names::{Session, SocketId},
+    owner::{Answered, Ticket, partition},
     record::SocketRecord,
     resume::{Back, NotBack},
     rules,
@@ -17,24 +18,53 @@ use crate::{
 use redis::Value;
 use std::sync::Arc;
 
+/// A question for a socket on its way. Whatever happens to who waits for it, it is accounted for.
+struct AskedBack<'a> {
+    redis: &'a Redis,
+    asked: (SocketId, Session),
+    ticket: Ticket,
+    is_settled: bool,
+}
+
+impl AskedBack<'_> {
+    fn settle(&mut self, back: Answered<&Arc<SocketRecord>>) -> bool {
+        self.is_settled = true;
+        self.redis.owner().settle_back(&self.ticket, self.asked, back)
+    }
+}
+
+impl Drop for AskedBack<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.settle(Answered::Nobody);
+            // It may be nobody's now, and its client has not given it up.
+            self.redis.mend_now.notify_one();
+        }
+    }
+}
+
 impl Redis {
     /// Takes a socket back. Of the newcomer its id, session, attempt and address count.
     pub(super) async fn take_back(&self, newcomer: &Arc<SocketRecord>) -> Result<Back, NotBack> {
-        let k = partition(newcomer.id);
-        let ticket = self.owner().start(k);
-        let said = self.ask_back(newcomer).await;
-        let back = match &said {
-            // Nobody knows whether it ran. If it did, the comparison finds a socket that is not here, and it is away.
-            Err(_) => Err(NotBack::Unavailable),
-            Ok(said) => match text(said.first()) {
-                "back" => self.understand_back(newcomer, &said[2..]).ok_or(NotBack::Unavailable),
-                "unknown" => Err(NotBack::Rule(rules::NotBack::Unknown)),
-                "later" => Err(NotBack::Rule(rules::NotBack::Later)),
-                _ => Err(NotBack::Rule(rules::NotBack::Ended)),
-            },
+        let asked = (newcomer.id, newcomer.session);
+        let ticket = self.owner().ask_back(newcomer.id, newcomer.session);
+        let mut on_its_way = AskedBack { redis: self, asked, ticket, is_settled: false };
+        // Nobody knows whether it ran. If it did, the comparison finds a socket that is not here, and it is away.
+        let said = self.ask_back(newcomer).await.map_err(|_| NotBack::Unavailable)?;
+        let why_not = match text(said.first()) {
+            "back" => None,
+            "unknown" => Some(rules::NotBack::Unknown),
+            "later" => Some(rules::NotBack::Later),
+            _ => Some(rules::NotBack::Ended),
         };
-        self.settle_back(&ticket, &back);
-        let back = back?;
+        if let Some(why_not) = why_not {
+            on_its_way.settle(Answered::No);
+            return Err(NotBack::Rule(why_not));
+        }
+        let back = self.understand_back(newcomer, said.get(2..).unwrap_or_default()).ok_or(NotBack::Unavailable)?;
+        if !on_its_way.settle(Answered::Yes(&back.record)) {
+            return Err(NotBack::Rule(rules::NotBack::Later));
+        }
         let ghost = async {
             if let Some(ghost) = &back.ghost {
                 self.leave_user(ghost, &ghost.owner).await;
@@ -61,20 +91,11 @@ impl Redis {
             .await
     }
 
-    /// In one step with the end of the script, so that no comparison sees only one of them.
-    fn settle_back(&self, ticket: &Ticket, back: &Result<Back, NotBack>) {
-        let mut owner = self.owner();
-        if let Ok(back) = back {
-            owner.hold(&back.record);
-        }
-        owner.settle(ticket, !matches!(back, Err(NotBack::Unavailable)));
-    }
-
     /// Reads what the row said before.
     fn understand_back(&self, newcomer: &SocketRecord, fields: &[Value]) -> Option<Back> {
         let row = rows::read(newcomer.id, &Value::Array(fields.to_vec()))?;
         let (before, ghost) = match row {
-            Row::Live(ghost) => (ghost.clone(), Some(ghost)),
+            Row::Live(before) => (before.clone(), Some(before).filter(|ghost| ghost.session != newcomer.session)),
             Row::Gone(ended) => (ended.record.clone(), None),
         };
         let SocketRecord { session, attempt, address, .. } = newcomer;

@@ -4,14 +4,13 @@
 use super::{
     Redis,
     beat::ms,
-    claims::DROPPED,
     scripts::{RECOUNT, number, text},
 };
 use crate::{
     all::{Post, Registered},
     names::{GroupKey, Session, SocketId},
     owner::{Compared, Mend, PARTITIONS, partition},
-    rules::{Digest, LOSS_LOOKS, State, is_lost},
+    rules::{Digest, LOSS_LOOKS, Left, State, is_lost},
 };
 use futures_util::future::join_all;
 use redis::{Value, cmd};
@@ -355,7 +354,7 @@ impl Redis {
             }
             Mend::Remove { id, session, parting: None } => {
                 let own = self.own();
-                self.remove(*id, *session, &own, DROPPED).await
+                self.remove(*id, *session, &own, Left::Dropped).await
             }
         }
     }

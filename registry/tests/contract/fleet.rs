@@ -38,6 +38,16 @@ impl Fleet {
         self.why_ttl
     }
 
+    /// What lies in Redis of sockets, users and groups, but for rows, which end by themselves.
+    pub fn keys(&self) -> Vec<String> {
+        let Form::Redis(server) = &self.form else { return Vec::new() };
+        let is_of_sockets = |key: &String| ["{p", "{g:", "{u:"].iter().any(|tag| key.contains(tag));
+        let mut keys: Vec<_> = server.keys().into_iter().filter(is_of_sockets).collect();
+        keys.retain(|key| !key.ends_with(":born") && !key.contains(":socket:"));
+        keys.sort();
+        keys
+    }
+
     pub async fn instance(&mut self, name: &str) -> Registry {
         let (registry, mut inbox) = self.with_inbox(name).await;
         // Nobody reads its letters; they must not hold up its bell.

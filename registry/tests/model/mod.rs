@@ -12,9 +12,9 @@ pub use letters::{Beaten, LEASE_MS, Lease, Sent};
 pub use users::{Admitted, Answer, Newcomer};
 
 use registry::{
-    Attempt, Ending, GroupKey, Incarnation, Session, SocketId, SocketRecord, Superseded,
-    owner::{Parting, partition},
-    rules::{Claim, Digest, Held, State, claim, ends, outlived},
+    Attempt, Ending, GroupKey, Incarnation, Resumable, Session, SocketId, SocketRecord, Superseded,
+    owner::{Parting, partition, says},
+    rules::{Claim, Digest, Held, Left, NotBack, State, claim, crashed, ends, is_due, is_elsewhere, outlived, resume},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +26,7 @@ use std::{
 pub enum Place {
     Row(SocketId),
     Owned(usize, Incarnation),
+    Left(usize, Incarnation),
     Live(usize),
     Ended(usize),
     Lease(Incarnation),
@@ -72,6 +73,20 @@ pub enum Flaw {
     SilenceIsAssent,
     /// A count is put right whatever has become of it since it was read.
     BlindCount,
+    /// What has ended stays ended for every claim: an end of an earlier attempt that is told late ends a later one.
+    EndsLater,
+    /// Nobody notes in which groups those were counted who were taken over.
+    LeftStays,
+    /// A token opens again after the connection that it opened was heard.
+    TokenLives,
+    /// Whoever has ended comes back with its token.
+    EndsNobody,
+    /// An entry that nobody has is taken away while its socket is being asked back.
+    MendsAwaited,
+    /// Who is away is forgotten when the answer to who came back for it is lost.
+    DropsAway,
+    /// Nobody ends those whose time is over.
+    NoWalker,
 }
 
 #[derive(Debug, Clone)]
@@ -79,9 +94,13 @@ pub struct Row {
     pub record: Arc<SocketRecord>,
     pub owner: Incarnation,
     pub confirmed: Option<u32>,
+    /// What stands in the row of the digest of what it says, if it may come back.
+    pub says: Option<u32>,
     pub state: State,
     /// When it ended, and how. A claim by the same connection takes it back.
     pub ended: Option<(u64, Option<Ending>)>,
+    /// By when it has to come back.
+    pub due: Option<u64>,
 }
 
 impl Row {
@@ -114,32 +133,74 @@ pub enum Registered {
 pub enum To {
     Closed(Ending),
     Away(Ending),
-    /// Nobody knows any more how it ended.
+    /// It was not used.
     Forgotten,
+    /// Nobody knows any more how it ended, or whether it was used.
+    Dropped(Ending),
 }
 
 impl To {
     pub fn of(parting: Option<&Parting>) -> Self {
-        use registry::Cause::{ConnectionLost, InstanceRestart, PingTimeout};
-        match parting.map(|parting| &parting.ending) {
-            None => Self::Forgotten,
-            Some(ending) if matches!(ending.cause, ConnectionLost | PingTimeout | InstanceRestart) => {
-                Self::Away(ending.clone())
-            }
-            Some(ending) => Self::Closed(ending.clone()),
+        let Some(Parting { record, ending }) = parting else {
+            let ending = Ending { cause: registry::Cause::ConnectionLost, code: None, reason: Default::default() };
+            return Self::Dropped(ending);
+        };
+        match record.leaves(ending) {
+            State::Away => Self::Away(ending.clone()),
+            _ => Self::Closed(ending.clone()),
         }
     }
 
-    pub fn state(&self) -> State {
-        if matches!(self, Self::Away(_)) { State::Away } else { State::Closed }
+    pub fn left(&self) -> Left {
+        match self {
+            Self::Closed(_) => Left::Closed,
+            Self::Away(_) => Left::Away,
+            Self::Forgotten => Left::Forgotten,
+            Self::Dropped(_) => Left::Dropped,
+        }
     }
 
     pub fn ending(&self) -> Option<&Ending> {
         match self {
-            Self::Closed(ending) | Self::Away(ending) => Some(ending),
+            Self::Closed(ending) | Self::Away(ending) | Self::Dropped(ending) => Some(ending),
             Self::Forgotten => None,
         }
     }
+}
+
+/// What became of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Nothing,
+    Row,
+    /// Another connection has it.
+    Elsewhere,
+}
+
+/// Who asks for a socket.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    pub id: SocketId,
+    pub session: Session,
+    pub attempt: Attempt,
+    pub owner: Incarnation,
+    pub address: std::net::IpAddr,
+}
+
+/// What became of one that was to be ended.
+#[derive(Debug, Clone)]
+pub enum Over {
+    Ended(Row),
+    Waits,
+    Gone,
+}
+
+/// When one that is away is to end.
+#[derive(Debug, Clone)]
+pub enum When {
+    Due,
+    Now(Ending),
+    Told,
 }
 
 /// An answer, or that the script failed on a key of a foreign type.
@@ -149,6 +210,8 @@ pub type Said<T> = Result<T, Place>;
 pub struct Store {
     pub rows: BTreeMap<SocketId, Row>,
     pub owned: BTreeMap<(usize, Incarnation), Owned>,
+    /// In which groups those were counted that were taken over from somebody.
+    pub left: BTreeMap<(usize, Incarnation), BTreeMap<SocketId, Arc<SocketRecord>>>,
     pub live: BTreeSet<SocketId>,
     pub ended: BTreeMap<SocketId, u64>,
     pub born: BTreeMap<usize, u64>,
@@ -177,6 +240,12 @@ impl Store {
         let held = held.map(Row::held);
         match claim(held.as_ref(), session, attempt) {
             Claim::Refused(Superseded::ByLater) if self.flaw == Some(Flaw::ArrivalOrder) => Claim::Taken,
+            Claim::Granted
+                if self.flaw == Some(Flaw::EndsLater)
+                    && held.is_some_and(|held| matches!(held.state, State::Closed | State::Lost)) =>
+            {
+                Claim::Refused(Superseded::Ended)
+            }
             other => other,
         }
     }
@@ -188,7 +257,7 @@ impl Store {
         owner: &Incarnation,
         h32: u32,
     ) -> Said<(Registered, Option<Place>)> {
-        let (id, k) = (record.id, partition(record.id));
+        let (id, session) = (record.id, record.session);
         self.ours(Place::Row(id))?;
         let was = self.rows.get(&id).cloned();
         let claimed = self.claim(was.as_ref(), record.session, record.attempt);
@@ -199,24 +268,32 @@ impl Store {
         if past && self.flaw != Some(Flaw::PastClaims) {
             return Ok((Registered::Ok, None));
         }
-        let confirmed = was.as_ref().and_then(|was| was.confirmed);
-        let row = Row { record: record.clone(), owner: owner.clone(), confirmed, state: State::Live, ended: None };
+        let confirmed = was.as_ref().and_then(|was| was.confirmed).max(record.resumable.map(|it| it.confirmed));
+        let says = record.resumable.map(|_| says(record));
+        let (record, owner) = (record.clone(), owner.clone());
+        let row = Row { record, owner: owner.clone(), confirmed, says, state: State::Live, ended: None, due: None };
         self.rows.insert(id, row);
-        // The previous owner is not told by anybody whose answer may be lost, but by its digest.
-        let taken = claimed == Claim::Taken && self.flaw != Some(Flaw::TakerTells);
-        if let Some(was) = was.as_ref().filter(|was| taken && was.owner != *owner) {
-            let key = (k, was.owner.clone());
-            let entry = self.owned.get(&key).and_then(|owned| owned.entries.get(&id));
-            if entry.is_some_and(|entry| entry.0 == was.record.session) {
-                self.take_entry(k, &was.owner, id);
-            }
+        if let Some(was) = was.as_ref().filter(|_| claimed == Claim::Taken) {
+            self.take_from(was, &owner);
         }
-        let mut bad = None;
+        let bad = self.enter(id, session, &owner, h32);
+        if was.as_ref().is_some_and(|was| was.state != State::Live) {
+            self.ended.remove(&id);
+        }
+        Ok(match was.filter(|_| claimed == Claim::Taken) {
+            Some(was) => (Registered::Taken { owner: was.owner, session: was.record.session }, bad),
+            None => (Registered::Ok, bad),
+        })
+    }
+
+    /// Its entry with its owner, and its place in the index. Says which key it had to leave alone.
+    fn enter(&mut self, id: SocketId, session: Session, owner: &Incarnation, h32: u32) -> Option<Place> {
+        let (k, mut bad) = (partition(id), None);
         if self.is_foreign(&Place::Owned(k, owner.clone())) {
             bad = Some(Place::Owned(k, owner.clone()));
         } else {
             let owned = self.owned.entry((k, owner.clone())).or_default();
-            if let Some((_, h32)) = owned.entries.insert(id, (record.session, h32)) {
+            if let Some((_, h32)) = owned.entries.insert(id, (session, h32)) {
                 owned.digest.leave(h32);
             }
             owned.digest.enter(h32);
@@ -226,53 +303,147 @@ impl Store {
         } else {
             self.live.insert(id);
         }
-        if was.as_ref().is_some_and(|was| was.state == State::Away) {
-            self.ended.remove(&id);
-        }
-        Ok(match was.filter(|_| claimed == Claim::Taken) {
-            Some(was) => (Registered::Taken { owner: was.owner, session: was.record.session }, bad),
-            None => (Registered::Ok, bad),
-        })
+        bad
     }
 
-    /// `unregister.lua`. Says whether the row was ended.
+    /// The previous owner is not told by anybody whose answer may be lost, but by its digest. Should it be dead, it
+    /// is noted in which groups the socket was counted.
+    fn take_from(&mut self, was: &Row, by: &Incarnation) {
+        let (id, k) = (was.record.id, partition(was.record.id));
+        if was.owner == *by || self.flaw == Some(Flaw::TakerTells) {
+            return;
+        }
+        let key = (k, was.owner.clone());
+        let entry = self.owned.get(&key).and_then(|owned| owned.entries.get(&id));
+        if entry.is_some_and(|entry| entry.0 == was.record.session) {
+            self.take_entry(k, &was.owner, id);
+            if self.flaw != Some(Flaw::LeftStays) && !self.is_foreign(&Place::Left(k, was.owner.clone())) {
+                self.left.entry(key).or_default().insert(id, was.record.clone());
+            }
+        }
+    }
+
+    /// `resume.lua`. Says what the row said before, and which key it had to leave alone.
+    pub fn resume(&mut self, asker: &Asker, now: u64) -> Said<Result<(Row, Option<Place>), NotBack>> {
+        let Asker { id, session, attempt, owner, address } = asker.clone();
+        self.ours(Place::Row(id))?;
+        let was = self.rows.get(&id).cloned();
+        let may_return = was
+            .as_ref()
+            .is_some_and(|was| was.record.resumable.is_some() && was.due.is_none_or(|due| !is_due(due, now)));
+        let held = was.as_ref().map(Row::held).map(|held| match self.flaw {
+            Some(Flaw::TokenLives) => Held { confirmed: 0, ..held },
+            Some(Flaw::EndsNobody) if held.state == State::Closed => Held { state: State::Away, ..held },
+            _ => held,
+        });
+        if let Err(why) = resume(held.as_ref(), may_return, session, attempt) {
+            return Ok(Err(why));
+        }
+        let was = was.expect("what comes back was there");
+        let resumable = was.record.resumable.map(|it| Resumable { confirmed: was.confirmed.unwrap_or(0), ..it });
+        let record =
+            SocketRecord { session, attempt, owner: owner.clone(), address, resumable, ..(*was.record).clone() };
+        let h32 = was.says.expect("who may come back says so") ^ session.fold();
+        let row = Row {
+            record: Arc::new(record),
+            owner: owner.clone(),
+            state: State::Live,
+            ended: None,
+            due: None,
+            ..was.clone()
+        };
+        self.rows.insert(id, row);
+        if was.state == State::Away {
+            self.ended.remove(&id);
+        }
+        // As long as it is of this connection already, nobody else has an entry.
+        self.take_from(&was, &owner);
+        let bad = self.enter(id, session, &owner, h32);
+        Ok(Ok((was, bad)))
+    }
+
+    /// `away.lua`.
+    pub fn away(&mut self, id: SocketId, when: &When, now: u64) -> Said<Over> {
+        self.ours(Place::Row(id))?;
+        let is_listed = self.ended.contains_key(&id);
+        let row = self.rows.get_mut(&id);
+        let state = row.as_ref().map(|row| row.state);
+        let row = match row {
+            Some(row) if state == Some(State::Away) && !matches!(when, When::Told) => row,
+            Some(row) if state == Some(State::Closed) && is_listed && !matches!(when, When::Told) => {
+                return Ok(Over::Ended(row.clone()));
+            }
+            _ => {
+                if state != Some(State::Away) {
+                    self.ended.remove(&id);
+                }
+                return Ok(Over::Gone);
+            }
+        };
+        if let When::Due = when
+            && !row.due.is_some_and(|due| is_due(due, now))
+        {
+            return Ok(Over::Waits);
+        }
+        row.state = State::Closed;
+        row.due = None;
+        if let (When::Now(how), Some((_, ending))) = (when, &mut row.ended) {
+            *ending = Some(how.clone());
+        }
+        Ok(Over::Ended(row.clone()))
+    }
+
+    /// `unregister.lua`.
     pub fn unregister(
         &mut self,
         id: SocketId,
         session: Session,
         owner: &Incarnation,
         to: &To,
-        keep_ms: u64,
         now: u64,
-    ) -> Said<bool> {
+    ) -> Said<Ended> {
         let k = partition(id);
         self.ours(Place::Row(id))?;
+        let window = self.rows.get(&id).and_then(|row| row.record.resumable).map(|it| it.window());
         let was = self.rows.get(&id).map(Row::held);
+        let makes = to.left().makes(window.is_some() && self.flaw != Some(Flaw::DropsAway));
         // Without the rule, whoever is there is the one that is meant.
         let meant = |there: Session| if self.flaw == Some(Flaw::EndsAnybody) { there } else { session };
-        let done = ends(was.as_ref(), was.map_or(session, |was| meant(was.session)), to.state());
+        let done = ends(was.as_ref(), was.map_or(session, |was| meant(was.session)), makes.unwrap_or(State::Closed));
         let entry = self.owned.get(&(k, owner.clone())).and_then(|owned| owned.entries.get(&id));
         let entry_is_meant = entry.is_some_and(|entry| entry.0 == meant(entry.0));
         if done {
-            if let To::Forgotten = to {
-                self.rows.remove(&id);
-            } else if let Some(row) = self.rows.get_mut(&id) {
-                row.state = to.state();
-                row.ended = Some((now, to.ending().cloned()));
-            }
             self.live.remove(&id);
-            if to.state() == State::Away {
-                if !self.is_foreign(&Place::Ended(k)) {
-                    self.ended.insert(id, now + keep_ms);
-                }
+            self.ended.remove(&id);
+            if let Some(state) = makes {
+                self.end_row(id, state, to.ending().cloned(), now);
             } else {
-                self.ended.remove(&id);
+                self.rows.remove(&id);
             }
         }
         if entry_is_meant {
             self.take_entry(k, owner, id);
         }
-        Ok(done)
+        Ok(match done {
+            true => Ended::Row,
+            false if is_elsewhere(was.as_ref(), session) => Ended::Elsewhere,
+            false => Ended::Nothing,
+        })
+    }
+
+    fn end_row(&mut self, id: SocketId, state: State, ending: Option<Ending>, now: u64) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        row.state = state;
+        row.ended = Some((now, ending));
+        row.due = None;
+        if let (State::Away, Some(resumable)) = (state, row.record.resumable) {
+            let due = now + resumable.window().as_millis() as u64;
+            row.due = Some(due);
+            if !self.is_foreign(&Place::Ended(partition(id))) {
+                self.ended.insert(id, due);
+            }
+        }
+        self.live.remove(&id);
     }
 
     fn take_entry(&mut self, k: usize, owner: &Incarnation, id: SocketId) {
@@ -294,19 +465,17 @@ impl Store {
             if self.is_foreign(&Place::Row(*id)) {
                 continue;
             }
-            let Some(row) = self.rows.get_mut(id).filter(|row| row.owner == *dead) else { continue };
+            let Some(row) = self.rows.get(id).filter(|row| row.owner == *dead).cloned() else { continue };
             match row.state {
                 State::Live => {
                     let ending =
                         Ending { cause: registry::Cause::InstanceCrash, code: None, reason: Default::default() };
-                    row.state = State::Lost;
-                    row.ended = Some((now, Some(ending)));
-                    self.live.remove(id);
+                    self.end_row(*id, crashed(row.record.resumable.is_some()), Some(ending), now);
                 }
-                State::Lost => {}
-                State::Away | State::Closed => continue,
+                State::Lost | State::Away => {}
+                State::Closed => continue,
             }
-            found.push(row.record.clone());
+            found.push(row.record);
         }
         found
     }

@@ -51,15 +51,12 @@ impl Store {
         let (id, client) = parts(&newcomer.member);
         let members = self.users.entry(user).or_default();
         members.retain(|(_, held)| !stale.contains(held));
-        // Of one socket the connection counts that was accepted last. Of one client, too, as far as the clocks of
-        // two instances agree: then the one that asks last.
+        // Of one socket the connection counts that was accepted last; whether an earlier one gives way is decided
+        // elsewhere. Of one client, too, as far as the clocks of two instances agree: then the one that asks last.
         let counts_late = self.flaw == Some(Flaw::LateAdmits);
-        let mut is_late = false;
-        members.retain(|(since, held)| {
-            let same_id = parts(held).0 == id && *held != newcomer.member;
-            is_late |= same_id && *since > newcomer.since && !counts_late;
-            is_late || !same_id
-        });
+        let is_later =
+            |since: u64, held: &str| parts(held).0 == id && *held != newcomer.member && since > newcomer.since;
+        let is_late = !counts_late && members.iter().any(|(since, held)| is_later(*since, held));
         if is_late {
             let none = Vec::new;
             return Ok(Admitted { answer: Answer::Welcome, replaced: none(), cooled: none(), others: none() });

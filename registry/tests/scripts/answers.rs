@@ -1,13 +1,15 @@
 //! What the model says, in words that a real answer can be brought into as well.
 
 use crate::{
-    model::{Admitted, Answer, Beaten, Newcomer, Place, Registered, Said, Sent, Store, To},
-    steps::{LISTENERS, PARTITIONS, Step, Universe},
+    model::{
+        Admitted, Answer, Asker, Beaten, Ended, Newcomer, Over, Place, Registered, Row, Said, Sent, Store, To, When,
+    },
+    steps::{LISTENERS, PARTITIONS, Step, Universe, WINDOW},
 };
 use registry::{
     Attempt, Cap, Cause, Ending, Incarnation, SocketRecord, Superseded,
-    owner::{h32, partition},
-    rules::{Digest, State},
+    owner::{h32, partition, says},
+    rules::{Digest, NotBack, State},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +43,25 @@ pub fn ending(to: usize) -> To {
         2 => To::Away(ending(Cause::ConnectionLost, None)),
         3 => To::Away(ending(Cause::InstanceRestart, Some(1012))),
         4 => To::Closed(ending(Cause::Kicked, Some(4403))),
-        _ => To::Forgotten,
+        5 => To::Forgotten,
+        _ => To::Dropped(ending(Cause::ConnectionLost, None)),
+    }
+}
+
+/// When one that is away is to end, and what the script is told of that.
+pub fn when(nth: usize) -> (When, &'static str) {
+    let kicked = || Ending { cause: Cause::Kicked, code: Some(4403), reason: "so".into() };
+    [(When::Due, "due"), (When::Now(kicked()), "now"), (When::Told, "told")][nth].clone()
+}
+
+/// Who asks for a socket, from another address than before.
+pub fn asker(universe: &Universe, id: usize, session: usize, by: usize, attempt: Attempt) -> Asker {
+    Asker {
+        id: universe.ids[id],
+        session: universe.sessions[session],
+        attempt,
+        owner: universe.incarnations[by].clone(),
+        address: [10, 0, 0, 8].into(),
     }
 }
 
@@ -76,7 +96,40 @@ pub fn of_model(
         }
         Step::Unregister { id, session, by, to } => {
             let (id, session) = (universe.ids[*id], universe.sessions[*session]);
-            words(store.unregister(id, session, life(*by), &ending(*to), KEEP_MS, now), |done| text(u8::from(done)))
+            words(store.unregister(id, session, life(*by), &ending(*to), now), |ended| {
+                text(match ended {
+                    Ended::Nothing => 0,
+                    Ended::Row => 1,
+                    Ended::Elsewhere => 2,
+                })
+            })
+        }
+        Step::Resume { id, session, by, n, accepted } => {
+            let asker = asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
+            words(store.resume(&asker, now), |back| match back {
+                Ok((was, bad)) => {
+                    let bad = bad.map(|place| key(&place)).unwrap_or_default();
+                    ["back".into(), bad].into_iter().chain(said_fields(row_fields(&was))).collect()
+                }
+                Err(NotBack::Unknown) => text("unknown"),
+                Err(NotBack::Ended) => text("ended"),
+                Err(NotBack::Later) => text("later"),
+            })
+        }
+        Step::Away { id, when: nth } => words(store.away(universe.ids[*id], &when(*nth).0, now), |over| match over {
+            Over::Ended(row) => ["ended".into()].into_iter().chain(said_fields(row_fields(&row))).collect(),
+            Over::Waits => text("waits"),
+            Over::Gone => text("gone"),
+        }),
+        Step::Overdue { id } => {
+            let id = universe.ids[*id];
+            if let Some(row) = store.rows.get_mut(&id).filter(|row| row.state == State::Away) {
+                row.due = Some(OVER);
+                if store.ended.contains_key(&id) {
+                    store.ended.insert(id, OVER);
+                }
+            }
+            Vec::new()
         }
         Step::Beat { by, serving } => {
             let said = store.beat(life(*by), *serving, 3, LISTENERS[*by], now);
@@ -197,7 +250,38 @@ pub fn fields(record: &SocketRecord) -> BTreeMap<String, String> {
     put("store", record.store.as_ref().map(ToString::to_string));
     put("rooms", (!record.rooms.is_empty()).then(|| serde_json::to_string(&record.rooms).unwrap()));
     put("client", record.client.as_ref().map(ToString::to_string));
+    put("window", record.resumable.map(|resumable| resumable.window.to_string()));
+    put("confirmed", record.resumable.map(|resumable| resumable.confirmed.to_string()));
+    put("says", record.resumable.map(|_| says(record).to_string()));
     fields
+}
+
+/// A row as it stands, field by field.
+fn row_fields(row: &Row) -> BTreeMap<String, String> {
+    let mut fields = fields(&row.record);
+    fields.insert("state".into(), row.state.as_str().into());
+    fields.extend(row.confirmed.map(|n| ("confirmed".to_owned(), n.to_string())));
+    fields.extend(row.says.map(|says| ("says".to_owned(), says.to_string())));
+    if let Some((_, ending)) = &row.ended {
+        fields.insert("endedAt".into(), THEN.into());
+        fields.extend(ending.iter().flat_map(ending_fields));
+    }
+    fields.extend(row.due.map(|due| ("due".to_owned(), due_in_words(due))));
+    fields
+}
+
+/// In their order, as no script has any.
+pub fn said_fields(fields: BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    fields.into_iter().map(|(name, value)| format!("{name}={value}"))
+}
+
+fn due_in_words(due: u64) -> String {
+    if due == OVER { due.to_string() } else { THEN.to_owned() }
+}
+
+/// How long a row without a connection stays; one that is away until somebody has ended it, too.
+pub fn stays(away: bool) -> u64 {
+    if away { KEEP_MS + u64::from(WINDOW.get()) * 1000 + 60_000 } else { KEEP_MS }
 }
 
 /// How an ending stands in a row.
@@ -215,6 +299,7 @@ pub fn key(place: &Place) -> String {
     match place {
         Place::Row(id) => format!("t:{{p{}}}:socket:{}", partition(*id), id.short()),
         Place::Owned(k, by) => format!("t:{{p{k}}}:owned:{}", by.mark()),
+        Place::Left(k, of) => format!("t:{{p{k}}}:left:{}", of.mark()),
         Place::Live(k) => format!("t:{{p{k}}}:live"),
         Place::Ended(k) => format!("t:{{p{k}}}:ended"),
         Place::Lease(of) => format!("t:{{i:{}}}:lease", of.mark()),
@@ -247,13 +332,9 @@ pub fn dump(store: &Store, universe: &Universe) -> Dump {
         dump.entry(key(&place)).or_default().insert(field, value);
     };
     for (id, row) in &store.rows {
-        let mut fields = fields(&row.record);
-        fields.insert("state".into(), row.state.as_str().into());
-        fields.extend(row.confirmed.map(|n| ("confirmed".to_owned(), n.to_string())));
-        if let Some((_, ending)) = &row.ended {
-            fields.insert("endedAt".into(), THEN.into());
-            fields.extend(ending.iter().flat_map(ending_fields));
-            fields.insert("ttl".into(), "yes".into());
+        let mut fields = row_fields(row);
+        if row.ended.is_some() {
+            fields.insert("ttl".into(), stays(row.state == State::Away).to_string());
         }
         assert!((row.state == State::Live) == row.ended.is_none());
         fields.into_iter().for_each(|(name, value)| put(Place::Row(*id), name, value));
@@ -267,7 +348,14 @@ pub fn dump(store: &Store, universe: &Universe) -> Dump {
         }
     }
     store.live.iter().for_each(|id| put(Place::Live(partition(*id)), id.short(), "0".into()));
-    store.ended.keys().for_each(|id| put(Place::Ended(partition(*id)), id.short(), THEN.into()));
+    store.ended.iter().for_each(|(id, due)| put(Place::Ended(partition(*id)), id.short(), due_in_words(*due)));
+    for ((k, of), notes) in &store.left {
+        for (id, record) in notes {
+            let note = serde_json::to_string(&lost(record)).unwrap();
+            put(Place::Left(*k, of.clone()), id.short(), note);
+        }
+        put(Place::Left(*k, of.clone()), "ttl".into(), "yes".into());
+    }
     for (of, lease) in &store.leases {
         let numbers = [("n", lease.n), ("since", lease.since), ("beat", lease.beat), ("sockets", lease.sockets as u64)];
         numbers.into_iter().for_each(|(name, value)| put(Place::Lease(of.clone()), name.into(), value.to_string()));

@@ -2,8 +2,8 @@
 
 use crate::{
     answers::{self, Dump, KEEP_MS, OVER, STILL, THEN, ending, ending_fields, key, letter},
-    model::{LEASE_MS, Place, Store},
-    steps::{LISTENERS, PARTITIONS, Step, Universe},
+    model::{LEASE_MS, Place, Store, When},
+    steps::{LISTENERS, PARTITIONS, Step, Universe, WINDOW},
 };
 use redis::{Client, Cmd, Connection, FromRedisValue, Value, cmd};
 use registry::{
@@ -18,6 +18,9 @@ macro_rules! lua {
         include_str!(concat!("../../src/redis/lua/", $name, ".lua"))
     };
 }
+
+/// For how long a socket is away.
+const AWAY_MS: u64 = WINDOW.get() as u64 * 1000;
 
 /// How the nodes share the keys.
 type Owner<'a> = Box<dyn Fn(&str) -> usize + 'a>;
@@ -90,21 +93,33 @@ impl<'a> Real<'a> {
                 let attempt = Attempt { n: *n, accepted_at: *accepted };
                 let record = universe.record(*id, *session, *by, attempt, *dress);
                 let mut args = vec![record.id.short(), record.session.to_string(), n.to_string(), accepted.to_string()];
-                args.push(h32(&record).to_string());
+                args.extend([h32(&record).to_string(), KEEP_MS.to_string()]);
                 args.extend(answers::fields(&record).into_iter().flat_map(|(name, value)| [name, value]));
                 (lua!("register"), of_row(universe, *id, *by), args)
             }
             Step::Unregister { id, session, by, to } => {
                 let to = ending(*to);
-                let word = match (to.ending(), to.state()) {
-                    (None, _) => "forgotten",
-                    (_, State::Away) => "away",
-                    _ => "closed",
-                };
-                let mut args = vec![universe.ids[*id].short(), universe.sessions[*session].to_string(), word.into()];
+                let word = to.left().as_str().to_owned();
+                let mut args = vec![universe.ids[*id].short(), universe.sessions[*session].to_string(), word];
                 args.extend([KEEP_MS.to_string(), self.now().to_string()]);
                 args.extend(to.ending().into_iter().flat_map(ending_fields).flat_map(|(name, value)| [name, value]));
                 (lua!("unregister"), of_row(universe, *id, *by), args)
+            }
+            Step::Resume { id, session, by, n, accepted } => {
+                let asker = answers::asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
+                let mut args = vec![asker.id.short(), asker.session.to_string(), n.to_string(), accepted.to_string()];
+                args.extend([asker.owner.to_string(), asker.address.to_string(), asker.session.fold().to_string()]);
+                args.push(KEEP_MS.to_string());
+                (lua!("resume"), of_row(universe, *id, *by), args)
+            }
+            Step::Away { id, when } => {
+                let (when, word) = answers::when(*when);
+                let mut args = vec![universe.ids[*id].short(), KEEP_MS.to_string(), word.to_owned()];
+                if let When::Now(how) = &when {
+                    args.extend(ending_fields(how).into_iter().flat_map(|(name, value)| [name, value]));
+                }
+                let id = universe.ids[*id];
+                (lua!("away"), vec![Place::Row(id), Place::Ended(partition(id))], args)
             }
             Step::Beat { by, serving } => {
                 let of = life(*by);
@@ -129,7 +144,7 @@ impl<'a> Real<'a> {
             Step::Reap { of, partition: k } => {
                 let k = PARTITIONS[*k];
                 let ids: Vec<_> = universe.ids.iter().copied().filter(|id| partition(*id) == k).collect();
-                let mut places = vec![Place::Live(k)];
+                let mut places = vec![Place::Live(k), Place::Ended(k)];
                 places.extend(ids.iter().copied().map(Place::Row));
                 let mut args = vec![life(*of).to_string(), KEEP_MS.to_string()];
                 args.extend(ids.iter().map(|id| id.short()));
@@ -162,6 +177,17 @@ impl<'a> Real<'a> {
         }
         let Some(said) = self.run_script(source, &keys, args) else { return (vec!["error".into()], None) };
         let mut said = flat(said);
+        let row_at = match said.first().map(String::as_str) {
+            Some("back") => 2,
+            Some("ended") => 1,
+            _ => said.len(),
+        };
+        if let Step::Resume { .. } | Step::Away { .. } = step {
+            let row = said.split_off(row_at.min(said.len()));
+            let mut row = row.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+            self.in_words(&mut row);
+            said.extend(answers::said_fields(row));
+        }
         let now = match step {
             Step::Beat { .. } => Some(said.remove(1)),
             Step::Heard { .. } => Some(said.remove(2)),
@@ -180,6 +206,17 @@ impl<'a> Real<'a> {
             Step::Confirm { id, n } if store.rows.contains_key(&universe.ids[*id]) => {
                 let key = key(&Place::Row(universe.ids[*id]));
                 (key.clone(), cmd("HSET").arg(key).arg("confirmed").arg(*n).take())
+            }
+            Step::Overdue { id } => {
+                let id = universe.ids[*id];
+                if store.rows.get(&id).is_none_or(|row| row.state != State::Away) {
+                    return;
+                }
+                let (row, ended) = (key(&Place::Row(id)), key(&Place::Ended(partition(id))));
+                if store.ended.contains_key(&id) {
+                    self.ask(&ended, cmd("ZADD").arg(&ended).arg(OVER).arg(id.short())).unwrap();
+                }
+                (row.clone(), cmd("HSET").arg(row).arg("due").arg(OVER).take())
             }
             Step::Cool { user, client, still } => {
                 let place = Place::Cooling(universe.user(*user));
@@ -235,11 +272,6 @@ impl<'a> Real<'a> {
     }
 
     fn content(&mut self, node: usize, key: &str) -> BTreeMap<String, String> {
-        let now = self.now();
-        let moment = |ms: &str, ahead: u64| {
-            let ms: u64 = ms.parse().unwrap();
-            ms >= ahead && (self.began..=now).contains(&(ms - ahead))
-        };
         let connection = &mut self.nodes[node];
         let kind: String = cmd("TYPE").arg(key).query(connection).unwrap();
         let mut content: BTreeMap<String, String> = match kind.as_str() {
@@ -256,23 +288,37 @@ impl<'a> Real<'a> {
             }
             _ => [(cmd("GET").arg(key).query(connection).unwrap(), kind)].into(),
         };
-        if let Some(at) = content.get_mut("endedAt")
-            && moment(at, 0)
-        {
-            THEN.clone_into(at);
-        }
-        if key.ends_with(":ended") || key.ends_with(":cooling") {
-            content
-                .values_mut()
-                .filter(|due| due.as_str() != "string" && moment(due, KEEP_MS))
-                .for_each(|due| THEN.clone_into(due));
-        }
         let lives: i64 = cmd("PTTL").arg(key).query(connection).unwrap();
         // A mailbox is kept for a while by every beat, whatever lies there.
         if lives > 0 && !key.ends_with(":mail") {
-            content.insert("ttl".into(), "yes".into());
+            let stays = [false, true].map(answers::stays).into_iter().find(|stays| lives.unsigned_abs() <= *stays);
+            let is_row = key.contains(":socket:");
+            let lives = stays.filter(|_| is_row).map_or("yes".to_owned(), |stays| stays.to_string());
+            content.insert("ttl".into(), lives);
+        }
+        if key.ends_with(":ended") || key.ends_with(":cooling") {
+            let ahead = if key.ends_with(":ended") { AWAY_MS } else { KEEP_MS };
+            content.values_mut().for_each(|due| self.in_word(due, ahead));
+        } else {
+            self.in_words(&mut content);
         }
         content
+    }
+
+    /// Moments that lie within the test are all the same.
+    fn in_words(&mut self, fields: &mut BTreeMap<String, String>) {
+        for (name, ahead) in [("endedAt", 0), ("due", AWAY_MS)] {
+            if let Some(at) = fields.get_mut(name) {
+                self.in_word(at, ahead);
+            }
+        }
+    }
+
+    fn in_word(&mut self, at: &mut String, ahead: u64) {
+        let now = self.now();
+        if at.parse::<u64>().is_ok_and(|ms| ms >= ahead && (self.began..=now).contains(&(ms - ahead))) {
+            THEN.clone_into(at);
+        }
     }
 }
 

@@ -5,14 +5,16 @@ use crate::model::{Place, ids};
 use fastrand::Rng;
 use proptest::prelude::*;
 use registry::{
-    Attempt, Group, GroupKey, Incarnation, Policy, RoomName, Serving, Session, SocketId, SocketRecord, StoreName,
-    UserName,
+    Attempt, Group, GroupKey, Incarnation, Policy, Resumable, RoomName, Serving, Session, SocketId, SocketRecord,
+    StoreName, UserName,
 };
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 /// How many listen to the bell of each incarnation.
 pub const LISTENERS: [usize; 3] = [1, 2, 0];
 pub const PARTITIONS: [usize; 2] = [5, 40];
+/// For how many seconds a socket may be away; longer than any test.
+pub const WINDOW: NonZeroU32 = NonZeroU32::new(3600).unwrap();
 
 pub struct Universe {
     pub ids: Vec<SocketId>,
@@ -36,6 +38,23 @@ pub enum Step {
         session: usize,
         by: usize,
         to: usize,
+    },
+    /// Its client shows a token.
+    Resume {
+        id: usize,
+        session: usize,
+        by: usize,
+        n: u32,
+        accepted: u64,
+    },
+    /// 0 is when it is due, 1 at once, 2 that it was told.
+    Away {
+        id: usize,
+        when: usize,
+    },
+    /// It is away, and its time is over.
+    Overdue {
+        id: usize,
     },
     Beat {
         by: usize,
@@ -100,6 +119,7 @@ pub struct Who {
 pub enum Spot {
     Row(usize),
     Owned(usize, usize),
+    Left(usize, usize),
     Live(usize),
     Ended(usize),
     Lease(usize),
@@ -125,7 +145,8 @@ impl Universe {
         Group::User(self.users[nth].clone()).key()
     }
 
-    /// The same socket in one of several dresses: another store, other rooms, with or without a user.
+    /// The same socket in one of several dresses: another store, other rooms, with or without a user. The last two may
+    /// come back.
     pub fn record(&self, id: usize, session: usize, by: usize, attempt: Attempt, dress: usize) -> Arc<SocketRecord> {
         let room = |name: &str| RoomName::parse(name).unwrap();
         Arc::new(SocketRecord {
@@ -139,7 +160,7 @@ impl Universe {
             client: (dress == 3).then(|| "tab".into()),
             address: [10, 0, 0, 7].into(),
             connected_at: 1_750_000_000_000,
-            resumable: None,
+            resumable: (dress > 3).then(|| Resumable { window: WINDOW, confirmed: dress as u32 - 4 }),
         })
     }
 
@@ -162,6 +183,7 @@ impl Universe {
         match spot {
             Spot::Row(id) => Place::Row(self.ids[*id]),
             Spot::Owned(k, by) => Place::Owned(PARTITIONS[*k], life(by)),
+            Spot::Left(k, of) => Place::Left(PARTITIONS[*k], life(of)),
             Spot::Live(k) => Place::Live(PARTITIONS[*k]),
             Spot::Ended(k) => Place::Ended(PARTITIONS[*k]),
             Spot::Lease(of) => Place::Lease(life(of)),
@@ -186,6 +208,7 @@ fn spot() -> impl Strategy<Value = Spot> {
     prop_oneof![
         (0..4_usize).prop_map(Spot::Row),
         (0..2_usize, 0..3_usize).prop_map(|(k, by)| Spot::Owned(k, by)),
+        (0..2_usize, 0..3_usize).prop_map(|(k, of)| Spot::Left(k, of)),
         (0..2_usize).prop_map(Spot::Live),
         (0..2_usize).prop_map(Spot::Ended),
         (0..3_usize).prop_map(Spot::Lease),
@@ -200,11 +223,15 @@ pub fn step() -> impl Strategy<Value = Step> {
     let serving = prop_oneof![Just(Serving::Serving), Just(Serving::Draining), Just(Serving::Deaf)];
     let policy = prop_oneof![Just(Policy::EvictOldest), Just(Policy::Reject)];
     prop_oneof![
-        8 => (0..4_usize, 0..4_usize, 0..3_usize, 1..4_u32, 0..3_u64, 0..4_usize).prop_map(
+        8 => (0..4_usize, 0..4_usize, 0..3_usize, 1..4_u32, 0..3_u64, 0..6_usize).prop_map(
             |(id, session, by, n, accepted, dress)| Step::Register { id, session, by, n, accepted, dress }
         ),
-        6 => (0..4_usize, 0..4_usize, 0..3_usize, 0..6_usize)
+        6 => (0..4_usize, 0..4_usize, 0..3_usize, 0..7_usize)
             .prop_map(|(id, session, by, to)| Step::Unregister { id, session, by, to }),
+        8 => (0..4_usize, 0..4_usize, 0..3_usize, 1..5_u32, 0..3_u64)
+            .prop_map(|(id, session, by, n, accepted)| Step::Resume { id, session, by, n, accepted }),
+        3 => (0..4_usize, 0..3_usize).prop_map(|(id, when)| Step::Away { id, when }),
+        1 => (0..4_usize).prop_map(|id| Step::Overdue { id }),
         3 => (0..3_usize, serving).prop_map(|(by, serving)| Step::Beat { by, serving }),
         3 => (0..3_usize, any::<bool>()).prop_map(|(to, large)| Step::Route { to, large }),
         1 => (0..3_usize).prop_map(|of| Step::Heard { of }),
@@ -214,7 +241,7 @@ pub fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(of, partition, seen, count)| Step::Recount { of, partition, seen, count }),
         5 => (0..2_usize, who(), 0..4_usize, policy, proptest::collection::vec(who(), 0..2))
             .prop_map(|(user, who, cap, policy, stale)| Step::Admit { user, who, cap, policy, stale }),
-        1 => (0..4_usize, 1..4_u32).prop_map(|(id, n)| Step::Confirm { id, n }),
+        4 => (0..4_usize, 1..4_u32).prop_map(|(id, n)| Step::Confirm { id, n }),
         1 => (0..2_usize, 0..4_usize, any::<bool>())
             .prop_map(|(user, client, still)| Step::Cool { user, client, still }),
         1 => (0..3_usize).prop_map(|of| Step::Lapse { of }),
@@ -236,8 +263,23 @@ pub fn each_script_once() -> Vec<Step> {
         steps.push(Step::Route { to: by, large: true });
         steps.push(Step::Heard { of: by });
     }
+    steps.push(Step::Register { id: 0, session: 2, by: 2, n: 3, accepted: 1, dress: 4 });
+    steps.push(Step::Resume { id: 0, session: 3, by: 1, n: 4, accepted: 2 });
+    steps.push(Step::Unregister { id: 0, session: 3, by: 1, to: 6 });
+    steps.push(Step::Resume { id: 0, session: 2, by: 2, n: 4, accepted: 3 });
     steps.push(Step::Unregister { id: 0, session: 2, by: 2, to: 2 });
+    steps.push(Step::Away { id: 0, when: 0 });
+    steps.push(Step::Overdue { id: 0 });
+    steps.push(Step::Away { id: 0, when: 0 });
+    // It had a later connection, of which Redis had forgotten.
+    steps.push(Step::Register { id: 0, session: 1, by: 1, n: 5, accepted: 4, dress: 4 });
+    steps.push(Step::Unregister { id: 0, session: 1, by: 1, to: 0 });
+    steps.push(Step::Away { id: 0, when: 0 });
+    steps.push(Step::Register { id: 2, session: 2, by: 2, n: 3, accepted: 2, dress: 5 });
+    steps.push(Step::Unregister { id: 2, session: 2, by: 2, to: 3 });
+    steps.extend((1..3).map(|when| Step::Away { id: 2, when }));
     steps.push(Step::Unregister { id: 1, session: 2, by: 2, to: 5 });
+    steps.push(Step::Register { id: 3, session: 2, by: 2, n: 3, accepted: 1, dress: 5 });
     for policy in [Policy::EvictOldest, Policy::Reject] {
         steps.push(Step::Admit { user: 0, who: who.clone(), cap: 1, policy, stale: vec![] });
         let other = Who { id: 1, client: 1, ..who.clone() };

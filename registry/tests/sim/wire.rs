@@ -8,9 +8,6 @@ use registry::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// How long the row of an ended socket stays; longer than any schedule.
-const KEEP_MS: u64 = 600_000;
-
 /// Nobody is evicted here.
 const NO_CAP: Cap = Cap { sockets_max: 0, policy: Policy::EvictOldest };
 
@@ -109,7 +106,7 @@ pub fn run(store: &mut Store, op: &Op, listeners: usize, now: u64) -> Said {
     match op {
         Op::Register { record, by } => Said::Registered(store.register(record, by, h32(record)).expect(ours).0),
         Op::Unregister { id, session, of, to } => {
-            store.unregister(*id, *session, of, to, KEEP_MS, now).expect(ours);
+            store.unregister(*id, *session, of, to, now).expect(ours);
             Said::Done
         }
         Op::Beat { of, serving } => Said::Beaten(store.beat(of, *serving, 0, listeners, now).expect(ours)),

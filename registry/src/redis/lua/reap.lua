@@ -1,7 +1,7 @@
 -- Marks sockets of a dead incarnation as lost, or as away those that may come back. Names them again when asked
 -- again, until the caller is done with their groups and takes the entries away.
 -- KEYS  1 live, 2 ended, 3.. rows
--- ARGV  1 the dead incarnation, 2 for how many ms the rows stay, 3.. ids, in the order of the rows
+-- ARGV  1 the dead incarnation, 2 for how many ms the rows stay, as for UNREGISTER, 3.. ids, in the order of the rows
 -- Says  for each row that was the dead one's: {id, session, user, store, rooms, client, address}
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -20,7 +20,7 @@ for i = 3, #KEYS do
                 local due = string.format('%.0f', now + window * 1000)
                 redis.call('HSET', KEYS[i], 'due', due)
                 redis.pcall('ZADD', KEYS[2], due, id)
-                stays = stays + window * 1000
+                stays = stays + window * 1000 + 60000
             end
             redis.call('PEXPIRE', KEYS[i], string.format('%.0f', stays))
             redis.pcall('ZREM', KEYS[1], id)

@@ -87,15 +87,17 @@ if taken then
         for i = 1, 5 do
             left[i] = left[i] or ''
         end
-        redis.pcall('HSET', note, id, cjson.encode({ id, was[1], unpack(left) }))
-        redis.pcall('PEXPIRE', note, ARGV[6])
+        local noted = redis.pcall('HSET', note, id, cjson.encode({ id, was[1], unpack(left) }))
+        if type(noted) == 'number' then
+            redis.call('PEXPIRE', note, ARGV[6])
+        end
     end
 end
 local listed = redis.pcall('ZADD', KEYS[3], 0, id)
 if type(listed) == 'table' then
     bad = KEYS[3]
 end
-if was[5] == 'away' then
+if was[5] == 'away' or over then
     redis.pcall('ZREM', KEYS[4], id)
 end
 if taken then

@@ -1,5 +1,5 @@
 -- Gives a socket to a client that has a token for it, whoever held it before. Nothing that ended comes back, and no
--- token counts after the connection that it opened was heard.
+-- token counts after the connection that it opened was heard. Asking twice with one connection is asking once.
 -- KEYS  1 row, 2 owned by the claimant, 3 live, 4 ended; in the same slot lie the previous owner's entries, whose key
 --       differs from the second in the mark alone, and what it left behind
 -- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 owner, 6 address, 7 the session's part of the h32,
@@ -23,7 +23,8 @@ if (was.state ~= 'live' and was.state ~= 'away') or not was.window or not was.sa
     return { 'ended' }
 end
 local held, held_at = tonumber(was.attempt) or 0, tonumber(was.accepted) or 0
-if (tonumber(was.confirmed) or 0) >= n or n < held or (n == held and accepted <= held_at) then
+local again = was.state == 'live' and was.session == session
+if not again and ((tonumber(was.confirmed) or 0) >= n or n < held or (n == held and accepted <= held_at)) then
     return { 'later' }
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[5], 'session', session, 'attempt', ARGV[3], 'accepted', ARGV[4], 'state', 'live',
@@ -69,9 +70,11 @@ if not entries.err and entries[1] and string.sub(entries[1], 1, #was.session + 1
         redis.call('HSET', theirs, '#n', string.format('%d', count), '#d', string.format('%d', digest))
     end
     local note = string.sub(theirs, 1, -1 - #'owned:' - #mark) .. 'left:' .. mark
-    redis.pcall('HSET', note, id, cjson.encode({ id, was.session, was.user or '', was.store or '', was.rooms or '',
-        was.client or '', was.address or '' }))
-    redis.pcall('PEXPIRE', note, ARGV[8])
+    local noted = redis.pcall('HSET', note, id, cjson.encode({ id, was.session, was.user or '', was.store or '',
+        was.rooms or '', was.client or '', was.address or '' }))
+    if type(noted) == 'number' then
+        redis.call('PEXPIRE', note, ARGV[8])
+    end
 end
 local listed = redis.pcall('ZADD', KEYS[3], 0, id)
 if type(listed) == 'table' then
