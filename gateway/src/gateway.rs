@@ -30,7 +30,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Verdicts kept in memory at most.
 const VERDICTS_MAX: usize = 100_000;
-/// How long open HTTP connections may take to finish, once the sockets are gone.
+/// How long open HTTP connections may take to finish, once nothing is asked any more.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long the first subscription may take before clients are let in without it.
@@ -69,8 +69,10 @@ pub struct Gateway {
     pub log_dropped: ErrorCounter,
     /// Cancelled when it serves.
     pub ready: CancellationToken,
-    /// Cancelled when the drain begins: no new sockets.
+    /// Cancelled when the drain begins: no new sockets, and none is asked anything new.
     pub draining: CancellationToken,
+    /// Cancelled when the sockets are gone: no new connections.
+    pub closing: CancellationToken,
     /// Cancelled when the drain is over: no new requests.
     pub stopping: CancellationToken,
     /// Tasks of sockets, from 101 to the last byte.
@@ -110,6 +112,7 @@ impl Gateway {
             log_dropped: log.dropped(),
             ready: CancellationToken::new(),
             draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
             stopping: CancellationToken::new(),
             socket_tasks: TaskTracker::new(),
             http_tasks: TaskTracker::new(),
@@ -152,22 +155,32 @@ impl Gateway {
         tokio::select! {
             biased;
             () = hurry.cancelled() => {}
-            () = self.end(beating, feeding) => {}
+            () = self.end(accepting, beating, feeding) => {}
         }
         Ok(())
     }
 
-    async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>, feeding: AbortOnDropHandle<()>) {
+    async fn end(
+        self: &Arc<Self>,
+        accepting: AbortOnDropHandle<()>,
+        beating: AbortOnDropHandle<()>,
+        feeding: AbortOnDropHandle<()>,
+    ) {
         let until = Instant::now() + self.config.drain_timeout;
         self.draining.cancel();
         self.courier.calls.close();
         self.courier.registry.announce(self.serving(), self.courier.sockets.len());
-        drain::run(self, until).await;
+        drain::part(self, until).await;
+        // Until here whoever came was served, since a proxy asks nobody else after a refusal; of a port on which nobody
+        // listens it knows that nothing was asked.
+        self.closing.cancel();
+        let _ = accepting.await;
+        self.http_tasks.close();
+        self.keyed_tasks.close();
+        drain::finish(self, until).await;
         // Who still waits is told what is known, while there is somebody to tell it.
         self.courier.calls.cut_off();
         self.stopping.cancel();
-        self.http_tasks.close();
-        self.keyed_tasks.close();
         // A caller that does not take its answer in this time is not waited for.
         // Nor is a feed elsewhere that does not take the last of what happened here.
         let last_words = async { tokio::join!(self.http_tasks.wait(), self.keyed_tasks.wait(), feeding) };

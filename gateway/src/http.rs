@@ -278,6 +278,10 @@ fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, h
     for (name, value) in &WORN {
         headers.insert(name, value.clone());
     }
+    if gateway.draining.is_cancelled() {
+        // A proxy that hears so sends its next request elsewhere, and not into a connection that is about to end.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let Some(origin) = &asks.origin else { return };
     let live = gateway.live.load();
     if !origin.to_str().is_ok_and(|origin| live.origins.allow(origin)) {

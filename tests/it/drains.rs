@@ -1,0 +1,226 @@
+//! Draining: sockets go one after the other, calls are answered, and whoever asks is served until the end.
+
+use crate::{
+    client::Client,
+    fleet::Fleet,
+    gateway::Gateway,
+    http::{Answer, Request},
+    nginx::Nginx,
+    patience::{eventually, note, soon},
+};
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::{sync::oneshot, task::JoinSet, time::sleep};
+
+fn problem(answer: &Answer, status: u16, code: &str) -> Value {
+    let body = answer.json();
+    assert_eq!((answer.status, &body["code"]), (status, &json!(code)), "{}", answer.text());
+    body
+}
+
+async fn greeted(gateway: &Gateway, count: usize) -> Vec<Client> {
+    join_all((0..count).map(|_| gateway.greeted("/connect"))).await
+}
+
+/// When each of them is told to come back, and that it is.
+fn partings(clients: Vec<Client>) -> JoinSet<Instant> {
+    let mut partings = JoinSet::new();
+    for mut client in clients {
+        partings.spawn(async move {
+            assert_eq!(client.hears().await["type"], "retry");
+            let parted = Instant::now();
+            assert_eq!(client.closed().await, (1012, "restart".into()));
+            parted
+        });
+    }
+    partings
+}
+
+async fn is_draining(gateway: &Gateway) {
+    eventually("it drains", async || (gateway.get("/health/ready").await.status == 503).then_some(())).await;
+}
+
+async fn replies(client: &mut Client, call: &Value, data: impl Into<Value>) {
+    client.says(json!({ "type": "reply", "callId": call["callId"], "data": data.into() }).to_string()).await;
+}
+
+/// Answers every call until its socket is closed.
+fn answering(mut client: Client) -> JoinSet<()> {
+    let mut answering = JoinSet::new();
+    answering.spawn(async move {
+        loop {
+            let heard = client.hears().await;
+            if heard["callId"].is_string() {
+                replies(&mut client, &heard, heard["data"].clone()).await;
+            }
+        }
+    });
+    answering
+}
+
+#[tokio::test]
+async fn a_drain_is_spread_so_that_no_second_has_thrice_the_mean() {
+    let mut gateway = Gateway::with([("DRAIN_TIMEOUT", "8s"), ("LOG_LEVEL", "info")]).await;
+    let partings = partings(greeted(&gateway, 200).await);
+    let began = Instant::now();
+    gateway.signal(Signal::TERM);
+    let mut parted = soon("all are gone", partings.join_all()).await;
+    parted.sort();
+    let busiest = parted.iter().map(|from| {
+        let second = *from..*from + Duration::from_secs(1);
+        parted.iter().filter(|at| second.contains(*at)).count()
+    });
+    let (busiest, took) = (busiest.max().unwrap(), parted[199] - began);
+    note(&format!("200 sockets in {took:?}, {busiest} of them in the busiest second"));
+    // Two and a half seconds of the eight are for the last farewells.
+    assert!((4500..=7000).contains(&took.as_millis()), "{took:?}");
+    assert!(busiest as f64 <= 3.0 * 200.0 / took.as_secs_f64(), "{busiest} in {took:?}");
+    assert_eq!(gateway.exits().await, 0);
+}
+
+#[tokio::test]
+async fn few_sockets_are_let_go_quickly() {
+    let mut gateway = Gateway::with([("DRAIN_TIMEOUT", "15s")]).await;
+    let partings = partings(greeted(&gateway, 10).await);
+    let began = Instant::now();
+    gateway.signal(Signal::TERM);
+    partings.join_all().await;
+    assert_eq!(gateway.exits().await, 0);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_holds_up_its_own_socket_alone() {
+    let mut gateway = Gateway::with([("DRAIN_TIMEOUT", "12s")]).await;
+    let mut asked = gateway.greeted("/ws").await;
+    let others = partings(greeted(&gateway, 30).await);
+    let call = json!({ "socketId": asked.id, "event": "x", "timeoutMs": 60_000 });
+    let asking = tokio::spawn(gateway.post("/api/call", &call).into_future());
+    let call = asked.hears().await;
+    gateway.signal(Signal::TERM);
+    let mut parted = asked.stays_while(others.join_all()).await;
+    parted.sort();
+    let spread = parted[29] - parted[0];
+    assert!(spread > Duration::from_secs(2), "they went at once: {spread:?}");
+    let answered = Instant::now();
+    replies(&mut asked, &call, "at last").await;
+    assert_eq!(asked.hears().await["type"], "retry");
+    assert_eq!(asked.closed().await, (1012, "restart".into()));
+    let answer = asking.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!("at last")), "{}", answer.text());
+    assert_eq!(gateway.exits().await, 0);
+    assert!(answered.elapsed() < Duration::from_secs(4), "nothing was left to wait for: {:?}", answered.elapsed());
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_answers_is_over_with_its_socket() {
+    let mut gateway = Gateway::with([("DRAIN_TIMEOUT", "4s")]).await;
+    let mut asked = gateway.greeted("/ws").await;
+    let call = json!({ "socketId": asked.id, "event": "x", "timeoutMs": 60_000 });
+    let asking = tokio::spawn(gateway.post("/api/call", &call).into_future());
+    asked.hears().await;
+    let began = Instant::now();
+    gateway.signal(Signal::TERM);
+    assert_eq!(asked.hears().await["type"], "retry");
+    assert!(began.elapsed() > Duration::from_secs(1), "it had no time to answer: {:?}", began.elapsed());
+    assert_eq!(asked.closed().await.0, 1012);
+    let body = problem(&asking.await.unwrap(), 502, "socket_lost");
+    assert_eq!(body["verdict"]["cause"], "instance_restart", "{body}");
+    assert_eq!(gateway.exits().await, 0);
+}
+
+/// web1 drains and takes its time, since a socket of its is being asked something: until that is answered.
+async fn drains_slowly(fleet: &Fleet) -> (Client, Value, JoinSet<Answer>) {
+    let mut asked = fleet[0].greeted("/ws?store_id=slow").await;
+    let call = json!({ "storeId": "slow", "event": "x", "timeoutMs": 60_000 });
+    let mut asking = JoinSet::new();
+    asking.spawn(fleet[1].post("/api/call", &call).into_future());
+    let call = asked.hears().await;
+    fleet[0].signal(Signal::TERM);
+    is_draining(&fleet[0]).await;
+    (asked, call, asking)
+}
+
+#[tokio::test]
+async fn whoever_asks_a_draining_instance_is_served() {
+    let mut fleet = Fleet::with(&[]).await;
+    let near = fleet[1].greeted("/ws?store_id=shop").await;
+    let id = near.id.clone();
+    let _answering = answering(near);
+    let (mut asked, call, asking) = drains_slowly(&fleet).await;
+    for target in [json!({ "socketId": id }), json!({ "storeId": "shop" })] {
+        let mut call = target.clone();
+        (call["event"], call["data"]) = (json!("x"), json!(7));
+        let answer = fleet[0].post("/api/call", &call).without("Connection").await;
+        assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(7)), "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    let sent = fleet.sends(0, json!({ "socketId": id }), 1).await;
+    assert_eq!((sent.status, &sent.json()["status"]), (200, &json!("delivered")), "{}", sent.text());
+    // Its own sockets are not asked any more.
+    problem(&fleet[0].post("/api/call", &json!({ "storeId": "slow", "event": "x" })).await, 503, "draining");
+    replies(&mut asked, &call, 1).await;
+    fleet.ends(0).await;
+    assert_eq!(asking.join_all().await[0].status, 200);
+    fleet.is_sound().await;
+}
+
+/// nginx keeps connections for later, and would answer 502 if one were closed under a request.
+#[tokio::test]
+async fn an_idle_connection_is_answered_to_the_end() {
+    let mut fleet = Fleet::with(&[]).await;
+    let mut kept = fleet[0].raw().await;
+    let request = fleet[0].get("/health/live").without("Connection");
+    kept.write(&request.bytes()).await;
+    assert_eq!(kept.answer().await.header("connection"), None);
+    let (mut asked, call, _asking) = drains_slowly(&fleet).await;
+    kept.write(&request.bytes()).await;
+    let answer = kept.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    kept.ends().await;
+    replies(&mut asked, &call, 1).await;
+    fleet.ends(0).await;
+}
+
+#[tokio::test]
+async fn a_drain_behind_nginx_costs_no_call() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "6s")]).await;
+    let addresses = [0, 1, 2].map(|at| fleet[at].address());
+    let Some(nginx) = Nginx::before(&addresses).await else { return note("there is no nginx here") };
+    let mut answering_at = Vec::new();
+    for at in [1, 2] {
+        answering_at.push(answering(fleet[at].greeted("/ws?store_id=shop").await));
+    }
+    let leaving = partings(greeted(&fleet[0], 30).await);
+    let (mut callers, at) = (JoinSet::new(), nginx.address);
+    let mut stops = Vec::new();
+    for nth in 0..10_u64 {
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        stops.push(stop);
+        callers.spawn(async move {
+            let mut statuses = Vec::new();
+            let call = json!({ "storeId": "shop", "event": "x", "data": nth });
+            while stopped.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                let request = Request::new(at, "POST", "/api/call");
+                let answer = request.json(&call).await;
+                statuses.push((answer.status, answer.text()));
+                sleep(Duration::from_millis(20 + nth)).await;
+            }
+            statuses
+        });
+    }
+    fleet[0].signal(Signal::TERM);
+    leaving.join_all().await;
+    fleet.ends(0).await;
+    // Some more, that know nothing of it.
+    sleep(Duration::from_millis(500)).await;
+    stops.clear();
+    let statuses = callers.join_all().await.concat();
+    let failed: Vec<_> = statuses.iter().filter(|(status, _)| *status != 200).collect();
+    note(&format!("{} calls during the drain", statuses.len()));
+    assert!(failed.is_empty(), "{} of {}: {:?}", failed.len(), statuses.len(), failed[0]);
+    assert!(statuses.len() > 100, "{}", statuses.len());
+    fleet.is_sound().await;
+}
