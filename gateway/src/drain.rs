@@ -1,4 +1,4 @@
-//! The end. First every socket is parted with: told to come back, and closed, one after the other, so that the clients
+//! The end, which begins with a word to [`Stop`]. First every socket is parted with: told to come back, and closed, one after the other, so that the clients
 //! do not return all at once. Then the callers: what they asked is answered, and nobody is let in any more.
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
 use registry::SocketId;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 /// Between two sockets at most. Many share the drain time evenly, since whoever takes them in should notice nothing;
@@ -28,6 +29,24 @@ const LAST_FAREWELLS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long callers that wait for no client may take, once the sockets are gone.
 const LAST_CALLERS: Duration = Duration::from_secs(2);
+
+/// What makes this instance drain, whoever says so: a signal, a request, or another instance.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    pub asked: CancellationToken,
+    /// It is gone after so long at most.
+    pub within: Duration,
+    /// Those who tell another instance that it drains. They are waited for.
+    pub telling: TaskTracker,
+}
+
+impl Stop {
+    /// Begins, and says how many sockets have to go and how many milliseconds that may take.
+    pub fn begin(&self, sockets: usize) -> (usize, u64) {
+        self.asked.cancel();
+        (sockets, u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX))
+    }
+}
 
 /// Parts with every socket, by `until` at the latest. New ones are refused already, and no socket is asked anything
 /// new. One that was asked before goes when it has answered, unless the time is nearly over.
@@ -60,14 +79,15 @@ pub async fn part(gateway: &Arc<Gateway>, until: Instant) {
     }
 }
 
-/// Waits until whoever asked here has an answer, and whoever asked the sockets that were here, too. Nobody new is let
+/// Waits until whoever asked here has an answer, and whoever asked the sockets that were here, or had it drain, too. Nobody new is let
 /// in, but who is in may still ask.
 pub async fn finish(gateway: &Arc<Gateway>, until: Instant) {
     let callers = async { tokio::join!(gateway.http_tasks.wait(), gateway.keyed_tasks.wait()) };
     let finished = async {
         // One that does not take its answer, or sends no end of a question, is not waited for.
         let _ = timeout(LAST_CALLERS, callers).await;
-        gateway.courier.calls.finish().await;
+        gateway.desk.stop.telling.close();
+        tokio::join!(gateway.courier.calls.finish(), gateway.desk.stop.telling.wait());
     };
     let _ = timeout_at(until - last_words(gateway) / 2, finished).await;
 }

@@ -5,7 +5,7 @@ use crate::{
     calls,
     config::{Config, Live},
     courier::Courier,
-    drain,
+    drain::{self, Stop},
     feed::{self, Feed},
     heartbeat, http, inbox,
     listener::{self, Listener},
@@ -69,7 +69,7 @@ pub struct Gateway {
     pub log_dropped: ErrorCounter,
     /// Cancelled when it serves.
     pub ready: CancellationToken,
-    /// Cancelled when the drain begins: no new sockets, and none is asked anything new.
+    /// Cancelled when it is asked to stop, and the drain begins: no new sockets, and none is asked anything new.
     pub draining: CancellationToken,
     /// Cancelled when the sockets are gone: no new connections.
     pub closing: CancellationToken,
@@ -91,12 +91,14 @@ impl Gateway {
         metrics.describe(VERSION, &instance, config.canary);
         let metrics = Arc::new(metrics);
         let courier = Courier::new(registry, &metrics);
+        let stop = Stop { within: config.drain_timeout, ..Stop::default() };
         let desk = Arc::new(Desk {
             courier: courier.clone(),
             metrics: metrics.clone(),
             feed: Feed::default(),
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
+            stop: stop.clone(),
         });
         let sockets_max = config.sockets_max.map_or_else(listener::sockets_max, Into::into).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -111,7 +113,7 @@ impl Gateway {
             connect_rate: ConnectRate::new(config.rate_connect),
             log_dropped: log.dropped(),
             ready: CancellationToken::new(),
-            draining: CancellationToken::new(),
+            draining: stop.asked,
             closing: CancellationToken::new(),
             stopping: CancellationToken::new(),
             socket_tasks: TaskTracker::new(),
@@ -121,13 +123,12 @@ impl Gateway {
         })
     }
 
-    /// Serves with what others send to `inbox`, until `stop` is cancelled, then drains; `hurry` ends the
+    /// Serves with what others send to `inbox`, until it is asked to stop, then drains; `hurry` ends the
     /// drain at once. Fails if a part of it without which it would be deaf or blind has ended.
     pub async fn run(
         self: &Arc<Self>,
         listener: Listener,
         inbox: Inbox,
-        stop: CancellationToken,
         hurry: CancellationToken,
     ) -> Result<(), &'static str> {
         let registry = self.courier.registry.clone();
@@ -144,7 +145,7 @@ impl Gateway {
         let mut accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
         self.ready.cancel();
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = self.draining.cancelled() => {}
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
@@ -167,7 +168,6 @@ impl Gateway {
         feeding: AbortOnDropHandle<()>,
     ) {
         let until = Instant::now() + self.config.drain_timeout;
-        self.draining.cancel();
         self.courier.calls.close();
         self.courier.registry.announce(self.serving(), self.courier.sockets.len());
         drain::part(self, until).await;

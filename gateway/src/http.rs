@@ -6,6 +6,7 @@ pub mod body;
 pub mod calls;
 pub mod debug;
 pub mod doors;
+pub mod drains;
 pub mod events;
 pub mod head;
 pub mod health;

@@ -24,7 +24,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 /// Errands at once. At the bound letters that may need one wait here, so many, then in the inbox and in the mailbox.
 /// Words that others wait for need none, and are taken all the same.
@@ -161,6 +161,7 @@ impl Clerk {
                 let told = self.desk.feed.followers.add(asker.from.clone(), ms);
                 self.answer(asker, Answer::Followed(told));
             }
+            Message::Drain { request } => self.drain(asker, &request),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -243,6 +244,18 @@ impl Clerk {
         self.errands.spawn(async move {
             desk.courier.write_verdicts(&told, &ending).await;
             asker.hears(&desk.courier, Answer::Closed { count: told.len() }, Bytes::new());
+        });
+    }
+
+    fn drain(&mut self, asker: Asker, request: &str) {
+        info!(request_id = request, "asked to drain by {}", asker.from);
+        let (desk, telling) = (self.desk.clone(), self.desk.stop.telling.token());
+        let (sockets, ms) = desk.stop.begin(desk.courier.sockets.len());
+        self.errands.spawn(async move {
+            let message = Message::Answer { re: asker.re, answer: Answer::Draining { sockets, ms } };
+            desk.courier.letters.tell(&asker.from, message, Bytes::new()).await;
+            // Only now it may end, which it does at once where nobody is connected.
+            drop(telling);
         });
     }
 

@@ -6,6 +6,7 @@ use crate::{
     close::Close,
     config::value::Rate,
     courier::{Courier, Move, Moved, Target},
+    drain::Stop,
     feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
     json,
@@ -29,6 +30,7 @@ pub struct Desk {
     pub feed: Feed,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
+    pub stop: Stop,
 }
 
 /// The conversation of one socket.
@@ -313,7 +315,16 @@ mod tests {
             let courier = courier();
             let rate = rate.and_then(NonZeroU32::new).map(Rate);
             let metrics = Arc::new(Metrics::default());
-            Self { desk: Arc::new(Desk { courier, metrics, feed: Feed::default(), rate, rooms_max: 2 }) }
+            Self {
+                desk: Arc::new(Desk {
+                    courier,
+                    metrics,
+                    feed: Feed::default(),
+                    rate,
+                    rooms_max: 2,
+                    stop: Stop::default(),
+                }),
+            }
         }
 
         async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {

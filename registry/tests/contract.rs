@@ -4,6 +4,7 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use drains::{of_two_that_are_let_go_at_once_one_stays, the_last_that_serves_is_let_go_only_if_it_may_be_the_last};
 use fleet::Fleet;
 use futures_util::FutureExt;
 use once::{
@@ -24,6 +25,8 @@ use std::{
 
 #[path = "contract/bell.rs"]
 mod bell;
+#[path = "contract/drains.rs"]
+mod drains;
 #[path = "contract/fleet.rs"]
 mod fleet;
 #[path = "contract/once.rs"]
@@ -74,6 +77,8 @@ facts! {
     of_those_who_ask_at_once_one_takes_it_on
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
+    the_last_that_serves_is_let_go_only_if_it_may_be_the_last
+    of_two_that_are_let_go_at_once_one_stays
 }
 
 fn record(registry: &Registry) -> SocketRecord {

@@ -1,4 +1,5 @@
-//! Draining: sockets go one after the other, calls are answered, and whoever asks is served until the end.
+//! Draining: sockets go one after the other, calls are answered, and whoever asks is served until the end. Who has an
+//! instance drain by a request or a command, and which one stays.
 
 use crate::{
     client::Client,
@@ -7,6 +8,7 @@ use crate::{
     http::{Answer, Request},
     nginx::Nginx,
     patience::{eventually, note, soon},
+    terminal::{command, run},
 };
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -223,4 +225,184 @@ async fn a_drain_behind_nginx_costs_no_call() {
     assert!(failed.is_empty(), "{} of {}: {:?}", failed.len(), statuses.len(), failed[0]);
     assert!(statuses.len() > 100, "{}", statuses.len());
     fleet.is_sound().await;
+}
+
+/// Has an instance drain, asked at one of them.
+async fn drain(asked: &Gateway, name: &str) -> Answer {
+    asked.request("POST", &format!("/api/instances/{name}/drain")).await
+}
+
+#[tokio::test]
+async fn any_instance_can_be_asked_to_have_one_drain() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "9s")]).await;
+    for (asked, drained, hop) in [(1, 0, "remote"), (1, 1, "local")] {
+        let name = Fleet::name(drained);
+        let partings = partings(greeted(&fleet[drained], 5).await);
+        let incarnation = fleet.incarnations(asked).await[&name].clone();
+        let answer = drain(&fleet[asked], &name).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let said = json!({
+            "status": "draining", "instance": name, "incarnation": incarnation, "hop": hop, "sockets": 5, "withinMs": 9000,
+        });
+        assert_eq!(answer.json(), said);
+        assert_eq!(fleet[drained].knock("/ws").await.status, 503);
+        partings.join_all().await;
+        fleet.ends(drained).await;
+        assert!(!fleet.incarnations(2).await.contains_key(&name), "its lease is given up");
+        assert!(fleet[drained].output().contains("asked to stop; draining"), "{}", fleet[drained].output());
+    }
+    // It is believed for a while, and not for ever.
+    let ms: i64 = fleet.redis().text(&["PTTL", "holdfast:{m}:draining"]).parse().unwrap();
+    assert!((1..=30_000).contains(&ms), "{ms}");
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn the_last_instance_is_drained_only_by_force() {
+    let mut gateway = Gateway::with([("INSTANCE", "web1")]).await;
+    let mut client = gateway.greeted("/ws").await;
+    let refused = drain(&gateway, "web1").await;
+    let body = problem(&refused, 409, "last_instance");
+    refused.is_problem();
+    assert!(body["detail"].as_str().unwrap().contains("web1") && body["hint"].as_str().unwrap().contains("force"));
+    assert_eq!(gateway.get("/health/ready").await.status, 200);
+    let forced = gateway.post("/api/instances/web1/drain", &json!({ "force": true })).await;
+    assert_eq!((forced.status, &forced.json()["sockets"]), (202, &json!(1)), "{}", forced.text());
+    assert_eq!(client.hears().await["type"], "retry");
+    assert_eq!(client.closed().await.0, 1012);
+    assert_eq!(gateway.exits().await, 0);
+}
+
+/// Their leases stand for some seconds more.
+#[tokio::test]
+async fn those_who_were_killed_do_not_count_as_serving() {
+    let mut fleet = Fleet::with(&[]).await;
+    for at in [1, 2] {
+        let bell = format!("holdfast:{{i:{}}}:bell", fleet.mark(0, at).await);
+        fleet.kill(at);
+        eventually("nobody listens to its bell", async || {
+            let said = format!("{:?}", fleet.redis().ask(&["PUBSUB", "NUMSUB", &bell]));
+            said.ends_with("int(0)])").then_some(())
+        })
+        .await;
+    }
+    assert_eq!(fleet.incarnations(0).await.len(), 3);
+    problem(&drain(&fleet[0], "web1").await, 409, "last_instance");
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn of_the_last_two_that_are_told_at_once_one_stays() {
+    let mut fleet = Fleet::with(&[]).await;
+    assert_eq!(drain(&fleet[0], "web3").await.status, 202);
+    fleet.ends(2).await;
+    let (one, two) = tokio::join!(drain(&fleet[1], "web1"), drain(&fleet[0], "web2"));
+    let statuses = [one.status, two.status];
+    let stays = statuses.iter().position(|status| *status == 409).unwrap_or_else(|| panic!("{statuses:?}"));
+    problem([&one, &two][stays], 409, "last_instance");
+    assert_eq!(statuses[1 - stays], 202, "{statuses:?}");
+    fleet.ends(1 - stays).await;
+    problem(&drain(&fleet[stays], &Fleet::name(stays)).await, 409, "last_instance");
+    assert_eq!(fleet[stays].get("/health/ready").await.status, 200);
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn who_is_meant_must_be_there_and_the_body_must_fit() {
+    let fleet = Fleet::with(&[]).await;
+    let unknown = drain(&fleet[0], "web9").await;
+    let body = problem(&unknown, 404, "no_such_instance");
+    assert_eq!(body["detail"], "no instance is called web9; there are web1, web2, web3", "{body}");
+    unknown.is_problem();
+    for (text, status) in [("{", 400), (r#"{"force":1}"#, 422), (r#"{"now":true}"#, 422), ("[]", 422)] {
+        let answer = fleet[0].request("POST", "/api/instances/web1/drain").body(text).await;
+        assert_eq!(answer.status, status, "{text}: {}", answer.text());
+    }
+    assert_eq!(fleet[0].get("/api/instances/web1/drain").await.status, 405);
+    for at in 0..3 {
+        assert_eq!(fleet[at].get("/health/ready").await.status, 200);
+    }
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn only_who_runs_the_fleet_has_it_drained() {
+    let mut gateway = Gateway::with([("INSTANCE", "web1"), ("API_TOKEN", "caller"), ("ADMIN_TOKEN", "operator")]).await;
+    let request = gateway.post("/api/instances/web1/drain", &json!({ "force": true }));
+    for token in ["caller", "nobody"] {
+        let refused = request.clone().with("Authorization", &format!("Bearer {token}")).await;
+        assert_eq!(refused.status, 401, "{token}: {}", refused.text());
+    }
+    // The command takes the token that suffices.
+    let commanded = command(&gateway, &["drain", "--force"]).env("API_TOKEN", "caller").env("ADMIN_TOKEN", "operator");
+    let finished = commanded.run().await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert_eq!(gateway.exits().await, 0);
+}
+
+#[tokio::test]
+async fn whoever_does_not_say_whether_it_drains_may_do_so_or_not() {
+    let mut fleet = Fleet::with(&[]).await;
+    fleet[0].stands_still().await;
+    let body = problem(&drain(&fleet[1], "web1").await, 504, "no_reply");
+    assert_eq!(body["delivered"], "unknown", "{body}");
+    fleet[0].signal(Signal::CONT);
+    // Its letter was over by then; asked again, it hears.
+    let answer = eventually("it is told", async || {
+        let answer = drain(&fleet[1], "web1").await;
+        (answer.status == 202).then_some(answer)
+    });
+    assert_eq!(answer.await.json()["instance"], "web1");
+    fleet.ends(0).await;
+}
+
+/// Whoever has an instance drain stops its process afterwards, or its manager does.
+#[tokio::test]
+async fn of_the_signals_that_follow_a_request_the_second_ends_it_at_once() {
+    let mut gateway = Gateway::with([("INSTANCE", "web1"), ("DRAIN_TIMEOUT", "15s")]).await;
+    let mut clients = greeted(&gateway, 200).await;
+    assert_eq!(gateway.post("/api/instances/web1/drain", &json!({ "force": true })).await.status, 202);
+    is_draining(&gateway).await;
+    gateway.signal(Signal::TERM);
+    gateway.logs(&["draining already"]).await;
+    let mut last = clients.pop().unwrap();
+    assert_eq!(gateway.sockets().await.min(1), 1, "it goes on as it was");
+    let second = Instant::now();
+    gateway.signal(Signal::TERM);
+    gateway.exits().await;
+    assert!(second.elapsed() < Duration::from_secs(2), "{:?}", second.elapsed());
+    assert!(last.next().await.is_none_or(|heard| heard.is_close()), "nobody told it to come back");
+}
+
+#[tokio::test]
+async fn the_command_waits_until_the_instance_has_left() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "9s")]).await;
+    let mut leaving = partings(greeted(&fleet[0], 50).await);
+    let finished = run(&fleet[1], &["drain", "web1", "--wait"]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains("web1 drains 50 sockets, and is gone within 9 s"), "{finished:?}");
+    assert!(finished.stdout.contains("web1 has left after"), "{finished:?}");
+    assert!(finished.stderr.contains("sockets left"), "{finished:?}");
+    assert!(!fleet.incarnations(1).await.contains_key("web1"), "its lease is gone");
+    while let Some(parting) = leaving.join_next().await {
+        parting.unwrap();
+    }
+    fleet.ends(0).await;
+
+    let unknown = run(&fleet[1], &["drain", "web1"]).await;
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (3, ""), "{unknown:?}");
+    assert!(unknown.stderr.contains("no instance is called web1; there are web2, web3"), "{unknown:?}");
+    // The one that is asked, which closes its port in the end.
+    let own = run(&fleet[1], &["drain", "--wait", "--json"]).await;
+    let said: Value = serde_json::from_str(&own.stdout).unwrap_or_else(|_| panic!("{own:?}"));
+    assert_eq!((own.code, &said["instance"], &said["left"]), (0, &json!("web2"), &json!(true)), "{own:?}");
+    fleet.ends(1).await;
+    let last = run(&fleet[2], &["drain", "web3"]).await;
+    assert_eq!(last.code, 1, "{last:?}");
+    assert!(last.stderr.contains("--force"), "{last:?}");
+    let forced = run(&fleet[2], &["drain", "web3", "--force"]).await;
+    assert_eq!(forced.code, 0, "{forced:?}");
+    fleet.ends(2).await;
+    let nobody = run(&fleet[2], &["drain", "web3"]).await;
+    assert_eq!(nobody.code, 69, "{nobody:?}");
 }

@@ -29,7 +29,17 @@ pub(crate) fn deaf(memory: &Arc<Memory>, name: &str) -> (Arc<Desk>, Inbox) {
     let (registry, inbox) = Registry::in_memory(memory, about);
     let metrics = Arc::new(Metrics::default());
     let courier = Courier::new(registry, &metrics);
-    (Arc::new(Desk { courier, metrics, feed: Default::default(), rate: None, rooms_max: 2 }), inbox)
+    (
+        Arc::new(Desk {
+            courier,
+            metrics,
+            feed: Default::default(),
+            rate: None,
+            rooms_max: 2,
+            stop: Default::default(),
+        }),
+        inbox,
+    )
 }
 
 /// One that does, for as long as the handle lives.

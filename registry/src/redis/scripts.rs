@@ -34,6 +34,7 @@ scripts! {
     RECOUNT "recount";
     TAKE_ON "take_on";
     SETTLE "settle";
+    DRAIN "drain";
 }
 
 impl Lua {
