@@ -13,8 +13,13 @@ use crate::{
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use servers::Cluster;
 use std::time::{Duration, Instant};
-use tokio::{sync::oneshot, task::JoinSet, time::sleep};
+use tokio::{
+    sync::oneshot,
+    task::{JoinSet, block_in_place},
+    time::sleep,
+};
 
 fn problem(answer: &Answer, status: u16, code: &str) -> Value {
     let body = answer.json();
@@ -293,7 +298,17 @@ async fn those_who_were_killed_do_not_count_as_serving() {
 
 #[tokio::test]
 async fn of_the_last_two_that_are_told_at_once_one_stays() {
-    let mut fleet = Fleet::with(&[]).await;
+    one_of_the_last_two_stays(Fleet::with(&[]).await).await;
+}
+
+/// Leases lie on all of its masters, and who is about to drain on one.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_last_two_on_a_cluster_one_stays() {
+    let cluster = block_in_place(|| Cluster::of(3, 0));
+    one_of_the_last_two_stays(Fleet::on(&cluster.url(), &[]).await).await;
+}
+
+async fn one_of_the_last_two_stays(mut fleet: Fleet) {
     assert_eq!(drain(&fleet[0], "web3").await.status, 202);
     fleet.ends(2).await;
     let (one, two) = tokio::join!(drain(&fleet[1], "web1"), drain(&fleet[0], "web2"));
