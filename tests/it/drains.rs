@@ -322,6 +322,24 @@ async fn one_of_the_last_two_stays(mut fleet: Fleet) {
     fleet.is_sound().await;
 }
 
+/// Whoever cannot know whether it is the last is not drained by a request; a signal does it all the same.
+#[tokio::test]
+async fn without_redis_nobody_is_told_to_drain() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "4s")]).await;
+    let mut client = fleet[0].greeted("/ws").await;
+    fleet.redis().kill();
+    for body in [json!({}), json!({ "force": true })] {
+        let answer = fleet[0].post("/api/instances/web1/drain", &body).await;
+        let body = problem(&answer, 503, "registry_unavailable");
+        assert!(body["hint"].as_str().unwrap().contains("SIGTERM"), "{body}");
+        assert!(answer.header("retry-after").is_some());
+    }
+    fleet[0].signal(Signal::TERM);
+    assert_eq!(client.hears().await["type"], "retry");
+    assert_eq!(client.closed().await.0, 1012);
+    fleet.ends(0).await;
+}
+
 #[tokio::test]
 async fn who_is_meant_must_be_there_and_the_body_must_fit() {
     let fleet = Fleet::with(&[]).await;

@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use hyper::StatusCode;
-use registry::{Incarnation, Lease, Serving, Unknown, envelope};
+use registry::{Incarnation, Lease, Serving, envelope};
 use serde_json::json;
 use tracing::info;
 
@@ -24,12 +24,12 @@ pub static DRAIN: Shape =
 pub async fn drain(request: Request) -> Answer {
     let is_forced = read(&request.body)?;
     let registry = &request.gateway.courier.registry;
-    let leases = registry.instances().await.map_err(|unknown| Problem::unknown(&unknown))?;
+    let leases = registry.instances().await.map_err(|_| blind())?;
     let lease = named(request.path_value(), &leases)?;
     let target = &lease.incarnation;
     // Whoever drains already is asked again, so that it says how far it is.
-    let is_decided = lease.serving == Serving::Draining
-        || registry.let_go(target, is_forced).await.map_err(|unknown| Problem::unknown(&unknown))?;
+    let is_decided =
+        lease.serving == Serving::Draining || registry.let_go(target, is_forced).await.map_err(|_| blind())?;
     if !is_decided {
         return Err(last(lease));
     }
@@ -106,15 +106,24 @@ async fn there(request: &Request, target: &Incarnation) -> Result<(usize, u64), 
             Err(not_told(target, why))
         }
         Ok(_) | Err(Unheard::Silent) => {
-            let detail = format!("{} did not say in time whether it drains", target.instance());
-            Err(Problem::no_reply("unknown", detail))
+            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "No reply", "ask again; a second time does no harm")
+                .detail(format!("{} did not say in time whether it drains", target.instance()))
+                .member("delivered", "unknown"))
         }
     }
 }
 
+/// Nobody can say who else serves, so nobody may say that it is not the last.
+fn blind() -> Problem {
+    let hint = "try again; where it runs, SIGTERM drains an instance whatever the others do";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Registry unavailable", hint)
+        .detail("the registry does not answer, so it is not known who else serves; nothing was done")
+        .retry_after(1)
+}
+
 fn not_told(target: &Incarnation, why: Undelivered) -> Problem {
     if why == Undelivered::Unsent {
-        return Problem::unknown(&Unknown::Unavailable);
+        return blind();
     }
     let hint = "look at GET /api/instances whether it is still there; where it runs, SIGTERM does the same";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Instance unreachable", hint)

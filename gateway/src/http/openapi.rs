@@ -30,8 +30,12 @@ const KEYED: &[(u16, &str)] = &[
     (504, "no_reply"),
 ];
 /// Somebody has to stay, and it has to be known who is meant.
-const DRAINED: &[(u16, &str)] =
-    &[(202, "it drains"), (404, "no_such_instance"), (409, "last_instance, several_instances_of_that_name")];
+const DRAINED: &[(u16, &str)] = &[
+    (202, "it drains"),
+    (404, "no_such_instance"),
+    (409, "last_instance, several_instances_of_that_name"),
+    (503, "registry_unavailable, owner_unreachable"),
+];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
@@ -65,7 +69,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         }
         (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
-        (_, "/api/instances/{name}/drain") => vec![DRAINED, UNREACHED, SILENT],
+        (_, "/api/instances/{name}/drain") => vec![DRAINED, SILENT],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],
         _ => Vec::new(),
