@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use servers::Cluster;
 use std::time::{Duration, Instant};
 use tokio::{
+    net::TcpStream,
     sync::oneshot,
     task::{JoinSet, block_in_place},
     time::sleep,
@@ -189,6 +190,28 @@ async fn an_idle_connection_is_answered_to_the_end() {
     kept.ends().await;
     replies(&mut asked, &call, 1).await;
     fleet.ends(0).await;
+}
+
+/// Also where nobody is connected, so that the port is closed at once: what was used a moment ago may be used just now.
+#[tokio::test]
+async fn a_connection_that_has_just_been_used_outlives_the_listener() {
+    let mut gateway = Gateway::start().await;
+    let mut kept = gateway.raw().await;
+    let request = gateway.get("/health/live").without("Connection");
+    kept.write(&request.bytes()).await;
+    assert_eq!(kept.answer().await.status, 200);
+    let used = Instant::now();
+    gateway.signal(Signal::TERM);
+    eventually("nobody listens", async || TcpStream::connect(gateway.address()).await.err()).await;
+    let written = kept.try_write(&request.bytes()).await;
+    if used.elapsed() > Duration::from_millis(800) {
+        return note("this machine is too busy to tell");
+    }
+    written.unwrap();
+    let answer = kept.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    kept.ends().await;
+    assert_eq!(gateway.exits().await, 0);
 }
 
 #[tokio::test]
