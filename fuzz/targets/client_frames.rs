@@ -96,8 +96,14 @@ fn frames(mut bytes: &[u8]) -> Vec<(OpCode, &[u8])> {
 /// A session, and a neighbour in its room who hears what it publishes.
 fn talk(said: impl Iterator<Item = Said>) {
     let courier = Courier::new(fuzz::registry(), &METRICS);
-    let desk =
-        Desk { courier: courier.clone(), metrics: METRICS.clone(), feed: Default::default(), rate: None, rooms_max: 3 };
+    let desk = Desk {
+        courier: courier.clone(),
+        metrics: METRICS.clone(),
+        feed: Default::default(),
+        rate: None,
+        rooms_max: 3,
+        stop: Default::default(),
+    };
     let seat = fuzz::enter(&courier, &["r"]).now_or_never().unwrap();
     let _neighbour = fuzz::enter(&courier, &["r", "q"]).now_or_never().unwrap();
     let greeting = Greeting { socket: seat.socket.record().id, instance: "fuzz".into(), ping_interval_seconds: 30.0 };

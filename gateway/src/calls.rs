@@ -145,6 +145,7 @@ pub struct Calls {
     /// A permit for each answer that is on its way beside all else.
     beside: Arc<Semaphore>,
     closed: AtomicBool,
+    cut_off: AtomicBool,
     /// There is something to do for the task.
     wake: Notify,
 }
@@ -165,6 +166,7 @@ impl Calls {
             undelivered: Mutex::default(),
             beside: Arc::new(Semaphore::new(BESIDE_MAX)),
             closed: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -178,14 +180,19 @@ impl Calls {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Waits until no call is in flight, here or from here, and whoever asked elsewhere was told.
+    /// Whether nothing is asked from here any more, since the process ends.
+    pub fn are_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Whether a socket here has a call in its hands that somebody still waits for.
+    pub fn is_asked(&self, socket: SocketId) -> bool {
+        lock(&self.given).is_asked(socket, Instant::now())
+    }
+
+    /// Waits until nobody here waits for an answer, and whoever asked elsewhere was told.
     pub async fn finish(&self) {
-        loop {
-            // One lock at a time, here and in all that follows.
-            let nobody_waits = lock(&self.asked).calls.is_empty();
-            if nobody_waits && lock(&self.given).is_idle(Instant::now()) {
-                break;
-            }
+        while !lock(&self.asked).calls.is_empty() {
             sleep(ROUND).await;
         }
         self.all_is_told().await;
@@ -193,7 +200,7 @@ impl Calls {
 
     /// Waits until no word of a socket here is on its way or waits for another try. None is tried for longer than it is
     /// of use.
-    pub async fn all_is_told(&self) {
+    async fn all_is_told(&self) {
         // Fails only if it was closed, which nobody does.
         let _ = self.beside.acquire_many(BESIDE_MAX as u32).await;
         while lock(&self.undelivered).is_any_untold() {

@@ -14,6 +14,7 @@ mod asking;
 mod call;
 mod check;
 mod data;
+mod drain;
 mod events;
 mod healthcheck;
 mod instances;
@@ -66,6 +67,14 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
             sockets::run(&reading(), url(), &sockets::Wanted { narrowed: narrowed.collect(), limit }, json())
         }
         "instances" => instances::run(&reading(), url(), json()),
+        "drain" => {
+            let wanted = drain::Wanted {
+                name: text("instance"),
+                waits: given.get_flag("wait"),
+                is_forced: given.get_flag("force"),
+            };
+            drain::run(&reading(), url(), &wanted, json())
+        }
         "call" => {
             let wanted = call::Wanted {
                 target: targets(given),
@@ -188,6 +197,21 @@ fn command() -> Command {
                 .args(to_ask_with()),
         )
         .subcommand(
+            Command::new("drain")
+                .about("Have an instance part with its sockets one after the other, and stop")
+                .after_help(DRAIN_HELP)
+                .arg(
+                    Arg::new("instance")
+                        .value_name("NAME")
+                        .value_parser(NonEmptyStringValueParser::new())
+                        .help("The instance, as holdfast instances shows it; the one that is asked unless given"),
+                )
+                .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Return when it has left"))
+                .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Also the last one that serves"))
+                .args([url.clone(), json.clone()])
+                .args(to_ask_with()),
+        )
+        .subcommand(
             Command::new("call")
                 .about("Ask a client and show its answer; of a user or store its most recently active socket is asked")
                 .after_help(CALL_HELP)
@@ -255,6 +279,16 @@ fn command() -> Command {
                 .args(settings()),
         )
 }
+
+const DRAIN_HELP: &str = "\
+Example:
+  holdfast drain web1 --wait --url http://web2:8080
+
+Any instance can be asked. One that watches its own drain can say only that it does not listen any more; ask another
+one to hear that it is gone. What happens on the way goes to standard error.
+
+Exit codes: 0 it drains, or has left, 1 it is the last or has not left in time, 3 there is none of that name,
+69 the gateway cannot be reached";
 
 const CALL_TIME: &str = "How long the client has, up to 10m [default: CALL_TIMEOUT]";
 

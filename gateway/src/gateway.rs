@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Live},
     confirming::{self, Confirming},
     courier::Courier,
-    drain,
+    drain::{self, Stop},
     feed::{self, Feed},
     heartbeat, http, inbox,
     listener::{self, Listener},
@@ -31,7 +31,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Verdicts kept in memory at most.
 const VERDICTS_MAX: usize = 100_000;
-/// How long open HTTP connections may take to finish, once the sockets are gone.
+/// How long open HTTP connections may take to finish, once nothing is asked any more.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long the first subscription may take before clients are let in without it.
@@ -70,8 +70,10 @@ pub struct Gateway {
     pub log_dropped: ErrorCounter,
     /// Cancelled when it serves.
     pub ready: CancellationToken,
-    /// Cancelled when the drain begins: no new sockets.
+    /// Cancelled when it is asked to stop, and the drain begins: no new sockets, and none is asked anything new.
     pub draining: CancellationToken,
+    /// Cancelled when the sockets are gone: no new connections.
+    pub closing: CancellationToken,
     /// Cancelled when the drain is over: no new requests.
     pub stopping: CancellationToken,
     /// Tasks of sockets, from 101 to the last byte.
@@ -90,6 +92,7 @@ impl Gateway {
         metrics.describe(VERSION, &instance, config.canary);
         let metrics = Arc::new(metrics);
         let courier = Courier::new(registry, &metrics);
+        let stop = Stop { within: config.drain_timeout, ..Stop::default() };
         let desk = Arc::new(Desk {
             courier: courier.clone(),
             metrics: metrics.clone(),
@@ -97,6 +100,7 @@ impl Gateway {
             confirming: Confirming::default(),
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
+            stop: stop.clone(),
         });
         let sockets_max = config.sockets_max.map_or_else(listener::sockets_max, Into::into).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -111,7 +115,8 @@ impl Gateway {
             connect_rate: ConnectRate::new(config.rate_connect),
             log_dropped: log.dropped(),
             ready: CancellationToken::new(),
-            draining: CancellationToken::new(),
+            draining: stop.asked,
+            closing: CancellationToken::new(),
             stopping: CancellationToken::new(),
             socket_tasks: TaskTracker::new(),
             http_tasks: TaskTracker::new(),
@@ -120,13 +125,12 @@ impl Gateway {
         })
     }
 
-    /// Serves with what others send to `inbox`, until `stop` is cancelled, then drains; `hurry` ends the
+    /// Serves with what others send to `inbox`, until it is asked to stop, then drains; `hurry` ends the
     /// drain at once. Fails if a part of it without which it would be deaf or blind has ended.
     pub async fn run(
         self: &Arc<Self>,
         listener: Listener,
         inbox: Inbox,
-        stop: CancellationToken,
         hurry: CancellationToken,
     ) -> Result<(), &'static str> {
         let registry = self.courier.registry.clone();
@@ -144,7 +148,7 @@ impl Gateway {
         let mut accepting = AbortOnDropHandle::new(tokio::spawn(http::accept::run(self.clone(), listener)));
         self.ready.cancel();
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = self.draining.cancelled() => {}
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
@@ -156,22 +160,31 @@ impl Gateway {
         tokio::select! {
             biased;
             () = hurry.cancelled() => {}
-            () = self.end(beating, feeding) => {}
+            () = self.end(accepting, beating, feeding) => {}
         }
         Ok(())
     }
 
-    async fn end(self: &Arc<Self>, beating: AbortOnDropHandle<()>, feeding: AbortOnDropHandle<()>) {
+    async fn end(
+        self: &Arc<Self>,
+        accepting: AbortOnDropHandle<()>,
+        beating: AbortOnDropHandle<()>,
+        feeding: AbortOnDropHandle<()>,
+    ) {
         let until = Instant::now() + self.config.drain_timeout;
-        self.draining.cancel();
         self.courier.calls.close();
         self.courier.registry.announce(self.serving(), self.courier.sockets.len());
-        drain::run(self, until).await;
+        drain::part(self, until).await;
+        // Until here whoever came was served, since a proxy asks nobody else after a refusal; of a port on which nobody
+        // listens it knows that nothing was asked.
+        self.closing.cancel();
+        let _ = accepting.await;
+        self.http_tasks.close();
+        self.keyed_tasks.close();
+        drain::finish(self, until).await;
         // Who still waits is told what is known, while there is somebody to tell it.
         self.courier.calls.cut_off();
         self.stopping.cancel();
-        self.http_tasks.close();
-        self.keyed_tasks.close();
         // A caller that does not take its answer in this time is not waited for.
         // Nor is a feed elsewhere that does not take the last of what happened here.
         let last_words = async { tokio::join!(self.http_tasks.wait(), self.keyed_tasks.wait(), feeding) };

@@ -6,6 +6,7 @@ pub mod body;
 pub mod calls;
 pub mod debug;
 pub mod doors;
+pub mod drains;
 pub mod events;
 pub mod head;
 pub mod health;
@@ -277,6 +278,10 @@ fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, h
     }
     for (name, value) in &WORN {
         headers.insert(name, value.clone());
+    }
+    if gateway.draining.is_cancelled() {
+        // A proxy that hears so sends its next request elsewhere, and not into a connection that is about to end.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let Some(origin) = &asks.origin else { return };
     let live = gateway.live.load();

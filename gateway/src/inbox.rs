@@ -165,7 +165,9 @@ impl Clerk {
                 let told = self.desk.feed.followers.add(asker.from.clone(), ms);
                 self.answer(asker, Answer::Followed(told));
             }
+            Message::Deliver { to, except, logged } => self.deliver(asker, to, except, &logged, body),
             Message::Instead { call, word } => self.hear_instead(&call, &word, body),
+            Message::Drain { request } => self.drain(asker, &request),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -248,6 +250,18 @@ impl Clerk {
         self.errands.spawn(async move {
             desk.courier.write_verdicts(&told, &ending).await;
             asker.hears(&desk.courier, Answer::Closed { count: told.len() }, Bytes::new());
+        });
+    }
+
+    fn drain(&mut self, asker: Asker, request: &str) {
+        info!(request_id = request, "asked to drain by {}", asker.from);
+        let (desk, telling) = (self.desk.clone(), self.desk.stop.telling.token());
+        let (sockets, ms) = desk.stop.begin(desk.courier.sockets.len());
+        self.errands.spawn(async move {
+            let message = Message::Answer { re: asker.re, answer: Answer::Draining { sockets, ms } };
+            desk.courier.letters.tell(&asker.from, message, Bytes::new()).await;
+            // Only now it may end, which it does at once where nobody is connected.
+            drop(telling);
         });
     }
 

@@ -74,7 +74,9 @@ pub fn kind(message: &Message) -> &'static str {
         Message::OfCall { .. } => "of_call",
         Message::Follow { .. } => "follow",
         Message::Happened(_) => "happened",
+        Message::Deliver { .. } => "deliver",
         Message::Instead { .. } => "instead",
+        Message::Drain { .. } => "drain",
     }
 }
 

@@ -46,6 +46,17 @@ impl Listener {
         self.listener.accept().await
     }
 
+    /// Closes it. Those who came in time are let in all the same, since to close on them would reset what they ask.
+    pub fn close(self) -> Vec<(TcpStream, SocketAddr)> {
+        let Ok(listener) = self.listener.into_std() else { return Vec::new() };
+        let came = (0..BACKLOG).map_while(|_| listener.accept().ok());
+        let taken = came.filter_map(|(stream, peer)| {
+            stream.set_nonblocking(true).ok()?;
+            Some((TcpStream::from_std(stream).ok()?, peer))
+        });
+        taken.collect()
+    }
+
     /// An address at which this machine reaches it: who listens everywhere has no address of its own.
     pub fn reachable(&self) -> SocketAddr {
         let ip = match self.address.ip() {

@@ -5,6 +5,9 @@ use std::{fs::File, io::Write, os::fd::FromRawFd, time::Duration};
 /// What is left of a kill timeout for everything that is not the drain.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// What giving up the lease may take, after the drain.
+const GIVING_UP: Duration = Duration::from_secs(5);
+
 /// What the environment says of the manager.
 #[derive(Debug, Clone, Default)]
 pub struct Manager {
@@ -37,9 +40,11 @@ impl Manager {
         }
     }
 
-    /// Says that the end has begun.
-    pub fn stopping(&self) {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    /// Says that the end has begun, and how long it may take. systemd kills earlier only whoever does not say so.
+    pub fn stopping(&self, within: Duration) {
+        let within = u32::try_from((within + GIVING_UP).as_micros()).unwrap_or(u32::MAX);
+        let _ =
+            sd_notify::notify(&[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::ExtendTimeoutUsec(within)]);
     }
 }
 

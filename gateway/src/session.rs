@@ -7,6 +7,7 @@ use crate::{
     config::value::Rate,
     confirming::Confirming,
     courier::{Courier, Move, Moved, Target},
+    drain::Stop,
     feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
     json,
@@ -31,6 +32,7 @@ pub struct Desk {
     pub confirming: Confirming,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
+    pub stop: Stop,
 }
 
 /// The conversation of one socket.
@@ -338,6 +340,7 @@ mod tests {
                     confirming: Confirming::default(),
                     rate,
                     rooms_max: 2,
+                    stop: Stop::default(),
                 }),
             }
         }

@@ -310,6 +310,23 @@ impl Registry {
         }
     }
 
+    /// Notes that an instance is about to drain; false if it is the last that serves, unless it may be. Of two that ask
+    /// at once not both are let go where one has to stay.
+    pub async fn let_go(&self, who: &Incarnation, even_last: bool) -> Result<bool, Unknown> {
+        match self {
+            Self::Memory(local) => Ok(local.memory.let_go(who, even_last)),
+            Self::Redis(redis) => redis.let_go(who, even_last).await,
+        }
+    }
+
+    /// It was not told, and goes on serving.
+    pub async fn stays(&self, who: &Incarnation) {
+        match self {
+            Self::Memory(local) => local.memory.stays(who),
+            Self::Redis(redis) => redis.stays(who).await,
+        }
+    }
+
     /// Asks whether a newcomer may come in, and registers it if it is welcome. It counts from this
     /// moment, so that two who ask at once cannot both be the last.
     pub async fn admit(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Admission {

@@ -13,6 +13,12 @@ pub const REAPED_AFTER: Duration = Duration::from_secs(20);
 /// By when nothing of a dead instance is left.
 pub const CLEAN_AFTER: Duration = Duration::from_secs(60);
 
+/// How long others go by the word that an instance is about to drain. By then its lease says so itself, or the word
+/// never reached it.
+pub const ABOUT_TO_DRAIN: Duration = Duration::from_secs(30);
+
+// Else it would count as one that stays, between the word and the lease.
+const _: () = assert!(BEAT.as_millis() * 10 <= ABOUT_TO_DRAIN.as_millis());
 // Several beats may be lost before a lease lapses; else one slow second would orphan an instance.
 const _: () = assert!(BEAT.as_millis() * 5 <= LEASE.as_millis());
 // An owner lets go before others reap; else a socket could be written to by its old owner and a new one.

@@ -7,7 +7,7 @@ use crate::{
     admit::{self, Admission, Cap, CoolDowns},
     all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, Unknown, epoch_ms},
     envelope::Envelope,
-    lease::{About, Lease, Serving},
+    lease::{ABOUT_TO_DRAIN, About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     once::{Errand, Once, Outcome, Records, Ticket},
     record::SocketRecord,
@@ -55,6 +55,8 @@ struct Tables {
 
 struct Member {
     lease: Lease,
+    /// Until when it is believed that it is about to drain.
+    leaving: Option<Instant>,
     inbox: mpsc::Sender<Post>,
 }
 
@@ -70,7 +72,7 @@ impl Local {
         let own = Incarnation::fresh(&about.instance);
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let lease = Lease { incarnation: own.clone(), about, serving: Serving::Serving, sockets: 0 };
-        memory.tables().instances.insert(own.clone(), Member { lease, inbox: sender });
+        memory.tables().instances.insert(own.clone(), Member { lease, leaving: None, inbox: sender });
         (Self { memory: memory.clone(), own }, inbox)
     }
 
@@ -105,6 +107,26 @@ impl Memory {
 
     pub(crate) fn instances(&self) -> Vec<Lease> {
         self.tables().instances.values().map(|member| member.lease.clone()).collect()
+    }
+
+    pub(crate) fn let_go(&self, who: &Incarnation, even_last: bool) -> bool {
+        let mut tables = self.tables();
+        let now = Instant::now();
+        let stays = |member: &Member| {
+            member.lease.serving == Serving::Serving && member.leaving.is_none_or(|until| until <= now)
+        };
+        let is_last = !tables.instances.iter().any(|(other, member)| other != who && stays(member));
+        let may_go = even_last || !is_last;
+        if let Some(member) = tables.instances.get_mut(who).filter(|_| may_go) {
+            member.leaving = Some(now + ABOUT_TO_DRAIN);
+        }
+        may_go
+    }
+
+    pub(crate) fn stays(&self, who: &Incarnation) {
+        if let Some(member) = self.tables().instances.get_mut(who) {
+            member.leaving = None;
+        }
     }
 
     /// By how many sockets the rows differ from what the instances say they hold.
@@ -273,8 +295,9 @@ impl Tables {
     }
 
     fn put(&mut self, record: Arc<SocketRecord>) {
-        self.take(record.id);
+        let before = self.take(record.id);
         self.away.take(record.id);
+        self.last(before.as_deref(), &record);
         for group in record.groups() {
             self.members.insert((group.key(), record.id), record.owner.clone());
         }

@@ -13,7 +13,8 @@
 //! | `resume.rs`, `away.rs`, `secret.rs` | giving sockets back to clients that return, and ending those that nobody returns to |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
-//! | `logs.rs`, `mails.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
+//! | `logs.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
+//! | `drains.rs` | who may drain, so that one stays |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `losses.rs` | whether they are there still when a server is another than before |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
@@ -26,8 +27,10 @@ mod bell;
 mod claims;
 mod clock;
 mod door;
+mod drains;
 mod keys;
 mod lanes;
+mod lasting;
 mod line;
 mod link;
 mod logs;

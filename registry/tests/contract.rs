@@ -10,6 +10,7 @@ use back::{
     of_two_who_come_back_at_once_one_stays, what_has_ended_for_good_does_not_come_back, who_comes_back_is_who_it_was,
     who_does_not_come_back_ends_once_and_leaves_nothing, who_is_refused_when_it_comes_back_stays_away,
 };
+use drains::{of_two_that_are_let_go_at_once_one_stays, the_last_that_serves_is_let_go_only_if_it_may_be_the_last};
 use fleet::Fleet;
 use futures_util::FutureExt;
 use logs::{
@@ -38,6 +39,8 @@ use std::{
 mod back;
 #[path = "contract/bell.rs"]
 mod bell;
+#[path = "contract/drains.rs"]
+mod drains;
 #[path = "contract/fleet.rs"]
 mod fleet;
 #[path = "contract/logs.rs"]
@@ -107,6 +110,8 @@ facts! {
     who_is_refused_when_it_comes_back_stays_away
     a_token_that_opens_nothing_costs_nobody_a_place
     a_claim_of_an_attempt_that_ended_is_too_late
+    the_last_that_serves_is_let_go_only_if_it_may_be_the_last
+    of_two_that_are_let_go_at_once_one_stays
 }
 
 fn record(registry: &Registry) -> SocketRecord {

@@ -9,7 +9,7 @@ use crate::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::{net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::Child,
@@ -98,6 +98,20 @@ impl Gateway {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Stopped, all of it: a thread that runs elsewhere goes on for a moment after the signal.
+    pub async fn stands_still(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.pid());
+        eventually("every thread stands still", async || {
+            let states = fs::read_dir(&threads).unwrap().map(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            });
+            states.into_iter().all(|stands| stands).then_some(())
+        })
+        .await;
     }
 
     /// Waits for its end and the last of its output.

@@ -6,11 +6,11 @@ use servers::{Cluster, Sentinels, Server};
 use std::path::PathBuf;
 use tokio::task::block_in_place;
 
-/// Three instances start, and what is on one is found and reached from the others.
+/// Three instances start, and what is on one is found and reached from the others; one is told to go.
 async fn is_one_fleet(url: &str, authority: Option<PathBuf>) {
     let authority = authority.map(|path| path.display().to_string());
     let settings: Vec<_> = authority.iter().map(|path| ("SSL_CERT_FILE", path.as_str())).collect();
-    let fleet = Fleet::on(url, &settings).await;
+    let mut fleet = Fleet::on(url, &settings).await;
     let mut client = fleet[0].greeted("/ws?user_id=ann&store_id=s&room_id=r").await;
     for at in 0..3 {
         let found = fleet.lookup(at, &client.id).await;
@@ -23,6 +23,9 @@ async fn is_one_fleet(url: &str, authority: Option<PathBuf>) {
     }
     client.leaves().await;
     assert_eq!(fleet[2].get("/api/users/ann").await.json()["count"], 0);
+    let drained = fleet[0].request("POST", "/api/instances/web2/drain").await;
+    assert_eq!(drained.status, 202, "{}", drained.text());
+    fleet.ends(1).await;
     fleet.is_sound().await;
     for at in 0..3 {
         assert!(!fleet[at].output().contains("secret"), "{}", fleet[at].output());

@@ -13,7 +13,7 @@
 //! | `client.rs` | a WebSocket client that behaves |
 //! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
-//! | `nginx.rs` | a real nginx in front of a gateway |
+//! | `nginx.rs` | a real nginx in front of gateways |
 //! | `terminal.rs` | commands, as somebody types them |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
@@ -50,6 +50,7 @@ mod debug;
 mod denials;
 mod directories;
 mod doors;
+mod drains;
 mod ending;
 mod errands;
 mod fallbacks;

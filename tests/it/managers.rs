@@ -3,15 +3,17 @@
 use crate::{gateway::Gateway, patience::soon};
 use tokio::net::UnixDatagram;
 
-/// systemd's `Type=notify`: ready once it is, and stopping as soon as it was asked to.
+/// systemd's `Type=notify`: ready once it is, and stopping as soon as it was asked to, with the time that it takes.
 #[tokio::test]
 async fn systemd_hears_ready_and_stopping() {
     let path = std::env::temp_dir().join(format!("holdfast-notify-{}", std::process::id()));
     let manager = UnixDatagram::bind(&path).unwrap();
-    let gateway = Gateway::with([("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    let notify = ("NOTIFY_SOCKET", path.to_str().unwrap());
+    let gateway = Gateway::with([notify, ("DRAIN_TIMEOUT", "200s")]).await;
     assert_eq!(word(&manager).await, "READY=1");
     gateway.stop().await;
-    assert_eq!(word(&manager).await, "STOPPING=1");
+    // Five more for what comes after the drain; without it systemd kills after TimeoutStopSec.
+    assert_eq!(word(&manager).await, "STOPPING=1\nEXTEND_TIMEOUT_USEC=205000000");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! A real nginx in front of a gateway, as every guide sets it up: nothing in it is about streams.
+//! A real nginx in front of gateways, as every guide sets it up: nothing in it is about streams, or about drains.
 
 use crate::patience::eventually;
 use std::{
@@ -18,7 +18,7 @@ pub struct Nginx {
 
 impl Nginx {
     /// Starts one, and waits until it listens; nothing where none is installed.
-    pub async fn before(gateway: SocketAddr) -> Option<Self> {
+    pub async fn before(gateways: &[SocketAddr]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let program =
             ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false))?;
@@ -28,16 +28,18 @@ impl Nginx {
         // Free a moment ago; who takes it meanwhile makes nginx end, and the fact fail with its words.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
+        let servers: String = gateways.iter().map(|gateway| format!("server {gateway};")).collect();
         let configuration = format!(
             "daemon off; worker_processes 1; {user} pid nginx.pid; error_log stderr warn;
-            events {{ worker_connections 64; }}
+            events {{ worker_connections 512; }}
             http {{
               access_log off; client_body_temp_path body; proxy_temp_path proxy;
               fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+              upstream gateways {{ {servers} keepalive 16; }}
               server {{
                 listen {address};
                 location / {{
-                  proxy_pass http://{gateway}; proxy_http_version 1.1;
+                  proxy_pass http://gateways; proxy_http_version 1.1;
                   proxy_set_header Host $http_host; proxy_set_header Connection '';
                 }}
               }}

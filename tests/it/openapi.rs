@@ -169,9 +169,13 @@ async fn the_schemas_take_what_the_gateway_takes() {
         ("/sse/push/batch", json!([{ "user_id": "u", "data": 1 }]), 200),
         ("/sse/push/batch", json!([]), 200),
         ("/sse/push/batch", json!({ "user_id": "u", "data": 1 }), 422),
+        ("/api/instances/{name}/drain", json!({}), 404),
+        ("/api/instances/{name}/drain", json!({ "force": true }), 404),
+        ("/api/instances/{name}/drain", json!({ "force": "yes" }), 422),
     ];
     for (path, body, status) in &examples {
-        let answer = gateway.post(&path.replace("{room}", "r").replace("{kind}", "orders"), body).await;
+        let target = path.replace("{room}", "r").replace("{kind}", "orders").replace("{name}", "web9");
+        let answer = gateway.post(&target, body).await;
         assert_eq!(answer.status, *status, "{path} {body}: {}", answer.text());
         let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{path} has a body, and no schema for it");

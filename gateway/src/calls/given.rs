@@ -201,9 +201,10 @@ impl Table {
         over.iter().for_each(|call| drop(self.take(call)));
     }
 
-    /// Whether every call was answered that anybody still waits for.
-    pub fn is_idle(&self, now: Instant) -> bool {
-        self.calls.values().all(|given| given.by <= now)
+    /// Whether a socket has a call that anybody still waits for.
+    pub fn is_asked(&self, socket: SocketId, now: Instant) -> bool {
+        let mut held = self.by_socket.get(&socket).into_iter().flatten();
+        held.any(|call| self.calls.get(call).is_some_and(|given| given.by > now))
     }
 }
 

@@ -8,7 +8,7 @@ use registry::{CallId, Hearing, Incarnation, Unknown, envelope::Word};
 use std::{
     collections::{BTreeSet, HashMap},
     future::pending,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -151,8 +151,9 @@ impl Calls {
         self.end(|call, at| matches!(at, Some(Place::There(_))) && !call.is_of(&own), || News::CutOff);
     }
 
-    /// Ends all that wait here, with the truth as far as it is known: the process ends.
+    /// Ends all that wait here, with the truth as far as it is known: the process ends. Nothing is asked any more.
     pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
         self.end(|_, _| true, || News::CutOff);
     }
 

@@ -1,7 +1,7 @@
 //! Asking a running gateway over HTTP, for the commands that look and those that call.
 
 use super::{events::Events, exit};
-use crate::config::{Config, Reading};
+use crate::config::{Config, Reading, value::Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -166,7 +166,18 @@ impl Remote {
             code: exit::CONFIGURATION,
             sentences: faults.iter().map(ToString::to_string).collect(),
         })?;
-        Ok(Self { address: url.cloned().unwrap_or_else(|| Address::of(config)), token: token(config)? })
+        let tokens = [("API_TOKEN", &config.live.api_token), ("ADMIN_TOKEN", &config.live.admin_token)];
+        Ok(Self { address: url.cloned().unwrap_or_else(|| Address::of(config)), token: first(tokens)? })
+    }
+
+    /// The same for whoever changes the fleet.
+    pub fn for_admin(reading: &Reading, url: Option<&Address>) -> Result<Self, Failure> {
+        let gateway = Self::of(reading, url)?;
+        let admin = reading.config.as_ref().ok().and_then(|config| config.live.admin_token.as_ref());
+        Ok(match first([("ADMIN_TOKEN", &admin.cloned())])? {
+            Some(token) => Self { token: Some(token), ..gateway },
+            None => gateway,
+        })
     }
 
     /// The same for whoever asks only what needs no token; a faulty configuration does not matter
@@ -354,9 +365,8 @@ async fn told(mut body: Incoming, progress: &dyn Fn(&str)) -> Result<Answer, Bro
     Err("its answer ended too early".into())
 }
 
-/// The lesser of two tokens that do, since it goes over the wire as it is.
-fn token(config: &Config) -> Result<Option<Token>, Failure> {
-    let tokens = [("API_TOKEN", &config.live.api_token), ("ADMIN_TOKEN", &config.live.admin_token)];
+/// The first that is there: the lesser of two that do, since it goes over the wire as it is.
+fn first<const N: usize>(tokens: [(&'static str, &Option<Secret>); N]) -> Result<Option<Token>, Failure> {
     let Some((setting, secret)) = tokens.into_iter().find_map(|(name, token)| Some((name, token.as_ref()?))) else {
         return Ok(None);
     };

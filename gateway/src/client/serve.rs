@@ -77,7 +77,7 @@ async fn serve(
     manager: &Manager,
     reread: impl Fn() -> Reading,
 ) -> ExitCode {
-    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, hurry) = (&gateway.desk.stop, CancellationToken::new());
     let signals = async {
         let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
@@ -85,7 +85,11 @@ async fn serve(
             error!("signals cannot be received; stop this process with SIGKILL");
             return std::future::pending().await;
         };
-        let mut told = false;
+        let begins_to_drain = || {
+            info!("asked to stop; draining (a second signal ends at once)");
+            manager.stopping(stop.within);
+        };
+        let (mut told, mut drains, mut signalled) = (false, false, false);
         loop {
             tokio::select! {
                 () = gateway.ready.cancelled(), if !told => {
@@ -93,22 +97,29 @@ async fn serve(
                     told = true;
                     continue;
                 }
+                () = stop.asked.cancelled(), if !drains => {
+                    begins_to_drain();
+                    drains = true;
+                    continue;
+                }
                 _ = hup.recv() => { reload(gateway, log, reread()); continue }
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            match stop.is_cancelled() {
-                true => hurry.cancel(),
-                false => {
-                    info!("asked to stop; draining (a second signal ends at once)");
-                    manager.stopping();
-                    stop.cancel();
+            match (signalled, drains) {
+                (true, _) => hurry.cancel(),
+                // Whoever had it drain ends the process then, as a matter of course.
+                (false, true) => info!("draining already (a second signal ends at once)"),
+                (false, false) => {
+                    begins_to_drain();
+                    stop.asked.cancel();
                 }
             }
+            (signalled, drains) = (true, true);
         }
     };
     tokio::select! {
-        served = gateway.run(listener, inbox, stop.clone(), hurry.clone()) => match served {
+        served = gateway.run(listener, inbox, hurry.clone()) => match served {
             Ok(()) => {
                 info!("stopped");
                 ExitCode::SUCCESS

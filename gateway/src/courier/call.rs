@@ -302,6 +302,9 @@ impl Way<'_> {
 
     /// Gives it to a socket here.
     async fn give(&mut self, socket: &Arc<Socket>) -> Placed {
+        if self.courier.calls.are_cut_off() {
+            return Placed::Missed(Refusal::Draining);
+        }
         if Instant::now() >= self.question.by {
             return Placed::Missed(Refusal::Expired);
         }
@@ -329,6 +332,9 @@ impl Way<'_> {
         except: Option<SocketId>,
         store: Option<&StoreName>,
     ) -> Placed {
+        if self.courier.calls.are_cut_off() {
+            return Placed::Missed(Refusal::Draining);
+        }
         let keep = self.question.ticket.map(|ticket| {
             let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let began = self.courier.registry.now_ms().saturating_sub(elapsed);

@@ -37,6 +37,7 @@ pub(crate) fn deaf(memory: &Arc<Memory>, name: &str) -> (Arc<Desk>, Inbox) {
             confirming: Default::default(),
             rate: None,
             rooms_max: 2,
+            stop: Default::default(),
         }),
         inbox,
     )

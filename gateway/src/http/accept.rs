@@ -11,7 +11,7 @@ use crate::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::sleep};
 use tracing::{debug, warn};
 
@@ -21,21 +21,31 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const NO_FILES_LEFT: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Accepts until the task is ended.
+/// What a connection has rested that is closed in the end. One that was used a moment ago may be used just now, and
+/// whoever writes into a connection that we close hears nothing, and does not know whether to ask again.
+const RESTED: Duration = Duration::from_secs(1);
+
+/// Accepts until no more connections are wanted.
 pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
     let most = listener::connections_max();
+    let take = |stream: TcpStream, peer| {
+        let open = gateway.http_tasks.len() + gateway.socket_tasks.len();
+        if open >= most {
+            gateway.metrics.connections_refused.inc();
+            let _ = stream.try_write(NO_FILES_LEFT);
+            return;
+        }
+        gateway.http_tasks.spawn(serve(gateway.clone(), stream, peer));
+    };
+    let mut closing = pin!(gateway.closing.cancelled());
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let open = gateway.http_tasks.len() + gateway.socket_tasks.len();
-                if open >= most {
-                    gateway.metrics.connections_refused.inc();
-                    let _ = stream.try_write(NO_FILES_LEFT);
-                    continue;
-                }
-                let task = serve(gateway.clone(), stream, peer);
-                gateway.http_tasks.spawn(task);
-            }
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(stream, peer),
             Err(fault) => {
                 // Out of files, or a connection that was gone before it was taken: neither ends the listener.
                 warn!("cannot accept a connection: {fault}");
@@ -44,6 +54,7 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
             }
         }
     }
+    listener.close().into_iter().for_each(|(stream, peer)| take(stream, peer));
 }
 
 async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
@@ -52,7 +63,11 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let turn = Turn::default();
     let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
-    let stopping = gateway.stopping.clone();
+    let (closing, resting) = (gateway.closing.clone(), turn.clone());
+    let ending = async {
+        closing.cancelled().await;
+        resting.may_end(RESTED).await;
+    };
     let service = service_fn(|request: hyper::Request<Incoming>| {
         turn.change();
         let (gateway, turn) = (gateway.clone(), turn.clone());
@@ -72,10 +87,10 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(io, service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stopping.cancelled() => {
+        () = ending => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -222,7 +222,7 @@ fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Optio
 
 async fn go(request: Request, call: Call<'_>) -> Answer {
     let calls = &request.gateway.courier.calls;
-    if calls.are_closed() {
+    if calls.are_cut_off() {
         return Err(Problem::draining());
     }
     if events::wanted(&request.head.headers) {

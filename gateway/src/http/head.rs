@@ -2,6 +2,7 @@
 //! half-sent head; they mean opposite things. A kept-alive connection may rest for long, so that
 //! nginx's pool is not cut, but a head that has begun must be whole soon.
 
+use crate::clock;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::{
     io,
@@ -35,20 +36,46 @@ const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nC
 #[derive(Clone, Default)]
 pub struct Turn(Arc<State>);
 
-#[derive(Default)]
 struct State {
     /// Odd while a request is being served, even between requests.
     turn: AtomicU32,
+    /// Since when it is so, on the coarse clock.
+    since: AtomicU32,
     /// An answer that goes on has begun.
     streams: AtomicBool,
     /// Reading or writing has failed.
     broken: AtomicBool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            turn: AtomicU32::new(0),
+            since: AtomicU32::new(clock::now_ms()),
+            streams: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Turn {
     /// A head is whole, or its answer is ready.
     pub fn change(&self) {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
+        self.0.since.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// Waits until the connection can be told to end: it serves a request, which will be its last, or has rested for
+    /// so long.
+    pub async fn may_end(&self, rest: Duration) {
+        while self.now().is_multiple_of(2) {
+            let rested = clock::since(clock::now_ms(), self.0.since.load(Ordering::Relaxed));
+            let left = rest.saturating_sub(Duration::from_millis(rested.into()));
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
+        }
     }
 
     /// Whether the connection has failed, and was not ended by the client.

@@ -4,6 +4,7 @@ use super::{
     Answer, Request, ok,
     plane::Plane,
     routes::{ROUTES, Repeats, Route},
+    shape::Body,
 };
 use crate::gateway::VERSION;
 use serde_json::{Map, Value, json};
@@ -27,6 +28,13 @@ const KEYED: &[(u16, &str)] = &[
     (502, "owner_lost"),
     (503, "registry_unavailable"),
     (504, "no_reply"),
+];
+/// Somebody has to stay, and it has to be known who is meant.
+const DRAINED: &[(u16, &str)] = &[
+    (202, "it drains"),
+    (404, "no_such_instance"),
+    (409, "last_instance, several_instances_of_that_name"),
+    (503, "registry_unavailable, owner_unreachable"),
 ];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
@@ -61,6 +69,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         }
         (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
+        (_, "/api/instances/{name}/drain") => vec![DRAINED, SILENT],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],
         _ => Vec::new(),
@@ -138,8 +147,9 @@ fn operation(route: &Route) -> Value {
         "responses": responses,
     });
     if let Some(body) = route.body {
+        let is_required = !matches!(body, Body::Optional(_));
         operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": body.schema() } } });
+            json!({ "required": is_required, "content": { "application/json": { "schema": body.schema() } } });
     }
     if route.plane != Plane::Client {
         operation["security"] = json!([{ "token": [] }]);

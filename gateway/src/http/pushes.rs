@@ -122,7 +122,7 @@ pub async fn push(request: Request) -> Answer {
 
 /// `POST /sse/send`: the same to the user's most recently active socket, and the answer is all that it answers.
 pub async fn send(request: Request) -> Answer {
-    if request.gateway.courier.calls.are_closed() {
+    if request.gateway.courier.calls.are_cut_off() {
         return Err(Problem::draining());
     }
     let body = request.body.clone();

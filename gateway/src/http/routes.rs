@@ -1,8 +1,8 @@
 //! The table of routes. Dispatch, 404, 405 and `/openapi.json` all read it.
 
 use super::{
-    Answer, Request, calls, debug, doors, health, lists, openapi, plane::Plane, pushes, sends, shape::Body, sockets,
-    streams,
+    Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, pushes, sends, shape::Body,
+    sockets, streams,
 };
 use crate::{admission, problem::Problem};
 use futures_util::future::BoxFuture;
@@ -106,6 +106,7 @@ pub static ROUTES: &[Route] = routes! {
     POST "/sse/send" Server pushes::send, Some(Body::One(&pushes::PUSH)), "Send to a user, and get all that it answers as events";
     POST "/sse/push/batch" Server pushes::push_batch, Some(Body::ListOf(&pushes::PUSH)), "An array of pushes";
     GET "/api/instances" Server lists::instances, None, "The instances that serve";
+    POST "/api/instances/{name}/drain" Admin drains::drain, Some(Body::Optional(&drains::DRAIN)), "Have an instance part with its sockets and stop; the last that serves only with force";
     GET "/api/events" Admin streams::feed, None, "What happens on all instances, as events; scope=local for the one that is asked";
     GET "/api/debug/sockets" Admin debug::sockets, None, "Every socket of the fleet, in one object";
 };

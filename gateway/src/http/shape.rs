@@ -36,6 +36,8 @@ pub struct Field {
 #[derive(Debug, Clone, Copy)]
 pub enum Body {
     One(&'static Shape),
+    /// Or nothing.
+    Optional(&'static Shape),
     ListOf(&'static Shape),
 }
 
@@ -43,7 +45,7 @@ impl Body {
     /// As JSON Schema.
     pub fn schema(&self) -> Value {
         match self {
-            Self::One(shape) => shape.schema(),
+            Self::One(shape) | Self::Optional(shape) => shape.schema(),
             Self::ListOf(shape) => json!({"type": "array", "items": shape.schema()}),
         }
     }

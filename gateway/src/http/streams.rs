@@ -86,7 +86,7 @@ pub async fn feed(request: Request) -> Answer {
             let happening = tokio::select! {
                 biased;
                 happening = look.next() => happening,
-                () = gateway.stopping.cancelled() => None,
+                () = gateway.closing.cancelled() => None,
             };
             let Some(Happening { kind, data }) = happening else { return };
             if events.send(Event::new(&kind, &data)).await.is_err() {

@@ -49,7 +49,7 @@ impl Instance {
         let gateway = Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry);
         let courier = gateway.courier.clone();
         let never = CancellationToken::new();
-        let running = tokio::spawn(async move { gateway.run(listener, inbox, never.clone(), never).await.unwrap() });
+        let running = tokio::spawn(async move { gateway.run(listener, inbox, never).await.unwrap() });
         Self { address, courier, _running: AbortOnDropHandle::new(running) }
     }
 

@@ -108,6 +108,16 @@ impl Logs {
 }
 
 impl Tables {
+    /// Its groups know of a socket that may come back, and those it has left do not.
+    pub(super) fn last(&mut self, before: Option<&SocketRecord>, record: &SocketRecord) {
+        if record.resumable.is_some() {
+            for group in before.into_iter().flat_map(SocketRecord::called_by) {
+                self.logs.kept.remove(&(group, record.id));
+            }
+            self.logs.kept.extend(record.called_by().map(|group| (group, record.id)));
+        }
+    }
+
     /// The socket has ended for good: nothing is logged for it any more.
     pub(super) fn close_log(&mut self, record: &SocketRecord) {
         if record.resumable.is_some() {

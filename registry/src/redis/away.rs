@@ -60,6 +60,7 @@ impl Redis {
     async fn tell_ended(&self, id: SocketId, ended: Option<Box<Ended>>) {
         if let Some(ended) = ended {
             let Ended { record, ending, .. } = *ended;
+            self.last_no_more(&record).await;
             self.hand_over(Post::Ended { record, ending }).await;
         }
         // Last, so that whoever is interrupted before finds it again.

@@ -16,6 +16,7 @@ use crate::{
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
     rules::Left,
+    rules::State,
     verdict::{Cause, Ending},
 };
 use futures_util::future::join_all;
@@ -76,7 +77,8 @@ fn keys_of(record: &SocketRecord) -> Vec<GroupKey> {
 impl Redis {
     pub async fn register(&self, record: &Arc<SocketRecord>) -> Registered {
         let ticket = self.owner().enter(record);
-        let (registered, ()) = tokio::join!(self.claim(record, ticket), self.tell(keys_of(record)));
+        let (registered, (), ()) =
+            tokio::join!(self.claim(record, ticket), self.tell(keys_of(record)), self.last(record));
         if let Registered::Superseded(_) = registered {
             self.tell(keys_of(record)).await;
         }
@@ -91,13 +93,15 @@ impl Redis {
             let (record, before, ticket) = {
                 let mut owner = self.owner();
                 let record = says();
-                let before = owner.get(record.id).map(|before| keys_of(before)).unwrap_or_default();
+                let before = owner.get(record.id).cloned();
                 let ticket = owner.change(&record);
                 (record, before, ticket)
             };
             let Some(ticket) = ticket else { return false };
-            let touched: BTreeSet<_> = before.into_iter().chain(keys_of(&record)).collect();
-            let (registered, ()) = tokio::join!(self.claim(&record, ticket), self.tell(touched));
+            let before = before.unwrap_or_else(|| record.clone());
+            let touched: BTreeSet<_> = keys_of(&before).into_iter().chain(keys_of(&record)).collect();
+            let (registered, (), ()) =
+                tokio::join!(self.claim(&record, ticket), self.tell(touched), self.last_elsewhere(&before, &record));
             if let Registered::Superseded(_) = registered {
                 return false;
             }
@@ -122,6 +126,9 @@ impl Redis {
             self.owner().told(id);
         }
         self.ending_told.notify_waiters();
+        if told != Some(Told::Elsewhere) && record.leaves(&parting.ending) == State::Closed {
+            self.last_no_more(&record).await;
+        }
         told != Some(Told::Elsewhere)
     }
 
@@ -147,6 +154,9 @@ impl Redis {
                 self.tell(keys_of(record)),
                 self.drop_member(record)
             );
+            if record.attempt.n == 1 {
+                self.last_no_more(record).await;
+            }
         }
     }
 

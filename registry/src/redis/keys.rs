@@ -163,6 +163,11 @@ impl Keys {
     pub fn instances(&self) -> String {
         format!("{}:{{m}}:instances", self.namespace)
     }
+
+    /// Who is about to drain.
+    pub fn draining(&self) -> String {
+        format!("{}:{{m}}:draining", self.namespace)
+    }
 }
 
 #[cfg(test)]

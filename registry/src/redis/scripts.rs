@@ -44,6 +44,7 @@ scripts! {
     LEAVE "leave";
     TAKE "take";
     TAKEN "taken";
+    DRAIN "drain";
 }
 
 impl Lua {

@@ -258,7 +258,7 @@ impl Redis {
             // Only those of users and groups that are still untold cost anything.
             let pace = Instant::now() + self.pace(some.len()) / 4;
             let tell = some.iter().map(async |record| {
-                tokio::join!(self.add_member(record), self.tell_groups_of(record));
+                tokio::join!(self.add_member(record), self.tell_groups_of(record), self.last(record));
             });
             join_all(tell).await;
             if !self.link.is_up() {

@@ -24,21 +24,6 @@ async fn answers(client: &mut Client) -> Value {
     call
 }
 
-/// Stopped, all of it: a thread that runs elsewhere goes on for a moment after the signal.
-async fn stands_still(fleet: &Fleet) {
-    let gateway = fleet.gateway(0);
-    gateway.signal(Signal::STOP);
-    let threads = format!("/proc/{}/task", gateway.pid());
-    eventually("every thread stands still", async || {
-        let states = std::fs::read_dir(&threads).unwrap().map(|thread| {
-            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-        });
-        states.into_iter().all(|stands| stands).then_some(())
-    })
-    .await;
-}
-
 /// The next call is answered; nothing came before it but what is expected.
 async fn goes_on(fleet: &Fleet, client: &mut Client) {
     let id = client.id.clone();
@@ -79,7 +64,7 @@ async fn is_not_leased(fleet: &Fleet, id: &str) {
 async fn who_stood_still_before_writes_nothing_past_the_deadline_and_past_its_lease() {
     let fleet = Fleet::with(&[]).await;
     let mut client = fleet.gateway(0).greeted("/ws").await;
-    stands_still(&fleet).await;
+    fleet.gateway(0).stands_still().await;
     let asking: Vec<_> = (0..5).map(|_| asks(&fleet, &client.id, "late", 1000)).collect();
     for asking in asking {
         problem(&asking.await.unwrap(), 504, "no_reply", "unknown");
@@ -102,7 +87,7 @@ async fn who_stands_still_after_it_took_the_call_has_it_delivered() {
     let (short, long) = (asks(&fleet, &client.id, "short", 2000), asks(&fleet, &client.id, "long", 60_000));
     let calls = [client.hears().await, client.hears().await];
     has_words(&fleet, 1, 2.0).await;
-    stands_still(&fleet).await;
+    fleet.gateway(0).stands_still().await;
     for call in &calls {
         client.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
     }

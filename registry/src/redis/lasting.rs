@@ -1,0 +1,34 @@
+//! What is kept of sockets that may come back, wherever they are: their names among those of their groups, and a log.
+
+use super::Redis;
+use crate::{names::GroupKey, record::SocketRecord};
+use redis::cmd;
+
+impl Redis {
+    /// Its groups know of it from now on. Told again with its partition, should it be lost.
+    pub(super) async fn last(&self, record: &SocketRecord) {
+        if record.resumable.is_some() {
+            let groups: Vec<_> = record.called_by().collect();
+            let _ = self.keep_for(&groups, record.id).await;
+        }
+    }
+
+    /// It has left some of its groups.
+    pub(super) async fn last_elsewhere(&self, before: &SocketRecord, after: &SocketRecord) {
+        if after.resumable.is_some() {
+            let groups: Vec<GroupKey> = after.called_by().collect();
+            let left: Vec<_> = before.called_by().filter(|group| !groups.contains(group)).collect();
+            let _ = tokio::join!(self.keep_for(&groups, after.id), self.unkeep(&left, after.id));
+        }
+    }
+
+    /// It has ended for good. What stays behind goes by its time, or when somebody meets it.
+    pub(super) async fn last_no_more(&self, record: &SocketRecord) {
+        if record.resumable.is_some() {
+            let groups: Vec<_> = record.called_by().collect();
+            let mut log = cmd("DEL");
+            log.arg(self.keys.log(record.id)).arg(self.keys.logged(record.id));
+            let _ = tokio::join!(self.unkeep(&groups, record.id), self.link.ask(&log));
+        }
+    }
+}
