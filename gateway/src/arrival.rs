@@ -17,12 +17,14 @@ use crate::{
         listen::{self, Word},
     },
     sockets::{Expected, Seat, Socket},
+    upkeep,
 };
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use registry::{
-    Admission, Attempt, Back, Cause, Ending, Group, Incarnation, Resumable, SocketId, SocketRecord, epoch_ms,
+    Admission, Attempt, Back, Cause, Chain, Ending, Group, Incarnation, Resumable, SocketId, SocketRecord, epoch_ms,
+    log::Entry,
 };
 use std::{net::IpAddr, sync::Arc};
 use tokio::{
@@ -45,6 +47,16 @@ pub struct Arrival {
     pub began: Instant,
     /// Held for as long as the socket's descriptor is open.
     pub place: Option<OwnedSemaphorePermit>,
+}
+
+/// What somebody who comes back has missed.
+#[derive(Default)]
+struct Missed {
+    is_whole: bool,
+    /// It begins behind this one.
+    seq: u64,
+    /// The first of it.
+    entries: Vec<Entry>,
 }
 
 /// What admission decided.
@@ -130,15 +142,13 @@ impl Arrival {
                 (record, expected, None)
             }
         };
-        // Nothing is kept that it could have missed, so it has missed nothing if it has heard nothing.
-        let resumed = came_from.is_some() && comeback.is_some_and(|comeback| comeback.last_seq == 0);
+        let missed = match (&came_from, comeback) {
+            (Some(_), Some(comeback)) => self.missed(record.id, comeback.last_seq).await,
+            _ => Missed::default(),
+        };
         let lasting = record.resumable.map(|_| {
-            Box::new(Lasting {
-                resumed,
-                token: gateway.courier.registry.token(&record),
-                seq: 0,
-                came_from: came_from.clone(),
-            })
+            let (token, came_from) = (gateway.courier.registry.token(&record), came_from.clone());
+            Box::new(Lasting { resumed: missed.is_whole, token, seq: missed.seq, came_from })
         });
         let greeting = Greeting {
             socket: record.id,
@@ -153,15 +163,24 @@ impl Arrival {
             // Written only now that the registry holds the socket.
             let hi = greeting.hi(gateway.courier.registry.now_ms());
             let bytes = hi.len();
-            let frames = if resumed { vec![hi] } else { vec![hi, frame::reset()] };
+            let mut frames = vec![hi];
+            match missed.is_whole {
+                true => frames.extend(missed.entries.iter().map(|entry| frame::numbered(&entry.text, entry.seq))),
+                false => frames.push(frame::reset()),
+            }
             // Refused only if it was told to go already.
             if line.greet(&frames).is_ok() {
                 debug!(socket_id = %record.id, bytes, after_ms = self.after_ms(), "Initial 'hi' message sent");
             }
         }
-        let socket = Arc::new(Socket::new(record.clone(), line.clone()));
+        let written = missed.entries.last().map_or(missed.seq, |last| last.seq);
+        let socket = Arc::new(Socket::lasting(record.clone(), line.clone(), written));
         gateway.metrics.opened.inc();
         let seat = expected.enter(socket);
+        if seat.socket.cursor.is_some() {
+            // What was logged before it had its seat was told to nobody.
+            gateway.courier.upkeep.seated(&seat.socket);
+        }
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
             line.close(Close::Restart);
@@ -177,6 +196,19 @@ impl Arrival {
         }
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
         Ok((seat, greeting))
+    }
+
+    /// What somebody who came back has not heard, if nothing of it is lost. Else all that was is over.
+    async fn missed(&self, id: SocketId, last_seq: u64) -> Missed {
+        let registry = &self.gateway.courier.registry;
+        match registry.read_log(id, last_seq, upkeep::PAGE).await {
+            Ok(page) if page.follows(last_seq, registry.now_ms()) == Chain::Whole => {
+                Missed { is_whole: true, seq: last_seq, entries: page.entries }
+            }
+            Ok(page) => Missed { seq: page.tail, ..Missed::default() },
+            // It begins anew, and hears all that is found later.
+            Err(_) => Missed { seq: last_seq, ..Missed::default() },
+        }
     }
 
     /// Somebody who was never here.

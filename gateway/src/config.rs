@@ -7,7 +7,7 @@ pub mod value;
 use crate::admission::origin::Origins;
 use ipnet::IpNet;
 use regex_lite::Regex;
-use registry::{Cap, Policy, RedisUrl};
+use registry::{Cap, Durability, Policy, RedisUrl};
 use settings::SETTINGS;
 use sources::{Environment, Fault, Sources};
 use std::{
@@ -74,6 +74,10 @@ pub struct Config {
     pub why_ttl: Duration,
     /// For how many seconds a socket that asked for it may be away; `None` if none may.
     pub resume_window: Option<NonZeroU32>,
+    /// How long what nobody has taken is kept.
+    pub queue_ttl: Duration,
+    /// What a durable delivery waits for before it counts as accepted.
+    pub durability: Durability,
     /// What seals the tokens, and what is taken beside it; none if the registry has its own.
     pub resume_secrets: Vec<registry::Secret>,
     pub call_timeout: Duration,
@@ -158,7 +162,11 @@ impl Reader<'_> {
             self.optional("MIN_SOCKETS", |text| text.parse::<usize>().map_err(|_| "a whole number is wanted".into()));
         let why_ttl = self.positive("WHY_TTL");
         let resume_window = self.parsed("RESUME_WINDOW", resume_window);
+        let queue_ttl = self.positive("QUEUE_TTL");
         let resume_secrets = self.resume_secrets();
+        let durability = self.parsed("DURABILITY", |text| {
+            Durability::parse(&text.to_ascii_lowercase()).ok_or_else(|| "memory, replica or fsync is wanted".into())
+        });
         let call_timeout = self.parsed("CALL_TIMEOUT", value::duration);
         let drain_timeout = self.parsed("DRAIN_TIMEOUT", value::duration);
         let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
@@ -184,6 +192,8 @@ impl Reader<'_> {
             why_ttl: why_ttl?,
             resume_window: resume_window?,
             resume_secrets: resume_secrets?,
+            queue_ttl: queue_ttl?,
+            durability: durability?,
             call_timeout: call_timeout?,
             drain_timeout: drain_timeout?,
             rate_connect: rate_connect?,

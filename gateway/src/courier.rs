@@ -1,10 +1,11 @@
 //! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
 //! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
-//! groups, `call` asks one and waits for its answer, `ends` parts with sockets, `change` replaces what they
+//! groups, `durable` logs first, `call` asks one and waits for its answer, `ends` parts with sockets, `change` replaces what they
 //! say of themselves.
 
 mod call;
 mod change;
+mod durable;
 mod ends;
 mod lately;
 mod many;
@@ -14,6 +15,7 @@ pub(crate) mod tests;
 
 pub use call::{Fallback, Outcome, Question, Step, Whom, Wording};
 pub use change::{Move, Moved};
+pub use durable::{KEPT_MAX, Unkept};
 pub use ends::{After, Parted};
 pub use many::{Roll, Target};
 pub use search::{Absent, Found, Search};
@@ -24,11 +26,12 @@ use crate::{
     metrics::Metrics,
     outbox::Refused,
     sockets::Sockets,
+    upkeep::Upkeep,
 };
 use bytes::Bytes;
 use lately::Lately;
 use registry::{
-    Registry, Unknown,
+    Durability, Registry, Unknown,
     envelope::{Answer, Message, To},
 };
 use std::sync::Arc;
@@ -45,6 +48,10 @@ pub struct Receipt {
     pub full: usize,
     /// Sockets whose instance did not say in time whether it wrote.
     pub unknown: usize,
+    /// Sockets for which it is kept, and to which it was not written yet.
+    pub kept: usize,
+    /// How sure that is, if it was kept for any of them.
+    pub durability: Option<Durability>,
     /// Instances that hold sockets which were meant.
     pub instances: usize,
     /// Why it is not known whether others were meant, too.
@@ -58,6 +65,7 @@ pub struct Courier {
     pub registry: Registry,
     pub letters: Arc<Letters>,
     pub calls: Arc<Calls>,
+    pub upkeep: Arc<Upkeep>,
     lately: Arc<Lately>,
 }
 
@@ -65,7 +73,7 @@ impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
         let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters, calls, lately: Arc::default() }
+        Self { sockets: Arc::default(), registry, letters, calls, upkeep: Arc::default(), lately: Arc::default() }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

@@ -56,7 +56,8 @@ pub enum Ask<'a> {
         said: Said,
         data: &'a RawValue,
     },
-    Ack,
+    /// Its client has every delivery up to this one; none if it says no number.
+    Ack(Option<u64>),
     Unknown(String),
 }
 
@@ -73,7 +74,7 @@ impl Ask<'_> {
             Self::Publish { .. } => "publish",
             Self::Request => "request",
             Self::OfCall { .. } => "call",
-            Self::Ack => "ack",
+            Self::Ack(_) => "ack",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -150,7 +151,7 @@ fn ask<'a>(verb: &str, members: &Members<'a>) -> Result<Ask<'a>, (Code, String)>
         "progress" => of_call(Said::Progress, members)?,
         "reply" => of_call(Said::Reply, members)?,
         "failed" => of_call(Said::Failed, members)?,
-        "ack" => Ask::Ack,
+        "ack" => Ask::Ack(members.get("seq").and_then(|seq| seq.get().parse().ok())),
         other => Ask::Unknown(other.to_owned()),
     })
 }
@@ -351,6 +352,21 @@ pub fn sent(event: &str, data: &RawValue, extra: Option<(&str, &RawValue)>) -> B
         Some((name, value)) => answer.with_raw(name, Some(value)).encode(),
         None => answer.encode(),
     }
+}
+
+/// What an HTTP caller sends to whoever may come back, without the last brace: a number comes behind it.
+pub fn unclosed(event: &str, data: &RawValue) -> Bytes {
+    Answer::new(Key::Type, event).with_raw("data", Some(data)).text.into()
+}
+
+/// The same for a socket, with its place in the log.
+pub fn numbered(unclosed: &[u8], seq: u64) -> Bytes {
+    wire::text([unclosed, b",\"seq\":", seq.to_string().as_bytes(), b"}"].concat())
+}
+
+/// The same for one without a log.
+pub fn unnumbered(unclosed: &[u8]) -> Bytes {
+    wire::text([unclosed, b"}"].concat())
 }
 
 /// What an HTTP caller sends and waits for an answer to: a message that says by which name to answer it.

@@ -4,7 +4,6 @@ use crate::{
     admission::{Room, rate::ConnectRate},
     calls,
     config::{Config, Live},
-    confirming::{self, Confirming},
     courier::Courier,
     drain::{self, Stop},
     feed::{self, Feed},
@@ -13,6 +12,7 @@ use crate::{
     log::Log,
     metrics::Metrics,
     session::Desk,
+    upkeep,
 };
 use arc_swap::ArcSwap;
 use registry::{About, Health, Inbox, Registry, Retention, Serving, epoch_ms};
@@ -97,7 +97,6 @@ impl Gateway {
             courier: courier.clone(),
             metrics: metrics.clone(),
             feed: Feed::default(),
-            confirming: Confirming::default(),
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
             stop: stop.clone(),
@@ -139,7 +138,8 @@ impl Gateway {
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
-        let mut confirming = AbortOnDropHandle::new(tokio::spawn(confirming::run(self.desk.clone())));
+        let mut upkeep =
+            AbortOnDropHandle::new(tokio::spawn(upkeep::run(self.courier.clone(), self.config.durability)));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
         if self.courier.registry.health() == Health::Up {
             // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
@@ -153,7 +153,7 @@ impl Gateway {
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
             _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
-            _ = &mut confirming => return Err("nobody minds those who come back any more; this is a bug of Holdfast"),
+            _ = &mut upkeep => return Err("nobody minds those who may come back any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }

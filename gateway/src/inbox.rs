@@ -17,7 +17,7 @@ use bytes::Bytes;
 use registry::{
     CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, SocketRecord,
     Superseded,
-    envelope::{Answer, Head, Message, Refusal, To, Word},
+    envelope::{Answer, Head, Logged, Message, Refusal, To, Word},
 };
 use serde_json::Value;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -231,6 +231,15 @@ impl Clerk {
             self.desk.metrics.room_refusals.inc_by(full as u64);
         }
         Answer::Sent { matched, delivered, full }
+    }
+
+    /// The same of what is logged for some of them.
+    fn deliver(&self, asker: Asker, to: Option<To>, except: Option<SocketId>, logged: &[Logged], text: &Bytes) {
+        // One socket alone is never meant but by its log.
+        let target = to.and_then(|to| target(to).ok());
+        let (plain, written) = self.desk.courier.deliver_here(target.as_ref(), except, logged, text);
+        let Receipt { matched, delivered, full, .. } = plain;
+        self.answer(asker, Answer::Delivered { matched, delivered, full, written });
     }
 
     /// Told at once, so that nothing behind this letter is written to them; counted when their verdicts stand.

@@ -15,11 +15,12 @@ pub mod clock;
 pub mod close;
 /// Environment, flags and file → one `Config`, or every problem at once.
 pub mod config;
-mod confirming;
 /// Delivering: here, there, or nowhere.
 pub mod courier;
 /// Parting with every socket.
 pub mod drain;
+/// How far the log of a socket was written.
+pub mod durable;
 /// What happens here, for whoever looks.
 pub mod feed;
 /// The words of the wire.
@@ -60,6 +61,8 @@ pub mod session;
 pub mod socket;
 /// The sockets that are connected here.
 pub mod sockets;
+/// What is done for sockets that may come back.
+pub mod upkeep;
 /// A socket as lists show it.
 pub mod view;
 /// Bytes ↔ messages.

@@ -5,9 +5,9 @@ use crate::{
     calls::Said as SaidOfCall,
     close::Close,
     config::value::Rate,
-    confirming::Confirming,
     courier::{Courier, Move, Moved, Target},
     drain::Stop,
+    durable::Acked,
     feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
     json,
@@ -29,7 +29,6 @@ pub struct Desk {
     pub courier: Courier,
     pub metrics: Arc<Metrics>,
     pub feed: Feed,
-    pub confirming: Confirming,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
     pub stop: Stop,
@@ -58,7 +57,7 @@ impl Conversation for Session {
     fn hear(&mut self, said: Said) -> Reaction {
         let inner = &self.inner;
         if inner.socket.line.is_first_word() {
-            inner.desk.confirming.note(&inner.socket);
+            inner.desk.courier.upkeep.heard(&inner.socket);
         }
         match said {
             Said::Pong => Reaction::Silence,
@@ -134,7 +133,7 @@ impl Inner {
             Ok(Ask::OfCall { call, .. }) => CallId::parse(call),
             _ => None,
         };
-        let is_answer = matches!(ask, Ok(Ask::Ack))
+        let is_answer = matches!(ask, Ok(Ask::Ack(_)))
             || call.as_ref().is_some_and(|call| self.desk.courier.calls.has(call, self.socket.id));
         if !is_answer {
             if self.too_fast() {
@@ -163,6 +162,9 @@ impl Inner {
                         let change =
                             |record: &SocketRecord| Some(SocketRecord { store: Some(store), ..record.clone() });
                         inner.desk.courier.change(&inner.socket, change).await;
+                        if inner.socket.cursor.is_some() {
+                            inner.desk.courier.upkeep.moved(&inner.socket);
+                        }
                         inner.desk.feed.tell("store_selected", || feed::socket(&inner.socket.record()));
                         vec![answer.encode()]
                     }
@@ -199,7 +201,7 @@ impl Inner {
                     Reaction::Silence
                 }
             },
-            Ask::Ack => Reaction::Silence,
+            Ask::Ack(seq) => self.ack(key, seq, id),
             Ask::Unknown(verb) => {
                 let detail = format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set");
                 Reaction::Say(self.fault(key, Code::UnknownVerb, &detail, id))
@@ -231,6 +233,21 @@ impl Inner {
             }
             .boxed(),
         )
+    }
+
+    /// Nothing is said to what is right. A socket without a log has nothing to acknowledge.
+    fn ack(&self, key: Key, seq: Option<u64>, id: Option<&RawValue>) -> Reaction {
+        let Some(cursor) = &self.socket.cursor else { return Reaction::Silence };
+        let detail = match seq.map(|seq| cursor.ack(seq)) {
+            Some(Acked::First) => {
+                self.desk.courier.upkeep.acked(&self.socket);
+                return Reaction::Silence;
+            }
+            Some(Acked::Noted) => return Reaction::Silence,
+            Some(Acked::Beyond(last)) => format!("nothing so late was delivered; the last seq is {last}"),
+            None => "seq is missing or no whole number".to_owned(),
+        };
+        Reaction::Say(self.fault(key, Code::Invalid, &detail, id))
     }
 
     /// Who had this socket before, if it was not given this call here.
@@ -337,7 +354,6 @@ mod tests {
                     courier,
                     metrics,
                     feed: Feed::default(),
-                    confirming: Confirming::default(),
                     rate,
                     rooms_max: 2,
                     stop: Stop::default(),

@@ -2,7 +2,7 @@
 //! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it stands in
 //! no list, but whoever knows its session already, from the registry, reaches its line.
 
-use crate::{clock, socket::Line};
+use crate::{clock, durable::Cursor, socket::Line};
 use arc_swap::ArcSwap;
 use registry::{GroupKey, Session, SocketId, SocketRecord};
 use std::{
@@ -16,11 +16,19 @@ pub struct Socket {
     pub id: SocketId,
     record: ArcSwap<SocketRecord>,
     pub line: Arc<Line>,
+    /// Of one that may come back: how far its log was written.
+    pub cursor: Option<Box<Cursor>>,
 }
 
 impl Socket {
     pub fn new(record: Arc<SocketRecord>, line: Arc<Line>) -> Self {
-        Self { id: record.id, record: ArcSwap::new(record), line }
+        Self { id: record.id, record: ArcSwap::new(record), line, cursor: None }
+    }
+
+    /// The same, if it may come back; its client has everything up to a number.
+    pub fn lasting(record: Arc<SocketRecord>, line: Arc<Line>, written: u64) -> Self {
+        let cursor = record.resumable.map(|_| Box::new(Cursor::after(written)));
+        Self { cursor, ..Self::new(record, line) }
     }
 
     /// What it says of itself now.

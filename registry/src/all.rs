@@ -279,6 +279,14 @@ impl Registry {
         }
     }
 
+    /// Grows whenever letters to this instance may have been lost.
+    pub fn letters_lost(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::Redis(redis) => redis.letters_lost(),
+        }
+    }
+
     pub fn figures(&self) -> Figures {
         match self {
             Self::Memory(local) => Figures { drift: local.memory.drift(), ..Figures::default() },

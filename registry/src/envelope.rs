@@ -95,7 +95,7 @@ pub enum Message {
     /// A client said this about a call that it was given there, before it came back here.
     Instead { call: CallId, word: Word },
     /// Write the body, which is a frame's text without its last brace: with their numbers to those for whom it was
-    /// logged, and as it is to those meant for whom nothing is logged. The answer is [`Answer::Sent`].
+    /// logged, and as it is to those meant for whom nothing is logged. The answer is [`Answer::Delivered`].
     Deliver { to: Option<To>, except: Option<SocketId>, logged: Vec<Logged> },
     /// Drain, as if you were told to stop. It is decided already; `request` is for the log.
     Drain { request: Box<str> },
@@ -179,6 +179,8 @@ pub enum Answer {
     Refused(Refusal),
     /// It drains so many sockets, and is gone after so many milliseconds at most.
     Draining { sockets: usize, ms: u64 },
+    /// The same as [`Answer::Sent`] of those for whom nothing was logged; of the others so many have it.
+    Delivered { matched: usize, delivered: usize, full: usize, written: usize },
 }
 
 /// Why a letter was not acted on. Nothing was written.

@@ -311,6 +311,11 @@ impl Redis {
         }
     }
 
+    /// Grows whenever letters to this instance may have been lost.
+    pub(crate) fn letters_lost(&self) -> u64 {
+        self.link.lives() + self.counters.gaps_unfilled.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn announce(&self, serving: Serving, sockets: usize) {
         self.sockets.store(sockets, Ordering::Relaxed);
         let draining = serving == Serving::Draining;

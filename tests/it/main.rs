@@ -51,6 +51,7 @@ mod denials;
 mod directories;
 mod doors;
 mod drains;
+mod durables;
 mod ending;
 mod errands;
 mod fallbacks;

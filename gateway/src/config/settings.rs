@@ -147,6 +147,13 @@ pub const SETTINGS: &[Setting] = &[
         "shared through Redis",
         "what seals the tokens of such sockets; of several, after commas, the first seals and all are taken",
     ),
+    setting(
+        "DURABILITY",
+        OneOf(&["memory", "replica", "fsync"]),
+        "memory",
+        "what a durable send waits for: nothing more, a replica of Redis, or its disk (7.2 or later); the answer says what it was",
+    ),
+    setting("QUEUE_TTL", Duration, "10m", "how long what nobody has taken is kept"),
     setting("WHY_TTL", Duration, "10m", "how long a verdict is kept after the end of a socket"),
     setting("DRAIN_TIMEOUT", Duration, "10s", "how long a stopping instance takes to part with its sockets at most"),
     unset("RATE_CONNECT", Rate, "off", "handshakes per address, such as `20/s`; over it 429"),
@@ -181,8 +188,6 @@ pub const NOT_YET: &[&str] = &[
     "HOOK_SECRET",
     "HOOK_TIMEOUT",
     "PROXY_PROTOCOL",
-    "QUEUE_TTL",
-    "DURABILITY",
 ];
 
 /// The table for the README.

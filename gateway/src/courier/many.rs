@@ -26,6 +26,11 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether sockets that may come back are known by it.
+    pub fn can_be_kept_for(&self) -> bool {
+        matches!(self, Self::Group(Group::User(_) | Group::Store(_)))
+    }
+
     /// The same, in a letter.
     pub(super) fn in_words(&self) -> To {
         match self {
@@ -83,10 +88,19 @@ impl Courier {
 
     /// The same to those who are here.
     pub fn to_many_here(&self, target: &Target, except: Option<SocketId>, frame: &Bytes) -> Receipt {
+        self.to_some_here(target, frame, |socket| except != Some(socket.id))
+    }
+
+    /// The same to those of them for whom nothing is logged.
+    pub(super) fn to_plain_here(&self, target: &Target, except: Option<SocketId>, frame: &Bytes) -> Receipt {
+        self.to_some_here(target, frame, |socket| except != Some(socket.id) && socket.cursor.is_none())
+    }
+
+    fn to_some_here(&self, target: &Target, frame: &Bytes, is_meant: impl Fn(&Socket) -> bool) -> Receipt {
         let mut receipt = Receipt::default();
         let now = clock::now_ms();
         self.each(target, |socket| {
-            if except == Some(socket.id) {
+            if !is_meant(socket) {
                 return;
             }
             match socket.line.send_at(frame.clone(), now) {
@@ -158,7 +172,7 @@ impl Courier {
 
     /// The other instances that hold members. An earlier life of this one may be among them; its
     /// lease is gone, so that no letter reaches us by that name.
-    async fn others(&self, target: &Target) -> Result<Vec<Holding>, Unknown> {
+    pub(super) async fn others(&self, target: &Target) -> Result<Vec<Holding>, Unknown> {
         let mut others = match target {
             Target::Group(group) => self.registry.holders(group.key()).await?,
             Target::AnyOf(groups) => {

@@ -34,7 +34,6 @@ pub(crate) fn deaf(memory: &Arc<Memory>, name: &str) -> (Arc<Desk>, Inbox) {
             courier,
             metrics,
             feed: Default::default(),
-            confirming: Default::default(),
             rate: None,
             rooms_max: 2,
             stop: Default::default(),

@@ -6,11 +6,11 @@ use super::{
     sockets,
 };
 use crate::{
-    courier::{Absent, Receipt, Target},
+    courier::{Absent, KEPT_MAX, Receipt, Target, Unkept},
     frame, json,
 };
 use hyper::StatusCode;
-use registry::{Group, RoomName, SocketId, StoreName, Unknown, UserName, Verdict};
+use registry::{Delivery, Group, Hashed, RoomName, SocketId, StoreName, Unknown, UserName, Verdict};
 use serde_json::{Value, json, value::RawValue};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,8 +24,14 @@ const EVENT: Field = field("event", Kind::Text, "what the frame's type says; mes
 const DATA: Field = field("data", Kind::Any, "passed to the sockets untouched");
 const TIMEOUT: Field =
     field("timeoutMs", Kind::Millis(600_000), "how long to wait for the owner's word; 5000 unless given");
-const DURABLE: Field = field("durable", Kind::Flag, "keep it for sockets that are away; not in this version");
-const TTL: Field = field("ttlMs", Kind::Millis(31_536_000_000), "how long a durable one is kept");
+const DURABLE: Field = field(
+    "durable",
+    Kind::Flag,
+    "keep it for sockets that may come back, until they acknowledge it; not for rooms or all",
+);
+const TTL: Field = field("ttlMs", Kind::Millis(TTL_MAX), "how long a durable one is kept; QUEUE_TTL unless given");
+/// A day.
+const TTL_MAX: u64 = 86_400_000;
 const EXCEPT: Field = field("exceptSocketId", Kind::Text, "a socket that does not get it");
 
 const TARGET: [Field; 5] = [
@@ -81,6 +87,8 @@ struct Send<'a> {
     data: &'a RawValue,
     except: Option<SocketId>,
     budget: Duration,
+    /// For how long it is kept, if it is.
+    durable: Option<Option<Duration>>,
 }
 
 /// What became of a send.
@@ -90,6 +98,8 @@ enum Sent {
     Busy,
     /// Nobody here was meant, and nobody can say who is elsewhere.
     Blind(Unknown),
+    /// It was to be kept, and was not.
+    Unkept(Unkept),
 }
 
 impl<'a> Send<'a> {
@@ -111,11 +121,13 @@ impl<'a> Send<'a> {
         let data = reader.raw("data").unwrap_or(RawValue::NULL);
         let except = reader.text("exceptSocketId").and_then(|id| SocketId::parse(&id));
         let budget = reader.millis("timeoutMs").map_or(sockets::PATIENCE, Duration::from_millis);
-        reader.millis("ttlMs");
-        if reader.flag("durable") == Some(true) {
-            reader.wrong::<()>("durable", "durable sends are not in this version; leave it out or say false");
+        let ttl = reader.millis("ttlMs").map(Duration::from_millis);
+        let durable = (reader.flag("durable") == Some(true)).then_some(ttl);
+        let is_for_all = matches!(&to, Some(To::Many(target)) if !target.can_be_kept_for());
+        if durable.is_some() && is_for_all {
+            reader.wrong::<()>("durable", "only what is for a socket, a user or a store is kept; leave it out here");
         }
-        Some(Self { to: to?, event, data, except, budget })
+        Some(Self { to: to?, event, data, except, budget, durable })
     }
 
     /// Until when it waits for the owner. Counted from the request on: what came before, as the look for what became
@@ -129,7 +141,7 @@ impl<'a> Send<'a> {
         request.gateway.metrics.sent(match &sent {
             Sent::Line(receipt) => outcome(receipt),
             Sent::Absent(Absent::Gone(_)) => "absent",
-            Sent::Absent(_) | Sent::Blind(_) => "unknown",
+            Sent::Absent(_) | Sent::Blind(_) | Sent::Unkept(_) => "unknown",
             Sent::Busy => "busy",
         });
         if let Sent::Absent(Absent::Gone(verdict)) = &sent {
@@ -139,6 +151,9 @@ impl<'a> Send<'a> {
     }
 
     async fn hand_over(&self, request: &Request, by: Instant) -> Sent {
+        if let Some(ttl) = self.durable {
+            return self.hand_over_durably(request, ttl, by).await;
+        }
         let courier = &request.gateway.courier;
         let frame = frame::sent(&self.event, self.data, None);
         match &self.to {
@@ -155,6 +170,32 @@ impl<'a> Send<'a> {
                 Ok(receipt) if receipt.full > 0 => Sent::Busy,
                 Ok(receipt) => Sent::Line(receipt),
             },
+        }
+    }
+}
+
+impl Send<'_> {
+    async fn hand_over_durably(&self, request: &Request, ttl: Option<Duration>, by: Instant) -> Sent {
+        let gateway = &request.gateway;
+        let delivery = Delivery {
+            key: Hashed::of(&[registry::names::mark().as_bytes()]),
+            text: frame::unclosed(&self.event, self.data),
+            ttl: ttl.unwrap_or(gateway.config.queue_ttl),
+            wants: gateway.config.durability,
+        };
+        let sent = match &self.to {
+            To::Socket(id) if self.except.is_some() && SocketId::parse(id) == self.except => Ok(Receipt::default()),
+            To::Socket(id) => gateway.courier.to_socket_durably(id, &delivery, by).await,
+            To::Many(Target::Group(group)) => gateway.courier.to_group_durably(group, self.except, &delivery, by).await,
+            // Refused when it was read.
+            To::Many(_) => Ok(Receipt::default()),
+        };
+        match sent {
+            Ok(receipt) if receipt.full > 0 && receipt.matched == receipt.full && receipt.kept == 0 => Sent::Busy,
+            Ok(receipt) => Sent::Line(receipt),
+            Err(Unkept::Absent(absent)) => Sent::Absent(absent),
+            Err(Unkept::Blind(unknown)) => Sent::Blind(unknown),
+            Err(unkept) => Sent::Unkept(unkept),
         }
     }
 }
@@ -220,12 +261,19 @@ fn line(receipt: &Receipt) -> Value {
     if let Some(unknown) = &receipt.blind {
         line["registry"] = sockets::in_a_word(unknown).into();
     }
+    if let Some(durability) = receipt.durability {
+        line["durability"] = durability.as_str().into();
+        line["queued"] = receipt.kept.into();
+    }
     line
 }
 
 fn status(receipt: &Receipt) -> &'static str {
     match receipt {
         Receipt { blind: Some(_), .. } => "partial",
+        // All that was not written is kept.
+        Receipt { delivered: 0, full: 0, unknown: 0, kept: 1.., .. } => "queued",
+        Receipt { matched, delivered, kept: 1.., .. } if delivered < matched => "partial",
         Receipt { delivered: 0, unknown: 0, .. } => "undelivered",
         Receipt { matched, delivered, .. } if delivered < matched => "partial",
         _ => "delivered",
@@ -256,10 +304,44 @@ pub async fn to_room(request: Request) -> Answer {
 
 async fn answer(request: &Request, send: Send<'_>) -> Answer {
     match send.go(request).await {
-        Sent::Line(receipt) => Ok(ok(&line(&receipt))),
+        Sent::Line(receipt) => {
+            let mut answer = ok(&line(&receipt));
+            if receipt.durability.is_some() {
+                *answer.status_mut() = StatusCode::ACCEPTED;
+            }
+            Ok(answer)
+        }
         Sent::Absent(absent) => Err(sockets::absent(request, &absent, send.by(request)).await),
         Sent::Blind(unknown) => Err(Problem::unknown(&unknown)),
         Sent::Busy => Err(busy()),
+        Sent::Unkept(unkept) => Err(self::unkept(&unkept)),
+    }
+}
+
+fn unkept(unkept: &Unkept) -> Problem {
+    match unkept {
+        Unkept::TooMany => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Too many sockets",
+            "send it to fewer at once, or without durable",
+        )
+        .code("too_many_sockets")
+        .detail(format!("one durable delivery is kept for {KEPT_MAX} sockets at most; nothing was sent")),
+        Unkept::Full => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Log full",
+            "its client has to acknowledge what it has: {\"type\":\"ack\",\"seq\":n}",
+        )
+        .code("log_full")
+        .detail("there is no room until something in it is acknowledged or expires; nothing was kept")
+        .retry_after(1),
+        _ => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "No word from the registry",
+            "it may have been kept; whoever sends it again may send it twice",
+        )
+        .code("registry_silent")
+        .member("delivered", "unknown"),
     }
 }
 
@@ -304,6 +386,7 @@ pub async fn batch(request: Request) -> Answer {
                 Sent::Absent(absent) => failed(sockets::absent(&request, &absent, send.by(&request)).await, &request),
                 Sent::Blind(unknown) => failed(Problem::unknown(&unknown), &request),
                 Sent::Busy => failed(busy(), &request),
+                Sent::Unkept(unkept) => failed(self::unkept(&unkept), &request),
             },
         };
         result["index"] = index.into();

@@ -48,6 +48,7 @@ fn every_kind() -> Vec<Envelope> {
         Answer::Members,
         Answer::Followed(Told { since: 1, count: 2 }),
         Answer::Draining { sockets: 3, ms: 4 },
+        Answer::Delivered { matched: 4, delivered: 3, full: 1, written: 2 },
     ];
     let refusals =
         [Refusal::NotMine, Refusal::Expired, Refusal::Closing, Refusal::Slow, Refusal::Draining].map(Answer::Refused);

@@ -26,9 +26,11 @@ impl Redis {
     pub(super) async fn last_no_more(&self, record: &SocketRecord) {
         if record.resumable.is_some() {
             let groups: Vec<_> = record.called_by().collect();
-            let mut log = cmd("DEL");
-            log.arg(self.keys.log(record.id)).arg(self.keys.logged(record.id));
-            let _ = tokio::join!(self.unkeep(&groups, record.id), self.link.ask(&log));
+            let (mut log, mut logged) = (cmd("DEL"), cmd("PEXPIRE"));
+            log.arg(self.keys.log(record.id));
+            // As long as its row: how far it took the mail of its groups is not to be taken by another again.
+            logged.arg(self.keys.logged(record.id)).arg(self.why_ttl_ms());
+            let _ = tokio::join!(self.unkeep(&groups, record.id), self.link.ask(&log), self.link.ask(&logged));
         }
     }
 }

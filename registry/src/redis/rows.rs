@@ -93,6 +93,8 @@ impl Ended {
     pub fn at(&self, now: u64) -> (Gone, Duration) {
         let Self { record, ending, at, due } = self;
         let within = due.and_then(|due| due.checked_sub(now)).map(|within| within.div_ceil(1000));
+        // Two clocks may be a little apart; nobody is promised more than the window.
+        let window = record.resumable.map_or(0, |resumable| resumable.window.get());
         let gone = Gone::Closed {
             instance: record.owner.instance().into(),
             connected_at: record.connected_at,
@@ -100,7 +102,7 @@ impl Ended {
             store: record.store.clone(),
             user: record.user.clone(),
             ending: ending.clone(),
-            back_within: within.and_then(|within| NonZeroU32::new(u32::try_from(within).ok()?)),
+            back_within: within.and_then(|within| NonZeroU32::new(u32::try_from(within).ok()?.min(window))),
         };
         (gone, Duration::from_millis(now.saturating_sub(*at)))
     }
