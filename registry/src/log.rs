@@ -357,8 +357,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a client is given, by chains that are whole, is all that was logged and its numbers grow; where something
-        /// is missing it is told.
+        /// What a client is given, by chains that are whole, is all that was logged, and its numbers grow; where
+        /// something is missing it is told.
         #[test]
         fn nothing_is_missing_that_is_not_told(steps in proptest::collection::vec(step(), 0..60)) {
             let (mut log, mut now_us, mut all, mut had) = (Log::default(), 1, Vec::new(), 0);

@@ -224,10 +224,12 @@ impl Redis {
 
     /// Everything that is done again and again. Never returns; whoever drops it ends it all.
     pub(crate) async fn keep(self: &Arc<Self>) {
-        // Letters are tasks of their own: there may be thousands a second, and the others have hardly ever to do.
-        let (reader, sender, mut letters) = (self.clone(), self.clone(), JoinSet::new());
+        // Letters and entries are tasks of their own: there may be thousands a second, and the others have hardly ever
+        // to do.
+        let (reader, sender, scribe, mut letters) = (self.clone(), self.clone(), self.clone(), JoinSet::new());
         letters.spawn(async move { reader.keep_bell().await });
         letters.spawn(async move { sender.keep_post().await });
+        letters.spawn(async move { scribe.link.keep_steadfast().await });
         let all = async {
             tokio::join!(
                 self.link.keep(),

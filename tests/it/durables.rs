@@ -346,7 +346,7 @@ impl Reader {
                             assert!(seq > self.last_seq, "{seq} after {}", self.last_seq);
                             self.last_seq = seq;
                             self.heard.push(frame["data"].as_u64().unwrap());
-                            if self.heard.len() % 20 == 0 {
+                            if self.heard.len().is_multiple_of(20) {
                                 acks(client, seq).await;
                             }
                         }

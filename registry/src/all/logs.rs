@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 const APPENDED_AT_ONCE: usize = 256;
 
 impl Registry {
-    /// Logs a delivery for a socket that may be resumed, and says who is to be told. Asked again with the same delivery,
-    /// it is logged once.
+    /// Logs a delivery for a socket that may be resumed, and says who is to be told. Asked again with the same
+    /// delivery, it is logged once.
     pub async fn append(&self, id: SocketId, delivery: &Delivery) -> Appended {
         match self {
             Self::Memory(local) => local.memory.append(id, delivery),
@@ -45,7 +45,8 @@ impl Registry {
         }
     }
 
-    /// Notes that a socket may be resumed, so that durable deliveries to these groups are logged for it, wherever it is.
+    /// Notes that a socket may be resumed, so that durable deliveries to these groups are logged for it, wherever it
+    /// is.
     pub async fn keep_for(&self, groups: &[GroupKey], id: SocketId) -> Result<(), Unknown> {
         match self {
             Self::Memory(local) => local.memory.keep_for(groups, id),
@@ -79,8 +80,9 @@ impl Registry {
         }
     }
 
-    /// Moves what was left for a group into the log of a socket that may be resumed, in order; says how much. To be asked
-    /// when the socket is registered and kept for the group: what is left from then on is left to nobody.
+    /// Moves what was left for a group into the log of a socket that may be resumed, in order; says how much. To be
+    /// asked when the socket is registered and kept for the group: from then on nothing is left for nobody. What finds
+    /// no room in its log stays until somebody asks again.
     pub async fn take_mail(&self, group: GroupKey, id: SocketId, wants: Durability) -> Result<usize, Unknown> {
         match self {
             Self::Memory(local) => Ok(local.memory.take_mail(group, id)),

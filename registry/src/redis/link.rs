@@ -305,7 +305,12 @@ impl Link {
 
     /// Keeps the link up. Never returns.
     pub async fn keep(&self) {
-        tokio::join!(self.keep_lines(), self.keep_routes(), self.steadfast.keep());
+        tokio::join!(self.keep_lines(), self.keep_routes());
+    }
+
+    /// Brings what has to survive its server there. Never returns.
+    pub async fn keep_steadfast(&self) {
+        self.steadfast.keep().await;
     }
 
     async fn keep_lines(&self) {

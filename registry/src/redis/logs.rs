@@ -57,16 +57,16 @@ impl Redis {
                 Ok(Said::Told(appended)) => return appended,
                 Ok(Said::Again | Said::Missing) => {}
                 Err(Fault::Away) => return Appended::Perhaps,
-                Err(_) if is_in_doubt => return Appended::Perhaps,
-                Err(_) => return Appended::Unknown(Unknown::Unavailable),
+                Err(_) => break,
             }
             match self.lookup(&id.to_string()).await {
                 Lookup::Live(_) => {}
                 Lookup::Gone(verdict) => return Appended::Gone(verdict),
+                Lookup::Unknown(_) if is_in_doubt => return Appended::Perhaps,
                 Lookup::Unknown(unknown) => return Appended::Unknown(unknown),
             }
         }
-        Appended::Unknown(Unknown::Unavailable)
+        if is_in_doubt { Appended::Perhaps } else { Appended::Unknown(Unknown::Unavailable) }
     }
 
     pub(super) async fn try_append(

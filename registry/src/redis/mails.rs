@@ -141,7 +141,7 @@ impl Redis {
         }
         if let Some(last) = last {
             let keys = [self.keys.group_mail(group), self.keys.group_mailed(group)];
-            TAKEN.on(keys).arg(by.short()).arg(last).arg(last.saturating_add(1)).run(&self.link).await?;
+            TAKEN.on(keys).arg(by.short()).arg(last.saturating_add(1)).run(&self.link).await?;
         }
         Ok((took, count))
     }

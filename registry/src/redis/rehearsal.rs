@@ -22,7 +22,7 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 37] = [
+        let lines: [&[&str]; 36] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
@@ -41,7 +41,6 @@ impl Redis {
             &["XADD", &stream, "1-0", "f", "1"],
             &["XLEN", &stream],
             &["XRANGE", &stream, "-", "+"],
-            &["XREVRANGE", &stream, "+", "-"],
             &["XTRIM", &stream, "MINID", "1"],
             &["SET", &text, "1", "PX", &life],
             &["GET", &text],

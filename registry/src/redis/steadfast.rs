@@ -1,5 +1,5 @@
-//! What has to survive its server. Waiting for replicas or for a disk holds a connection up, so it has one of its own to
-//! each master; all that comes while it waits goes together behind it, and is waited for once.
+//! What has to survive its server. Waiting for replicas or for a disk holds a connection up, so it has one of its own
+//! to each master; all that comes while it waits goes together behind it, and is waited for once.
 
 use super::{
     line::{Silence, TOLD_AGAIN},
@@ -183,7 +183,7 @@ impl Steadfast {
             let _ = waiting.answer.send(answer);
         }
         if let Err(error) = done {
-            self.tell(node, &error.to_string());
+            self.tell(&format!("the connection to Redis at {node} for durable deliveries failed: {error}"));
         }
     }
 
@@ -232,31 +232,30 @@ impl Steadfast {
             },
             Ok(_) => 0,
             Err(error) => {
-                self.tell(node, &error.to_string());
+                self.tell(&format!(
+                    "Redis at {node} cannot wait, so durable deliveries are in its memory alone: {error}; fsync wants Redis 7.2 with appendonly yes"
+                ));
                 return Durability::Memory;
             }
         };
-        match (count, wants) {
-            (1.., _) | (_, Durability::Memory) => wants,
-            (_, Durability::Replica) => {
-                self.tell(node, "no replica has acknowledged in time");
-                Durability::Memory
-            }
-            (_, Durability::Fsync) => {
-                self.tell(node, "its disk has not acknowledged in time");
-                Durability::Memory
-            }
-        }
+        let missing = match wants {
+            _ if count > 0 => return wants,
+            Durability::Memory => return wants,
+            Durability::Replica => "no replica",
+            Durability::Fsync => "no disk",
+        };
+        self.tell(&format!(
+            "{missing} has acknowledged in time, so durable deliveries are in the memory of Redis at {node} alone"
+        ));
+        Durability::Memory
     }
 
     /// That it is less sure than wanted is told at once, and again while it lasts.
-    fn tell(&self, node: &Node, why: &str) {
+    fn tell(&self, what: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
             *told = Some(Instant::now());
-            warn!(
-                "durable deliveries are in the memory of Redis at {node} alone: {why}; DURABILITY=replica wants a replica, fsync wants Redis 7.2 with appendonly yes"
-            );
+            warn!("{what}");
         }
     }
 

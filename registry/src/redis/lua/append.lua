@@ -1,8 +1,8 @@
 -- Logs a durable delivery for a socket that may be resumed. Its row lies in the same slot, so that the answer says who
 -- is to be told, or why nothing was logged, in the same step. Asked again with the same key it says the same again.
--- The log is a stream of (m text, p number before it, u until, c bytes so far) under its number. Logged has t the last
--- number that was given, c bytes so far as they count, b those that were trimmed, a number up to which was trimmed, x when the log goes
--- by itself; whoever empties the log leaves its key, which that time is of.
+-- The log is a stream of (m text, p number before it, u until, c bytes before it) under its number. Logged has t the last
+-- number that was given, c bytes so far as they count, b how many of them are trimmed for certain, a number up to which
+-- was trimmed, x when the log goes by itself; whoever empties the log leaves its key, which that time is of.
 -- KEYS  1 row, 2 log, 3 logged, 4 where it stands for a while that this delivery was logged here
 -- ARGV  1 text, 2 now in microseconds and 3 until when it is kept, both by Redis' clock as the caller estimates it: asking
 --       for it here, and writing numbers as text, would cost a tenth of the script, 4 what it counts for, 5 all of them
@@ -44,28 +44,34 @@ if not redis.call('SET', KEYS[4], seq .. ' ' .. prev, 'NX', 'PX', ARGV[6]) then
     return { 'logged', seq, prev, row[3], row[4], state }
 end
 
--- Each counts for as much as its share of the bytes at least, so that nobody has to count them.
-local counts = tonumber(ARGV[4])
-local bytes, base = counts, 0
-if tonumber(held[4] or '0') * 1000 > now then
-    bytes, base = bytes + tonumber(held[2]), tonumber(held[3])
+-- Each counts for as much as its share of the room at least, so that nobody has to count them.
+local before, base, is_fresh = 0, 0, tonumber(held[4] or '0') * 1000 <= now
+if not is_fresh then
+    before, base = tonumber(held[2]), tonumber(held[3])
 end
+local bytes = before + tonumber(ARGV[4])
 if bytes - base > tonumber(ARGV[5]) then
-    -- What is over goes first. Each entry is {id, {m, text, p, prev, u, until, c, bytes}}.
-    local over
-    repeat
-        local some, nth = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 50), 0
+    -- What was trimmed since is looked up only now. Each entry is {id, {.., until, c, bytes before it}}.
+    local some = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+    while true do
+        base = some[1] and tonumber(some[1][2][8]) or before
+        if not some[1] or bytes - base <= tonumber(ARGV[5]) or tonumber(some[1][2][6]) * 1000 > now then
+            break
+        end
+        -- What is over goes first.
+        some = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 50)
+        local nth = 1
         while some[nth + 1] and tonumber(some[nth + 1][2][6]) * 1000 <= now do
             nth = nth + 1
         end
-        over = some[nth]
-        if over then
-            local last = string.match(over[1], '^%d+')
-            redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', tonumber(last) + 1))
-            redis.call('HSET', KEYS[3], 'b', over[2][8], 'a', last)
-            base = tonumber(over[2][8])
-        end
-    until not over or nth < #some
+        local last = string.match(some[nth][1], '^%d+')
+        redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', tonumber(last) + 1))
+        redis.call('HSET', KEYS[3], 'a', last)
+        some = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+    end
+    if not is_fresh then
+        redis.call('HSET', KEYS[3], 'b', string.format('%d', base))
+    end
     if bytes - base > tonumber(ARGV[5]) then
         redis.call('DEL', KEYS[4])
         return { 'full' }
@@ -74,19 +80,19 @@ end
 
 -- As text: Redis writes numbers as %.17g, which takes longer than all of this.
 local c = string.format('%d', bytes)
-local added = redis.pcall('XADD', KEYS[2], seq .. '-0', 'm', ARGV[1], 'p', prev, 'u', ARGV[3], 'c', c)
+local added = redis.pcall('XADD', KEYS[2], seq .. '-0', 'm', ARGV[1], 'p', prev, 'u', ARGV[3], 'c', is_fresh and '0' or held[2])
 if added.err then
     redis.call('DEL', KEYS[4])
     return added
 end
-if ARGV[11] then
-    redis.call('HSET', KEYS[3], 't', seq, 'c', c, 'b', string.format('%d', base), ARGV[10], ARGV[11])
-elseif base == 0 then
-    redis.call('HSET', KEYS[3], 't', seq, 'c', c, 'b', '0')
-else
-    redis.call('HSET', KEYS[3], 't', seq, 'c', c)
+redis.call('HSET', KEYS[3], 't', seq, 'c', c)
+if is_fresh then
+    redis.call('HSET', KEYS[3], 'b', '0')
 end
-if tonumber(ARGV[3]) > (tonumber(held[4]) or 0) then
+if ARGV[11] then
+    redis.call('HSET', KEYS[3], ARGV[10], ARGV[11])
+end
+if tonumber(ARGV[3]) > tonumber(held[4] or '0') then
     -- Some minutes more than this one wants, so that it is not done for each that lasts longer than the one before.
     redis.call('PEXPIRE', KEYS[2], ARGV[7])
     redis.call('PEXPIRE', KEYS[3], ARGV[9])

@@ -40,7 +40,7 @@ pub async fn measure(options: &Options) -> Result<Vec<Figure>> {
     for round in 1..=rounds {
         eprintln!("registry: durable sends, {round} of {rounds}");
         for kind in turns(round) {
-            sends.push(kind, pair.spent(pair.send(kind)).await?.into());
+            sends.push(kind, pair.spent(pair.send(kind, 1)).await?.into());
             pair.acknowledge(&pair.logged().await?).await?;
         }
         appends.push(pair.spent(pair.append()).await?.micros);
@@ -82,8 +82,8 @@ impl Pair {
         self.ids.iter().copied().cycle().take(SAMPLE).collect()
     }
 
-    async fn send(&self, kind: Kind) -> Outcome {
-        each(&self.turns(), WIDTH, async |id| {
+    async fn send(&self, kind: Kind, width: usize) -> Outcome {
+        each(&self.turns(), width, async |id| {
             match kind {
                 Kind::Holdfast => self.log(*id).await?,
                 Kind::Floor => match self.sender.registry.whereabouts(&id.to_string()).await {
