@@ -225,6 +225,7 @@ impl World {
         if self.flaw == Some(Flaw::PastStays) {
             return;
         }
+        self.moved_on.insert(past.clone());
         let mut stale = self.nodes[n].owner.groups.stale(usize::MAX);
         stale.sort();
         for key in stale {

@@ -108,9 +108,12 @@ impl World {
                     .filter(|(since, held)| close(*since) && admitted.replaced.contains(held));
                 self.outrun.extend(outrun.map(|(_, held)| held));
             }
-            // Sent before it knew, and here after it was cleaned up after.
-            (Op::Group { key, of, count: Some(_) }, _) if self.tombed.contains(of) => {
+            // Sent again, and here after it was taken away.
+            (Op::Group { key, of, count: Some(_) }, _) if self.cleared.contains(&(*key, of.clone())) => {
                 self.unsaid.insert((*key, of.clone()));
+            }
+            (Op::Group { key, of, count: None }, _) if self.moved_on.contains(of) => {
+                self.cleared.insert((*key, of.clone()));
             }
             (Op::Tomb { of }, Said::Tombed(true)) => drop(self.tombed.insert(of.clone())),
             (Op::Beat { of, .. }, Said::Beaten(Beaten::Held { .. }))

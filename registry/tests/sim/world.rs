@@ -181,6 +181,9 @@ pub struct World {
     pub tombs_lost: BTreeSet<Incarnation>,
     pub lost_at: Vec<u64>,
     pub outrun: BTreeSet<String>,
+    /// Marks whose holders have begun anew and taken their numbers away, and those numbers that are.
+    pub moved_on: BTreeSet<Incarnation>,
+    pub cleared: BTreeSet<(GroupKey, Incarnation)>,
     /// Numbers of groups of which nobody knows whether Redis heard them, told by or of somebody who is dead.
     pub unsaid: BTreeSet<(GroupKey, Incarnation)>,
     tells: bool,
@@ -216,6 +219,8 @@ impl World {
             tombs_lost: BTreeSet::new(),
             lost_at: Vec::new(),
             outrun: BTreeSet::new(),
+            moved_on: BTreeSet::new(),
+            cleared: BTreeSet::new(),
             unsaid: BTreeSet::new(),
             tells: std::env::var_os("SIM_TELL").is_some(),
             told: Vec::new(),
