@@ -189,7 +189,11 @@ impl Owner {
     pub fn leave(&mut self, id: SocketId, session: Session, ending: Ending) -> Option<(Parting, Ticket)> {
         let record = self.take(id, session)?;
         let parting = Parting { record, ending };
-        self.partings.insert(id, parting.clone());
+        if self.partings.insert(id, parting.clone()).is_some() {
+            // It came back since, and its last end is the one that counts, however many are told meanwhile.
+            self.told.retain(|told| *told != id);
+            self.untold.retain(|untold| *untold != id);
+        }
         self.untold.push_back(id);
         if self.untold.len() > UNTOLD_MAX
             && let Some(oldest) = self.untold.pop_front()
@@ -370,5 +374,82 @@ impl Owner {
         part.digest.leave(h32);
         self.groups.leave(&record);
         Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{names::Incarnation, record::Attempt};
+    use std::net::IpAddr;
+
+    fn record(attempt: u32) -> Arc<SocketRecord> {
+        let id = SocketId::fresh();
+        Arc::new(SocketRecord {
+            id,
+            session: Session::fresh(),
+            owner: Incarnation::fresh("web1"),
+            attempt: Attempt { n: attempt, accepted_at: 1 },
+            user: None,
+            store: None,
+            rooms: Box::default(),
+            client: None,
+            address: IpAddr::from([127, 0, 0, 1]),
+            connected_at: 0,
+            resumable: None,
+        })
+    }
+
+    #[test]
+    fn an_entry_is_foreign_only_when_its_socket_is_not_being_asked_back() {
+        for (back, is_quiet) in [(Answered::No, true), (Answered::Nobody, false)] {
+            let (mut owner, record) = (Owner::default(), record(2));
+            let (k, asked) = (partition(record.id), (record.id, record.session));
+            let theirs = BTreeMap::from([(record.id, (record.session, h32(&record)))]);
+            let ticket = owner.ask_back(record.id, record.session);
+            assert!(owner.verify(k, &theirs).is_empty() && owner.quiet(k).is_none());
+            assert!(owner.settle_back(&ticket, asked, back));
+            assert_eq!(owner.verify(k, &theirs).len(), 1);
+            assert_eq!(owner.quiet(k).is_some(), is_quiet);
+        }
+    }
+
+    #[test]
+    fn a_second_end_of_a_socket_is_kept_until_it_is_told() {
+        let ending = || Ending { cause: crate::Cause::Kicked, code: None, reason: "".into() };
+        let mut owner = Owner::default();
+        let end = |owner: &mut Owner, record: &Arc<SocketRecord>, told: bool| {
+            let ticket = owner.enter(record);
+            owner.settle(&ticket, true);
+            let (_, ticket) = owner.leave(record.id, record.session, ending()).unwrap();
+            owner.settle(&ticket, told);
+            if told {
+                owner.told(record.id);
+            }
+        };
+        let first = record(1);
+        let second = Arc::new(SocketRecord { session: Session::fresh(), ..(*first).clone() });
+        end(&mut owner, &first, true);
+        end(&mut owner, &second, false);
+        (0..=TOLD_MAX).for_each(|_| end(&mut owner, &record(1), true));
+        let untold: Vec<_> = owner.untold(9).into_iter().map(|parting| parting.record.session).collect();
+        assert_eq!((untold, owner.untold_count()), (vec![second.session], 1));
+    }
+
+    #[test]
+    fn what_comes_back_too_late_does_not_replace_a_later_connection() {
+        let (mut owner, later) = (Owner::default(), record(3));
+        let (k, ticket) = (partition(later.id), owner.enter(&later));
+        owner.settle(&ticket, true);
+        let earlier = Arc::new(SocketRecord {
+            attempt: Attempt { n: 2, accepted_at: 9 },
+            session: Session::fresh(),
+            ..(*later).clone()
+        });
+        let ticket = owner.ask_back(earlier.id, earlier.session);
+        assert!(!owner.settle_back(&ticket, (earlier.id, earlier.session), Answered::Yes(&earlier)));
+        assert!(owner.holds(later.id, later.session));
+        // Redis says that the earlier one has it, and has to be told otherwise.
+        assert_eq!((owner.quiet(k).is_none(), owner.take_suspect()), (true, Some(k)));
     }
 }

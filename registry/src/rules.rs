@@ -196,10 +196,10 @@ impl Digest {
 }
 
 /// Whether an entry of ours that is missing was lost, by what its row says. One that another connection has by now
-/// went with the claim that took it, and one that was cleaned up after us, while we slept, with our death: it is lost
-/// or away.
+/// went with the claim that took it, and one that was cleaned up after us, while we slept, with our death: it is lost,
+/// or away, or has ended since.
 pub fn is_lost(ours: Session, row: Option<(Session, State)>) -> bool {
-    row.is_none_or(|(session, state)| session == ours && !matches!(state, State::Lost | State::Away))
+    row.is_none_or(|(session, state)| session == ours && state == State::Live)
 }
 
 /// How often it is looked whether something was lost, while something else moves.
@@ -381,7 +381,7 @@ mod tests {
         let ours = Session::fresh();
         assert!(is_lost(ours, None) && is_lost(ours, Some((ours, State::Live))));
         assert!(!is_lost(ours, Some((Session::fresh(), State::Live))));
-        assert!(!is_lost(ours, Some((ours, State::Lost))) && !is_lost(ours, Some((ours, State::Away))));
+        assert!([State::Lost, State::Away, State::Closed].iter().all(|state| !is_lost(ours, Some((ours, *state)))));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 
 #![allow(dead_code, unused_imports, reason = "two test programs share the model, and neither uses all of it")]
 
+mod flaw;
 pub mod ids;
 mod letters;
 mod users;
 
+pub use flaw::Flaw;
 pub use letters::{Beaten, LEASE_MS, Lease, Sent};
 pub use users::{Admitted, Answer, Newcomer};
 
@@ -34,59 +36,6 @@ pub enum Place {
     Mail(Incarnation),
     User(GroupKey),
     Cooling(GroupKey),
-}
-
-/// A rule that is switched off, to see that its absence is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
-    /// Of two connections the one that arrives last has the socket.
-    ArrivalOrder,
-    /// An ending meets whatever connection there is.
-    EndsAnybody,
-    /// A claim counts under whatever mark it was made, though its instance has gone on under another.
-    PastClaims,
-    /// Instances never compare what they hold with what Redis says.
-    NoDigest,
-    /// Whoever takes a socket over removes the entry of its predecessor when it hears that it had one.
-    TakerTells,
-    /// A question whether a user may come in counts whenever it arrives.
-    LateAdmits,
-    /// Who was declared dead and lives leaves its former numbers in the groups.
-    PastStays,
-    /// Who takes over from the dead does not think of the groups in which they were counted.
-    NoHeirs,
-    /// The list of instances is believed to be whole.
-    ListIsAll,
-    /// After an outage that lost nothing, what is not there is called unknown at once.
-    SureAtOnce,
-    /// Nobody looks whether a partition's memory has become younger.
-    BornUnwatched,
-    /// A letter of which nobody knows whether it was sent is sent again.
-    RoutesTwice,
-    /// An entry that is missing was lost, whoever has its socket by now.
-    MissingIsLost,
-    /// A count that is wrong by itself is left as it is.
-    CountStays,
-    /// A telling that nobody answered is not thought of any more when the next was answered.
-    UnansweredIsOver,
-    /// Of who is not heard it is believed that Redis knows all that it holds.
-    SilenceIsAssent,
-    /// A count is put right whatever has become of it since it was read.
-    BlindCount,
-    /// What has ended stays ended for every claim: an end of an earlier attempt that is told late ends a later one.
-    EndsLater,
-    /// Nobody notes in which groups those were counted who were taken over.
-    LeftStays,
-    /// A token opens again after the connection that it opened was heard.
-    TokenLives,
-    /// Whoever has ended comes back with its token.
-    EndsNobody,
-    /// An entry that nobody has is taken away while its socket is being asked back.
-    MendsAwaited,
-    /// Who is away is forgotten when the answer to who came back for it is lost.
-    DropsAway,
-    /// Nobody ends those whose time is over.
-    NoWalker,
 }
 
 #[derive(Debug, Clone)]
@@ -406,7 +355,8 @@ impl Store {
         self.ours(Place::Row(id))?;
         let window = self.rows.get(&id).and_then(|row| row.record.resumable).map(|it| it.window());
         let was = self.rows.get(&id).map(Row::held);
-        let makes = to.left().makes(window.is_some() && self.flaw != Some(Flaw::DropsAway));
+        let drops = self.flaw == Some(Flaw::DropsAway) && to.left() == Left::Dropped;
+        let makes = to.left().makes(window.is_some() && !drops);
         // Without the rule, whoever is there is the one that is meant.
         let meant = |there: Session| if self.flaw == Some(Flaw::EndsAnybody) { there } else { session };
         let done = ends(was.as_ref(), was.map_or(session, |was| meant(was.session)), makes.unwrap_or(State::Closed));
@@ -478,6 +428,18 @@ impl Store {
             found.push(row.record);
         }
         found
+    }
+
+    /// Those whose time is over, the first of them first.
+    pub fn due(&self, k: usize, now: u64) -> Vec<SocketId> {
+        let mut due: Vec<_> = self
+            .ended
+            .iter()
+            .filter(|(id, due)| partition(**id) == k && **due <= now)
+            .map(|(id, due)| (*due, *id))
+            .collect();
+        due.sort();
+        due.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The reaper is done with these entries. Exactly these: another may have come meanwhile.

@@ -4,7 +4,7 @@
 use super::{
     node::{Conn, Then, Why},
     wire::{Op, Said},
-    world::World,
+    world::{News, World},
 };
 use crate::model::{Flaw, Newcomer, Registered, To, ids};
 use registry::{
@@ -32,40 +32,33 @@ impl World {
     /// A connection comes in, with the id of its token or without.
     pub fn accept(&mut self, n: usize, client: usize) {
         let now = self.now;
-        let token = self.clients[client].token;
-        let (id, attempt) = match token {
-            Some((id, n)) => (id, Attempt { n, accepted_at: now }),
-            None => {
-                let partition = super::world::PARTITIONS[self.rng.usize(..super::world::PARTITIONS.len())];
-                (ids::socket(now, partition, &mut self.rng), Attempt::first(now))
-            }
-        };
+        if let Some((id, attempt)) = self.clients[client].token {
+            return self.ask_back(n, client, id, Attempt { n: attempt, accepted_at: now });
+        }
+        let partition = super::world::PARTITIONS[self.rng.usize(..super::world::PARTITIONS.len())];
+        let (id, attempt) = (ids::socket(now, partition, &mut self.rng), Attempt::first(now));
         let session = ids::session(&mut self.rng);
         let own = self.nodes[n].own.clone();
         let record = Arc::new(self.clients[client].record(id, session, own, attempt));
         self.attempts.entry(id).or_default().push((attempt, session));
-        // Of two connections here the later attempt counts, before anybody else is asked.
-        if let Some(held) = self.nodes[n].owner.get(id).cloned() {
-            if held.attempt >= attempt {
-                self.clients[client].token = None;
-                return self.accept(n, client);
-            }
-            self.hang_up(n, id, held.session, Some(Superseded::ByLater));
-        }
         self.tell(|| format!("client {client} on {n}: {id} {session} attempt {}", attempt.n));
         self.clients[client].at = Some((n, id, session));
         self.nodes[n].conns.insert(id, Conn { session, client: Some(client), hi_at: None, attempt });
         let ticket = self.nodes[n].owner.enter(&record);
-        if let Some(user) = counted(&record) {
-            let newcomer = self.newcomer(n, &record);
-            self.send(n, Op::Admit { user, newcomer }, None, Then::Admitted { user });
-        }
+        self.admit(n, &record);
         self.claim(n, &record, Some(ticket), Why::Open);
         self.tell_groups(n, &record);
     }
 
+    pub fn admit(&mut self, n: usize, record: &SocketRecord) {
+        if let Some(user) = counted(record) {
+            let newcomer = self.newcomer(n, record);
+            self.send(n, Op::Admit { user, newcomer }, None, Then::Admitted { user });
+        }
+    }
+
     fn newcomer(&self, n: usize, record: &SocketRecord) -> Newcomer {
-        Newcomer { member: member(record, &self.nodes[n].own), since: record.connected_at }
+        Newcomer { member: member(record, &self.nodes[n].own), since: record.attempt.accepted_at }
     }
 
     pub fn claim(&mut self, n: usize, record: &Arc<SocketRecord>, ticket: Option<Ticket>, why: Why) {
@@ -104,21 +97,27 @@ impl World {
         let ticket = self.nodes[n].owner.start(partition(record.id));
         let remove = Op::Unregister { id: record.id, session, of: owner.clone(), to: To::Forgotten };
         self.send(n, remove, Some(ticket), Then::Nothing);
-        self.left_behind(n, record, owner);
     }
 
     /// The client hears its id; with Redis away as well.
-    fn greet(&mut self, n: usize, id: SocketId, session: Session) {
+    pub fn greet(&mut self, n: usize, id: SocketId, session: Session) {
         let now = self.now;
         let Some(conn) = self.nodes[n].conns.get_mut(&id).filter(|conn| conn.session == session) else { return };
         if conn.hi_at.is_some() {
             return;
         }
         conn.hi_at = Some(now);
-        if let Some(client) = conn.client {
-            let attempt = self.nodes[n].owner.get(id).map_or(1, |record| record.attempt.n);
-            self.clients[client].token = Some((id, attempt + 1));
+        let (attempt, client) = (conn.attempt.n, conn.client);
+        let resumable = self.nodes[n].owner.get(id).is_some_and(|record| record.resumable.is_some());
+        let Some(client) = client.filter(|_| resumable) else { return };
+        // It may never come, and then the client shows the token again that it has.
+        if !self.calm && self.chance(0.05) {
+            return self.slip_away_soon(client);
         }
+        self.clients[client].used = self.clients[client].token;
+        self.clients[client].token = Some((id, attempt + 1));
+        let wait = self.between(5, 3_000);
+        self.news(wait, n, News::Heard { id, session });
     }
 
     /// Somebody else has the socket, or it has ended.
@@ -168,14 +167,11 @@ impl World {
         let ending = Ending { cause, code: None, reason: Default::default() };
         let Some((parting, ticket)) = self.nodes[n].owner.leave(id, session, ending) else { return };
         let record = parting.record.clone();
-        if !matches!(To::of(Some(&parting)), To::Away(_)) {
-            self.ended.insert(id);
-        }
         let by = self.nodes[n].own.clone();
         self.drop_member(n, &record, &by);
         let to = To::of(Some(&parting));
         let op = Op::Unregister { id, session, of: by, to };
-        self.send(n, op, Some(ticket), Then::Part { parting });
+        self.send(n, op, Some(ticket), Then::Part { parting, again: false });
         self.tell_groups(n, &record);
     }
 
@@ -224,21 +220,12 @@ impl World {
         }
     }
 
-    /// A predecessor may be dead: then nobody else takes its numbers out of the groups.
-    fn left_behind(&mut self, n: usize, record: &SocketRecord, owner: &Incarnation) {
-        if *owner != self.nodes[n].own && self.flaw != Some(Flaw::NoHeirs) {
-            let now = self.now;
-            let (since, groups) = self.nodes[n].view.left_behind.entry(owner.clone()).or_default();
-            *since = now;
-            groups.extend(record.groups().map(|group| group.key()));
-        }
-    }
-
     /// What we were told to be before is dead, and nobody reaps what we hold on to.
     pub fn clear_own_past(&mut self, n: usize, past: &Incarnation) {
         if self.flaw == Some(Flaw::PastStays) {
             return;
         }
+        self.moved_on.insert(past.clone());
         let mut stale = self.nodes[n].owner.groups.stale(usize::MAX);
         stale.sort();
         for key in stale {

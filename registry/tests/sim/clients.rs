@@ -2,8 +2,10 @@
 //! elsewhere with their token, and sometimes have two tabs with the same memory.
 
 use super::world::{Event, News, World};
-use registry::{Attempt, Cause, Incarnation, RoomName, Session, SocketId, SocketRecord, StoreName, UserName};
-use std::sync::Arc;
+use registry::{
+    Attempt, Cause, Incarnation, Resumable, RoomName, Session, SocketId, SocketRecord, StoreName, UserName,
+};
+use std::{num::NonZeroU32, sync::Arc};
 
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -15,13 +17,18 @@ pub struct Client {
     pub at: Option<(usize, SocketId, Session)>,
     /// The id it may claim, and as which attempt.
     pub token: Option<(SocketId, u32)>,
+    /// What it has shown for the connection that it has, and may show again.
+    pub used: Option<(SocketId, u32)>,
+    /// For how many seconds its sockets may be away.
+    window: Option<NonZeroU32>,
 }
 
 impl Client {
     pub fn new(nth: usize) -> Self {
         let user = (!nth.is_multiple_of(3)).then(|| UserName::parse(&format!("user {}", nth % 4)).expect("a name"));
         let name = (nth % 2 == 1).then(|| format!("tab {nth}").into());
-        Self { user, name, store: nth as u32 % 3, rooms: nth as u32 % 4, at: None, token: None }
+        let window = [Some(4), Some(20), Some(90), None][nth / 2 % 4].and_then(NonZeroU32::new);
+        Self { user, name, store: nth as u32 % 3, rooms: nth as u32 % 4, at: None, token: None, used: None, window }
     }
 
     pub fn record(&self, id: SocketId, session: Session, owner: Incarnation, attempt: Attempt) -> SocketRecord {
@@ -37,7 +44,7 @@ impl Client {
             client: self.name.clone(),
             address: [10, 0, 0, 1].into(),
             connected_at: attempt.accepted_at,
-            resumable: None,
+            resumable: self.window.map(|window| Resumable { window, confirmed: 0 }),
         }
     }
 }
@@ -76,7 +83,12 @@ impl World {
             }
             60..82 => self.slip_away(client, false),
             82..88 => self.slip_away(client, true),
-            88..94 => {
+            // A page that was copied, with the token that opened it.
+            88..91 => {
+                self.slip_away(client, true);
+                self.clients[client].token = self.clients[client].used;
+            }
+            91..95 => {
                 let (Some(a), Some(b)) = (self.door(), self.door()) else {
                     return self.after(500, Event::Client(client));
                 };
@@ -103,9 +115,18 @@ impl World {
     fn slip_away(&mut self, client: usize, is_twin: bool) {
         let Some((n, id, session)) = self.let_go(client) else { return };
         if !is_twin {
+            // Or what is written to it piles up first, and it is closed for that.
+            let cause = if self.chance(0.3) { Cause::TooSlow } else { Cause::PingTimeout };
             let wait = self.between(2_000, 40_000);
-            self.news(wait, n, News::Gone { id, session, cause: Cause::PingTimeout });
+            self.news(wait, n, News::Gone { id, session, cause });
         }
+    }
+
+    /// Its connection breaks before it has heard anything.
+    pub fn slip_away_soon(&mut self, client: usize) {
+        self.slip_away(client, false);
+        let wait = self.between(20, 1_500);
+        self.after(wait, Event::Client(client));
     }
 
     pub fn bounce(&mut self, client: usize, left: u32, between: (usize, usize)) {
@@ -129,7 +150,8 @@ impl World {
         self.clients[client].rooms = self.rng.u32(..4);
         let Some(held) = self.nodes[n].owner.get(id).filter(|held| held.session == session).cloned() else { return };
         let record = self.clients[client].record(id, session, held.owner.clone(), held.attempt);
-        self.change(n, id, session, SocketRecord { connected_at: held.connected_at, ..record });
+        let SocketRecord { connected_at, resumable, .. } = *held;
+        self.change(n, id, session, SocketRecord { connected_at, resumable, ..record });
     }
 
     pub fn knock(&mut self, client: usize, n: usize) {

@@ -1,10 +1,11 @@
 //! What goes wrong, and when: drawn from the seed before anything happens.
 
 use super::{
-    wire,
+    wire::{self, Op},
     world::{BEGIN, Event, News, Noise, PARTITIONS, World},
 };
 use crate::model::Store;
+use registry::owner::partition;
 
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -185,12 +186,27 @@ impl World {
         let node = &mut self.nodes[n];
         node.is_alive = false;
         node.backlog.clear();
-        let conns = std::mem::take(&mut node.conns);
+        node.owner.groups.doubt_unanswered();
+        let on_their_way = node.flights.values().flat_map(|flight| match &flight.op {
+            Op::Group { key, of, .. } => vec![(*key, of.clone())],
+            // Its groups may have been told, and its row not.
+            Op::Register { record, by } => record.groups().map(|group| (group.key(), by.clone())).collect(),
+            _ => Vec::new(),
+        });
+        let untold = node.owner.groups.stale(usize::MAX).into_iter().map(|key| (key, node.own.clone()));
+        // Its row may not have been there yet, and its groups know it.
+        let held = PARTITIONS.into_iter().flat_map(|k| node.owner.records(k));
+        let store = &self.store;
+        let has_entry =
+            |id| store.owned.get(&(partition(id), node.own.clone())).is_some_and(|it| it.entries.contains_key(&id));
+        let unknown = held
+            .filter(|record| !has_entry(record.id))
+            .flat_map(|record| record.groups().map(|group| (group.key(), record.owner.clone())).collect::<Vec<_>>());
+        self.unsaid.extend(on_their_way.chain(untold).chain(unknown));
+        node.conns.clear();
         self.subs.retain(|_, listener| *listener != n);
-        for (id, conn) in conns {
-            if let Some(client) = conn.client
-                && self.clients[client].at == Some((n, id, conn.session))
-            {
+        for client in 0..self.clients.len() {
+            if self.clients[client].at.is_some_and(|(at, ..)| at == n) {
                 self.clients[client].at = None;
                 let wait = self.between(50, 3_000);
                 self.after(wait, Event::Client(client));

@@ -7,16 +7,18 @@ use super::{
     wire::{Op, Said},
     world::World,
 };
-use crate::model::{Beaten, Owned, Row, Sent};
+use crate::model::{Asker, Beaten, Over, Owned, Row, Sent};
 use registry::{
     GroupKey, Incarnation, Session, SocketId, Superseded,
     owner::{h32, partition},
-    rules::State,
+    rules::{NotBack, State},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How old a socket is that everybody has to know of.
 const YOUNG: u64 = 2_000;
+/// By then somebody has ended who is due, after faults.
+const WALKED: u64 = 35_000;
 /// Two instances tell the time so far apart at most, as `admit.lua` has it.
 const APART: u64 = 1_000;
 
@@ -35,6 +37,7 @@ impl World {
             Op::Register { record, .. } => {
                 Before { row: self.store.rows.get(&record.id).cloned(), ..Before::default() }
             }
+            Op::Resume { asker } => Before { row: self.store.rows.get(&asker.id).cloned(), ..Before::default() },
             Op::Unregister { id, of, .. } => {
                 Before { row: self.store.rows.get(id).cloned(), entry: self.entry(*id, of), ..Before::default() }
             }
@@ -63,8 +66,13 @@ impl World {
                 if replaced && was.record.attempt > is.record.attempt && self.flaw.is_none() {
                     self.violate(|| format!("S3: {} was taken by an earlier attempt", record.id));
                 }
+                let confirmed = self.store.rows[&record.id].confirmed.unwrap_or(0);
+                self.heard.entry(record.id).and_modify(|n| *n = confirmed.max(*n)).or_insert(confirmed);
             }
             (Op::Unregister { id, session, of, .. }, _) => {
+                if let Some(row) = self.store.rows.get(id).filter(|row| row.state == State::Closed) {
+                    self.ended.insert(*id, row.record.attempt.n);
+                }
                 let changed = |was: &Row, is: Option<&Row>| is.is_none_or(|is| is.state != was.state);
                 let touched = before
                     .row
@@ -80,8 +88,17 @@ impl World {
                 if !lost.is_empty() && self.store.lease(of, self.now).is_some() {
                     self.violate(|| format!("S5: {lost:?} of the living {of} were reaped"));
                 }
-                self.ended.extend(lost);
+                for id in lost {
+                    let row = &self.store.rows[&id];
+                    if row.state == State::Lost {
+                        self.ended.insert(id, row.record.attempt.n);
+                    }
+                }
             }
+            (Op::Away { id, .. }, Said::Over(Over::Ended(row))) => {
+                self.ended.insert(*id, row.record.attempt.n);
+            }
+            (Op::Resume { asker }, Said::Back(back)) => self.judge_back(asker, before.row.as_ref(), back),
             (Op::Admit { newcomer, .. }, Said::Admitted(admitted)) => {
                 // Of two at about the same time the one that asks last counts, and the other is told to go.
                 let close = |since: u64| (newcomer.since..=newcomer.since + APART).contains(&since);
@@ -90,6 +107,13 @@ impl World {
                     .into_iter()
                     .filter(|(since, held)| close(*since) && admitted.replaced.contains(held));
                 self.outrun.extend(outrun.map(|(_, held)| held));
+            }
+            // Sent again, and here after it was taken away.
+            (Op::Group { key, of, count: Some(_) }, _) if self.cleared.contains(&(*key, of.clone())) => {
+                self.unsaid.insert((*key, of.clone()));
+            }
+            (Op::Group { key, of, count: None }, _) if self.moved_on.contains(of) => {
+                self.cleared.insert((*key, of.clone()));
             }
             (Op::Tomb { of }, Said::Tombed(true)) => drop(self.tombed.insert(of.clone())),
             (Op::Beat { of, .. }, Said::Beaten(Beaten::Held { .. }))
@@ -100,6 +124,52 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Who shows a token.
+    fn judge_back(&mut self, asker: &Asker, was: Option<&Row>, back: &Result<Row, NotBack>) {
+        // What Redis forgot it cannot hold against anybody.
+        if !self.lost_at.is_empty() {
+            return;
+        }
+        let (id, attempt) = (asker.id, asker.attempt);
+        let ended = self.ended.contains_key(&id);
+        match back {
+            Ok(_) if ended => self.violate(|| format!("S12: {id} came back and had ended")),
+            Ok(_) if self.heard.get(&id).is_some_and(|heard| *heard >= attempt.n) => {
+                self.violate(|| format!("S11: {id} was opened by a token that was used up, of attempt {}", attempt.n));
+            }
+            Ok(was) if was.record.attempt > attempt => {
+                self.violate(|| format!("S3: {id} was taken by an earlier attempt"));
+            }
+            // While Redis was away it was welcomed without being told of.
+            Err(NotBack::Unknown) if !self.heard.contains_key(&id) => {}
+            Err(NotBack::Unknown) => self.violate(|| format!("S12: nobody knows of {id}, and it never ended")),
+            Err(NotBack::Ended) if !ended && was.is_some_and(|was| was.due.is_none_or(|due| due > self.now)) => {
+                self.violate(|| format!("S12: {id} is said to have ended, and did not"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Who is away, and is listed so.
+    fn judge_away(&self, wrong: &mut Vec<String>) {
+        let store = &self.store;
+        let away = || store.rows.iter().filter(|(_, row)| row.state == State::Away);
+        for (id, due) in away().map(|(id, row)| (id, row.due)) {
+            if store.ended.get(id).copied() != due {
+                wrong.push(format!("{id} is away until {due:?}, and listed until {:?}", store.ended.get(id)));
+            }
+            if due.is_none_or(|due| due + WALKED < self.now) {
+                wrong.push(format!("{id} is away since long, and was due at {due:?}"));
+            }
+        }
+        let listed = store.ended.keys().filter(|id| store.rows.get(id).is_none_or(|row| row.state != State::Away));
+        wrong.extend(
+            listed
+                .filter(|id| store.ended[*id] + WALKED < self.now)
+                .map(|id| format!("{id} is listed as one that is away, and is not")),
+        );
     }
 
     pub fn judge_written(&mut self, letter: usize) {
@@ -119,7 +189,7 @@ impl World {
             Some(Superseded::ByLater) => {
                 self.attempts[&id].iter().any(|(attempt, session)| *attempt >= conn.attempt && *session != conn.session)
             }
-            Some(Superseded::Ended) => self.ended.contains(&id),
+            Some(Superseded::Ended) => self.ended.get(&id).is_some_and(|attempt| *attempt >= conn.attempt.n),
         };
         if !right {
             self.violate(|| format!("L3: {n} closed {id}, which lives: {why:?}"));
@@ -154,16 +224,9 @@ impl World {
         // Nor is it right after a loss: it is noticed by a beat, or by the one after if its answer is lost.
         let noticed = if self.noise.lost > 0.0 { 3 * YOUNG } else { YOUNG };
         let unnoticed = self.lost_at.iter().any(|at| at + noticed > now);
-        if let Some(at) = lives.filter(|_| !unnoticed && !self.ended.contains(&id)) {
+        if let Some(at) = lives.filter(|_| !unnoticed && !self.ended.contains_key(&id)) {
             self.violate(|| format!("S9: {n} says of {id}, which lives on {at}: {what}"));
         }
-    }
-
-    /// More than one thing went wrong, or some of everything.
-    fn is_manifold(&self) -> bool {
-        let faults =
-            self.faults.iter().filter(|(_, fault)| !matches!(fault, Fault::Remember { .. } | Fault::Miscount { .. }));
-        faults.count() > 1 || self.noise_was.lost > 0.0
     }
 
     /// L1: what Redis has is what there is.
@@ -213,10 +276,16 @@ impl World {
                 }
             }
         }
-        for (id, row) in store.rows.iter().filter(|(id, row)| row.state == State::Live && !rows.contains_key(id)) {
+        // Over a wrong count entries are taken away with another's, and nobody knows of them any more.
+        let spoiled = self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Miscount { .. }));
+        let is_unknown = |row: &Row| spoiled && self.entry(row.record.id, &row.owner).is_none();
+        let live = store.rows.iter().filter(|(_, row)| row.state == State::Live);
+        let unheld: Vec<_> = live.filter(|(id, row)| !rows.contains_key(id) && !is_unknown(row)).collect();
+        for (id, row) in unheld {
             wrong.push(format!("the row of {id} is live on {}, and nobody has it", row.owner));
         }
-        if !store.live.iter().eq(rows.keys()) {
+        let is_listed = |id: &&SocketId| store.rows.get(id).is_none_or(|row| rows.contains_key(id) || !is_unknown(row));
+        if !store.live.iter().filter(is_listed).eq(rows.keys()) {
             wrong.push(format!("listed are {:?}", store.live));
         }
         for (key, theirs) in &store.owned {
@@ -226,14 +295,17 @@ impl World {
             }
         }
         wrong.extend(owned.keys().map(|(k, of)| format!("{of} has no entries in {k}")));
+        self.judge_away(&mut wrong);
         let mut theirs = store.groups.clone();
-        if self.is_manifold() {
-            // Who takes over from the dead remembers their groups, and may die as well, or never hear from
-            // whom it took. Readers pass over the dead and take them out.
-            let lives = |of: &Incarnation| alive.iter().any(|n| self.nodes[*n].own == *of);
-            theirs.values_mut().for_each(|fields| fields.retain(|of, _| lives(of)));
-            theirs.retain(|_, fields| !fields.is_empty());
+        // What died with a telling on its way nobody else knows of; nor of anybody dead, if Redis lost the entries or the
+        // notes by which somebody cleans up after it. Readers pass over the dead and take them out.
+        let lives = |of: &Incarnation| alive.iter().any(|n| self.nodes[*n].own == *of);
+        let is_excused =
+            |key: GroupKey, of: &Incarnation| !self.lost_at.is_empty() || self.unsaid.contains(&(key, of.clone()));
+        for (key, fields) in &mut theirs {
+            fields.retain(|of, _| lives(of) || !is_excused(*key, of));
         }
+        theirs.retain(|_, fields| !fields.is_empty());
         for key in groups.keys().chain(theirs.keys()).filter(|key| groups.get(key) != theirs.get(key)) {
             wrong.push(format!("group {}: {:?}, not {:?}", key.short(), theirs.get(key), groups.get(key)));
         }

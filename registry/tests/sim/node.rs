@@ -6,7 +6,7 @@ use super::{
     wire::{Op, Said},
     world::{News, World},
 };
-use crate::model::{Beaten, ids};
+use crate::model::{Asker, Beaten, ids};
 use registry::{
     Attempt, GroupKey, Incarnation, Serving, Session, SocketId, SocketRecord,
     owner::{Mend, Owner, Parting, Quiet, Ticket},
@@ -71,7 +71,7 @@ pub enum Why {
 pub enum Then {
     Nothing,
     Claim { record: Arc<SocketRecord>, by: Incarnation, why: Why },
-    Part { parting: Parting },
+    Part { parting: Parting, again: bool },
     Untold { parting: Parting },
     Mended,
     Told { key: GroupKey, count: Option<u32>, exact: bool },
@@ -86,14 +86,19 @@ pub enum Then {
     Known,
     WholeByNow,
     Heard { of: Incarnation },
-    Predecessor { of: Incarnation },
     Tomb { of: Incarnation },
     TombAgain { at: u64, of: Incarnation },
     Listed { nth: usize },
     Sign { nth: usize, of: Incarnation },
     DeadEntries { k: usize, of: Incarnation },
     Reaped { k: usize, of: Incarnation, ids: Vec<SocketId> },
-    Forgotten { of: Incarnation },
+    Forgotten { k: usize, of: Incarnation },
+    LeftBy { k: usize, of: Incarnation },
+    LeftOver { of: Incarnation },
+    Back { client: usize, asker: Asker, ticket: Ticket },
+    Walk,
+    Due,
+    Over { id: SocketId },
     Admitted { user: GroupKey },
     Replaced { session: Session },
     Looked { id: SocketId, asked: u64 },
@@ -117,8 +122,6 @@ pub struct View {
     pub lives: u32,
     /// Partitions of a dead one that are still to be done, and whether one failed.
     pub reaping: BTreeMap<Incarnation, (usize, bool)>,
-    /// Groups in which a predecessor may have left its number.
-    pub left_behind: BTreeMap<Incarnation, (u64, BTreeSet<GroupKey>)>,
 }
 
 pub struct Node {
@@ -242,6 +245,8 @@ impl World {
         let (verify, look) = (self.between(1, 3_000), self.between(3_600, 4_400));
         self.news(verify, n, News::Verify);
         self.news(look, n, News::Look);
+        let walk = self.between(4_500, 5_500);
+        self.news(walk, n, News::Walk);
     }
 
     pub fn handle(&mut self, n: usize, news: News) {
@@ -282,6 +287,8 @@ impl World {
             }
             News::Gone { id, session, cause } => self.gone(n, id, session, cause),
             News::Again { letter } => self.address(n, letter),
+            News::Heard { id, session } => self.heard(n, id, session),
+            News::Walk => self.walk(n),
         }
     }
 
@@ -290,6 +297,11 @@ impl World {
         let Some(flight) = self.nodes[n].flights.remove(&flight) else { return };
         if let Some(ticket) = &flight.ticket {
             self.nodes[n].owner.settle(ticket, said.is_some());
+        }
+        if let (Op::Group { key, of, count: None }, None) = (&flight.op, &said)
+            && *of != self.nodes[n].own
+        {
+            self.unsaid.insert((*key, of.clone()));
         }
         self.resume(n, flight.op, flight.then, said);
     }

@@ -28,9 +28,6 @@ impl World {
         node.view.asked = 0;
         self.send(n, Op::Enlist { of: own }, None, Then::Nothing);
         self.send(n, Op::Known, None, Then::Known);
-        for of in self.nodes[n].view.left_behind.keys().cloned().collect::<Vec<_>>() {
-            self.send(n, Op::Heard { of: of.clone() }, None, Then::Predecessor { of });
-        }
         self.look_around(n, None);
         let due: Vec<_> = self.nodes[n].view.once_more.extract_if(.., |(at, _)| *at <= now).collect();
         for (at, of) in due {
@@ -113,6 +110,12 @@ impl World {
     }
 
     fn clean(&mut self, n: usize, k: usize, dead: &Incarnation, ids: Vec<SocketId>, lost: &[Arc<SocketRecord>]) {
+        self.leave(n, dead, lost);
+        // Last, so that whoever is interrupted before finds them again.
+        self.send(n, Op::Forget { k, of: dead.clone(), ids }, None, Then::Forgotten { k, of: dead.clone() });
+    }
+
+    fn leave(&mut self, n: usize, dead: &Incarnation, lost: &[Arc<SocketRecord>]) {
         let groups: BTreeSet<_> = lost.iter().flat_map(|record| record.groups()).map(|group| group.key()).collect();
         for key in groups {
             self.send(n, Op::Group { key, of: dead.clone(), count: None }, None, Then::Nothing);
@@ -122,8 +125,6 @@ impl World {
                 self.send(n, Op::DropMember { user, member: member(record, dead) }, None, Then::Nothing);
             }
         }
-        // Last, so that whoever is interrupted before finds them again.
-        self.send(n, Op::Forget { k, of: dead.clone(), ids }, None, Then::Forgotten { of: dead.clone() });
     }
 
     pub fn resume_others(&mut self, n: usize, op: Op, then: Then, said: Option<Said>) {
@@ -140,19 +141,6 @@ impl World {
             (Then::WholeByNow, _) => self.news(1_000, n, News::WholeByNow),
             (Then::Heard { of }, Some(Said::Heard { leased, listeners, .. })) => self.looked(n, of, leased, listeners),
             (Then::Heard { .. }, _) => {}
-            (Then::Predecessor { of }, Some(Said::Heard { leased, dead, .. })) => {
-                let left_behind = &mut self.nodes[n].view.left_behind;
-                // Alive it tells its own numbers; but a lease outlives its holder for a while.
-                let since = left_behind.get(&of).map_or(0, |(since, _)| *since);
-                let lives_on = leased && since + 2 * LEASE < self.now;
-                if !dead && !lives_on {
-                    return;
-                }
-                let (_, groups) = left_behind.remove(&of).unwrap_or_default();
-                for key in groups.into_iter().filter(|_| dead) {
-                    self.send(n, Op::Group { key, of: of.clone(), count: None }, None, Then::Nothing);
-                }
-            }
             (Then::Tomb { of }, Some(Said::Tombed(true))) => {
                 self.tell(|| format!("{n} declares {of} dead"));
                 let at = self.now + ONCE_MORE;
@@ -165,14 +153,29 @@ impl World {
                 let ids: Vec<_> = entries.into_keys().collect();
                 if ids.is_empty() {
                     // A count may be left over them.
-                    return self.send(n, Op::Forget { k, of: of.clone(), ids }, None, Then::Forgotten { of });
+                    return self.send(n, Op::Forget { k, of: of.clone(), ids }, None, Then::Forgotten { k, of });
                 }
                 let op = Op::Reap { k, of: of.clone(), ids: ids.clone() };
                 self.send(n, op, None, Then::Reaped { k, of, ids });
             }
             (Then::Reaped { k, of, ids }, Some(Said::Reaped(lost))) => self.clean(n, k, &of, ids, &lost),
-            (Then::Forgotten { of }, said) => self.reaped_partition(n, &of, said.is_some()),
-            (Then::DeadEntries { of, .. } | Then::Reaped { of, .. }, None) => self.reaped_partition(n, &of, false),
+            (Then::Forgotten { k, of }, Some(_)) => {
+                self.send(n, Op::Left { k, of: of.clone() }, None, Then::LeftBy { k, of });
+            }
+            (Then::LeftBy { k, of }, Some(Said::Reaped(left))) => {
+                self.leave(n, &of, &left);
+                self.send(n, Op::DropLeft { k, of: of.clone() }, None, Then::LeftOver { of });
+            }
+            (Then::LeftOver { of }, said) => self.reaped_partition(n, &of, said.is_some()),
+            (
+                Then::DeadEntries { of, .. }
+                | Then::Reaped { of, .. }
+                | Then::Forgotten { of, .. }
+                | Then::LeftBy { of, .. },
+                None,
+            ) => {
+                self.reaped_partition(n, &of, false);
+            }
             (then, said) => self.resume_letters(n, op, then, said),
         }
     }

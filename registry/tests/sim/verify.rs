@@ -5,7 +5,7 @@ use super::{
     wire::{Op, Said},
     world::{News, PARTITIONS, World},
 };
-use crate::model::{Flaw, Registered, To};
+use crate::model::{Ended, Flaw, Registered, To};
 use registry::owner::{Compared, partition};
 
 /// Into how many parts there are in all, of which a tenth is compared at a time.
@@ -106,8 +106,16 @@ impl World {
         match (then, said) {
             (Then::Nothing, _) => {}
             (Then::Claim { record, by, why }, said) => self.claimed(n, &record, &by, why, said),
-            (Then::Part { parting }, Some(_)) => self.nodes[n].owner.told(parting.record.id),
+            (Then::Part { parting, again }, Some(Said::Ended(ended))) => {
+                // One that Redis knew nothing of may be on its way still, and is told again.
+                if again || ended != Ended::Nothing {
+                    self.nodes[n].owner.told(parting.record.id);
+                }
+            }
             (Then::Part { .. } | Then::Untold { .. } | Then::Compare { .. }, None) => {}
+            (Then::Untold { parting }, Some(Said::Registered(Registered::Superseded(_)))) => {
+                self.nodes[n].owner.told(parting.record.id);
+            }
             (Then::Untold { parting }, Some(said)) => {
                 if let Said::Registered(Registered::Taken { owner, session }) = said {
                     self.supersede(n, &parting.record, &owner, session);
@@ -116,7 +124,7 @@ impl World {
                 let (id, session) = (parting.record.id, parting.record.session);
                 let ticket = node.owner.start(partition(id));
                 let op = Op::Unregister { id, session, of: node.own.clone(), to: To::of(Some(&parting)) };
-                self.send(n, op, Some(ticket), Then::Part { parting });
+                self.send(n, op, Some(ticket), Then::Part { parting, again: true });
             }
             (Then::Mended, said) => self.mended(n, said.is_some()),
             (Then::Told { key, count, exact }, said) => self.told_group(n, key, count, exact, said.is_some()),
@@ -165,6 +173,8 @@ impl World {
                     self.replace(n, &row.owner, row.record.id, session);
                 }
             }
+            (Then::Back { client, asker, ticket }, said) => self.came_back(n, client, &asker, &ticket, said),
+            (then @ (Then::Walk | Then::Due | Then::Over { .. }), said) => self.walked(n, then, said),
             (then, said) => self.resume_others(n, op, then, said),
         }
     }

@@ -1,10 +1,10 @@
 //! What is sent to the store, and what it says. One form for each script and each plain command.
 
-use crate::model::{Admitted, Beaten, Newcomer, Registered, Row, Sent, Store, To};
+use crate::model::{Admitted, Asker, Beaten, Ended, Newcomer, Over, Registered, Row, Sent, Store, To, When};
 use registry::{
     Cap, GroupKey, Incarnation, Policy, Serving, Session, SocketId, SocketRecord,
     owner::{h32, partition},
-    rules::{Digest, State},
+    rules::{Digest, NotBack, State},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,6 +15,11 @@ const NO_CAP: Cap = Cap { sockets_max: 0, policy: Policy::EvictOldest };
 pub enum Op {
     Register { record: Arc<SocketRecord>, by: Incarnation },
     Unregister { id: SocketId, session: Session, of: Incarnation, to: To },
+    Resume { asker: Asker },
+    Away { id: SocketId, when: When },
+    Due { k: usize },
+    Left { k: usize, of: Incarnation },
+    DropLeft { k: usize, of: Incarnation },
     Beat { of: Incarnation, serving: Serving },
     Route { to: Incarnation, text: Arc<str> },
     Heard { of: Incarnation },
@@ -41,6 +46,10 @@ pub enum Op {
 pub enum Said {
     Done,
     Registered(Registered),
+    Ended(Ended),
+    Back(Box<Result<Row, NotBack>>),
+    Over(Over),
+    Ids(Vec<SocketId>),
     Beaten(Beaten),
     Sent(Sent),
     Heard { leased: bool, beat: Option<u64>, listeners: usize, dead: bool },
@@ -83,13 +92,19 @@ impl Spread {
     pub fn of(self, op: &Op) -> usize {
         match op {
             Op::Register { record, .. } => self.partition(partition(record.id)),
-            Op::Unregister { id, .. } | Op::Row { id } => self.partition(partition(*id)),
+            Op::Resume { asker: Asker { id, .. } }
+            | Op::Unregister { id, .. }
+            | Op::Away { id, .. }
+            | Op::Row { id } => self.partition(partition(*id)),
             Op::Entries { k, .. }
             | Op::Digest { k, .. }
             | Op::Recount { k, .. }
             | Op::Reap { k, .. }
             | Op::Forget { k, .. }
             | Op::SetBorn { k, .. }
+            | Op::Due { k }
+            | Op::Left { k, .. }
+            | Op::DropLeft { k, .. }
             | Op::Born { k } => self.partition(*k),
             Op::Beat { of, .. } | Op::Heard { of } | Op::Tomb { of } | Op::Mail { of, .. } => self.instance(of),
             Op::Route { to, .. } => self.instance(to),
@@ -106,7 +121,20 @@ pub fn run(store: &mut Store, op: &Op, listeners: usize, now: u64) -> Said {
     match op {
         Op::Register { record, by } => Said::Registered(store.register(record, by, h32(record)).expect(ours).0),
         Op::Unregister { id, session, of, to } => {
-            store.unregister(*id, *session, of, to, now).expect(ours);
+            Said::Ended(store.unregister(*id, *session, of, to, now).expect(ours))
+        }
+        Op::Resume { asker } => {
+            let back = store.resume(asker, now).expect(ours).map(|(was, _)| was);
+            Said::Back(Box::new(back))
+        }
+        Op::Away { id, when } => Said::Over(store.away(*id, when, now).expect(ours)),
+        Op::Due { k } => Said::Ids(store.due(*k, now)),
+        Op::Left { k, of } => {
+            let left = store.left.get(&(*k, of.clone())).into_iter().flatten();
+            Said::Reaped(left.map(|(_, record)| record.clone()).collect())
+        }
+        Op::DropLeft { k, of } => {
+            store.left.remove(&(*k, of.clone()));
             Said::Done
         }
         Op::Beat { of, serving } => Said::Beaten(store.beat(of, *serving, 0, listeners, now).expect(ours)),
@@ -182,6 +210,7 @@ pub fn fall_back(store: &mut Store, past: &Store, spread: Spread, shard: usize) 
     share! {
         rows: SocketId, |id| spread.partition(partition(*id));
         owned: (usize, Incarnation), |key| spread.partition(key.0);
+        left: (usize, Incarnation), |key| spread.partition(key.0);
         ended: SocketId, |id| spread.partition(partition(*id));
         born: usize, |k| spread.partition(*k);
         leases: Incarnation, |of| spread.instance(of);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{Beaten, Flaw, Sent, Store};
 use fastrand::Rng;
-use registry::{Attempt, Cause, Incarnation, Session, SocketId, owner::Ticket};
+use registry::{Attempt, Cause, GroupKey, Incarnation, Session, SocketId, owner::Ticket};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
@@ -58,22 +58,56 @@ pub enum Event {
 /// What an instance is told, or remembers to do. A paused one gets it later.
 #[derive(Debug, Clone)]
 pub enum News {
-    Answer { flight: u64, said: Said },
-    Timeout { flight: u64 },
-    Failed { flight: u64 },
-    Broken { shard: usize, epoch: u32 },
-    Reconnect { shard: usize },
-    Noticed { shard: usize, run: u32 },
-    Subscribe { of: Incarnation },
-    Subscribed { of: Incarnation },
-    Rung { of: Incarnation, text: Arc<str> },
+    Answer {
+        flight: u64,
+        said: Said,
+    },
+    Timeout {
+        flight: u64,
+    },
+    Failed {
+        flight: u64,
+    },
+    Broken {
+        shard: usize,
+        epoch: u32,
+    },
+    Reconnect {
+        shard: usize,
+    },
+    Noticed {
+        shard: usize,
+        run: u32,
+    },
+    Subscribe {
+        of: Incarnation,
+    },
+    Subscribed {
+        of: Incarnation,
+    },
+    Rung {
+        of: Incarnation,
+        text: Arc<str>,
+    },
     Beat,
     Verify,
     Mend,
     Look,
     WholeByNow,
-    Gone { id: SocketId, session: Session, cause: Cause },
-    Again { letter: usize },
+    Gone {
+        id: SocketId,
+        session: Session,
+        cause: Cause,
+    },
+    Again {
+        letter: usize,
+    },
+    /// The first frame of a connection.
+    Heard {
+        id: SocketId,
+        session: Session,
+    },
+    Walk,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -139,11 +173,19 @@ pub struct World {
     pub flaw: Option<Flaw>,
     /// What really happened, for the judge.
     pub attempts: BTreeMap<SocketId, Vec<(Attempt, Session)>>,
-    pub ended: BTreeSet<SocketId>,
+    /// With the attempt that has ended.
+    pub ended: BTreeMap<SocketId, u32>,
+    /// Attempts of which Redis knows that their connection was heard.
+    pub heard: BTreeMap<SocketId, u32>,
     pub tombed: BTreeSet<Incarnation>,
     pub tombs_lost: BTreeSet<Incarnation>,
     pub lost_at: Vec<u64>,
     pub outrun: BTreeSet<String>,
+    /// Marks whose holders have begun anew and taken their numbers away, and those numbers that are.
+    pub moved_on: BTreeSet<Incarnation>,
+    pub cleared: BTreeSet<(GroupKey, Incarnation)>,
+    /// Numbers of groups of which nobody knows whether Redis heard them, told by or of somebody who is dead.
+    pub unsaid: BTreeSet<(GroupKey, Incarnation)>,
     tells: bool,
     pub told: Vec<String>,
     pub broken: Option<String>,
@@ -171,11 +213,15 @@ impl World {
             calm: false,
             flaw,
             attempts: BTreeMap::new(),
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            heard: BTreeMap::new(),
             tombed: BTreeSet::new(),
             tombs_lost: BTreeSet::new(),
             lost_at: Vec::new(),
             outrun: BTreeSet::new(),
+            moved_on: BTreeSet::new(),
+            cleared: BTreeSet::new(),
+            unsaid: BTreeSet::new(),
             tells: std::env::var_os("SIM_TELL").is_some(),
             told: Vec::new(),
             broken: None,
