@@ -254,7 +254,7 @@ impl Arrival {
         let mut probed = false;
         loop {
             let expected = sockets.expect(&claimant, line.clone());
-            let (Back { record, ghost, came_from }, admission) = match registry
+            let (Back { record, ghost, came_from, is_overtaken }, admission) = match registry
                 .admit_back(&claimant, self.gateway.config.cap)
                 .await
             {
@@ -267,6 +267,10 @@ impl Arrival {
             };
             if let Some(ghost) = ghost {
                 self.gateway.courier.send_away(&ghost, Close::Replaced).await;
+            }
+            if is_overtaken {
+                self.gateway.metrics.came_back("used");
+                return Ok(None);
             }
             if self.is_let_in(admission, &mut probed).await? {
                 self.gateway.metrics.came_back("resumed");

@@ -12,6 +12,8 @@ pub struct Back {
     pub ghost: Option<Arc<SocketRecord>>,
     /// Who had it last.
     pub came_from: Incarnation,
+    /// A later connection has it here by now: whoever asked is somebody new, and the ghost has to go all the same.
+    pub is_overtaken: bool,
 }
 
 /// Why a client does not get its socket back. It is somebody new then.

@@ -117,7 +117,7 @@ impl Memory {
         let admission = tables.admit(&record, cap);
         let came_from = before.owner.clone();
         let ghost = (state == State::Live).then_some(before);
-        Ok((Back { record, ghost, came_from }, admission))
+        Ok((Back { record, ghost, came_from, is_overtaken: false }, admission))
     }
 }
 

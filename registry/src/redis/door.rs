@@ -60,7 +60,8 @@ impl Redis {
     /// one that does not come back.
     pub async fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
         let back = self.take_back(newcomer).await?;
-        let admission = match self.door(&back.record, cap) {
+        let door = self.door(&back.record, cap).filter(|_| !back.is_overtaken);
+        let admission = match door {
             Some(door) => {
                 let answer = self.ask_admit(&back.record, &door, &[]).await;
                 self.judge(&back.record, &door, answer).await

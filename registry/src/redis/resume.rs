@@ -61,16 +61,17 @@ impl Redis {
             on_its_way.settle(Answered::No);
             return Err(NotBack::Rule(why_not));
         }
-        let back = self.understand_back(newcomer, said.get(2..).unwrap_or_default()).ok_or(NotBack::Unavailable)?;
-        if !on_its_way.settle(Answered::Yes(&back.record)) {
-            return Err(NotBack::Rule(rules::NotBack::Later));
-        }
+        let mut back = self.understand_back(newcomer, said.get(2..).unwrap_or_default()).ok_or(NotBack::Unavailable)?;
+        back.is_overtaken = !on_its_way.settle(Answered::Yes(&back.record));
         let ghost = async {
             if let Some(ghost) = &back.ghost {
                 self.leave_user(ghost, &ghost.owner).await;
             }
         };
-        let groups: Vec<_> = back.record.groups().map(|group| group.key()).collect();
+        let groups: Vec<_> = match back.is_overtaken {
+            true => Vec::new(),
+            false => back.record.groups().map(|group| group.key()).collect(),
+        };
         tokio::join!(self.tell(groups), ghost);
         Ok(back)
     }
@@ -106,6 +107,6 @@ impl Redis {
             address: *address,
             ..(*before).clone()
         };
-        Some(Back { record: Arc::new(record), ghost, came_from: before.owner.clone() })
+        Some(Back { record: Arc::new(record), ghost, came_from: before.owner.clone(), is_overtaken: false })
     }
 }

@@ -122,8 +122,8 @@ pub async fn who_comes_back_is_who_it_was(mut fleet: Fleet) {
     assert!(within > Duration::from_secs(500) && within <= Duration::from_secs(600), "{within:?}");
     assert_eq!(web2.total().await.unwrap(), 0);
     counted_at(&web2, &[]).await;
-    let Back { record, ghost, came_from } = is_back(&web2, &token, 0).await;
-    assert_eq!((ghost.is_none(), came_from), (true, web1.incarnation()));
+    let Back { record, ghost, came_from, is_overtaken } = is_back(&web2, &token, 0).await;
+    assert_eq!((ghost.is_none(), is_overtaken, came_from), (true, false, web1.incarnation()));
     let said = |of: &SocketRecord| {
         (of.id, of.user.clone(), of.store.clone(), of.rooms.clone(), of.connected_at, of.client.clone())
     };
