@@ -7,7 +7,7 @@
 //! | `resp.rs`, `wire.rs`, `pipeline.rs` | what is said on one connection |
 //! | `link.rs`, `line.rs`, `topology.rs` | which connections there are, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
-//! | `claims.rs` | telling it what is ours |
+//! | `claims.rs`, `tellings.rs` | telling it what is ours, and how many are in our groups |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
 //! | `once.rs` | requests that are acted upon once |
@@ -35,6 +35,7 @@ mod rehearsal;
 mod resp;
 mod rows;
 mod scripts;
+mod tellings;
 mod topology;
 mod url;
 mod verify;
