@@ -9,10 +9,12 @@ mod rounds;
 /// What a caller is told in the end.
 pub mod told;
 mod undelivered;
+mod waits;
 
 pub use ears::Ears;
 pub use owed::Owed;
 pub use rounds::run;
+pub use waits::{Waiter, Waits};
 
 use crate::{
     frame,
@@ -114,6 +116,8 @@ pub enum Said {
 
 struct Asked {
     place: Option<Place>,
+    /// Nobody has it; its caller waits until somebody comes.
+    rests: bool,
     since: Instant,
     news: mpsc::Sender<News>,
 }
@@ -175,11 +179,12 @@ impl Calls {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Waits until no call is in flight, here or from here, and whoever asked elsewhere was told.
+    /// Waits until no call is in flight, here or from here, and whoever asked elsewhere was told. Those that wait for
+    /// somebody to come hold up nobody.
     pub async fn finish(&self) {
         loop {
             // One lock at a time, here and in all that follows.
-            let nobody_waits = lock(&self.asked).calls.is_empty();
+            let nobody_waits = lock(&self.asked).calls.values().all(|asked| asked.rests);
             if nobody_waits && lock(&self.given).is_idle(Instant::now()) {
                 break;
             }

@@ -1,6 +1,6 @@
 //! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
 //! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
-//! groups, `call` asks one and waits for its answer, `ends` parts with sockets, `change` replaces what they
+//! groups, `call` asks one and waits for its answer, `wait` waits for somebody to ask, `ends` parts with sockets, `change` replaces what they
 //! say of themselves.
 
 mod call;
@@ -11,15 +11,17 @@ mod many;
 mod search;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wait;
 
-pub use call::{Fallback, Outcome, Question, Step, Whom, Wording};
+pub use call::{Fallback, Outcome, Question, Step, WhenOffline, Whom, Wording};
 pub use change::{Move, Moved};
 pub use ends::Parted;
 pub use many::{Roll, Target};
 pub use search::{Absent, Found, Search};
+pub use wait::{Awaited, verdict, why};
 
 use crate::{
-    calls::Calls,
+    calls::{Calls, Waits},
     letters::{Letters, Unheard},
     metrics::Metrics,
     outbox::Refused,
@@ -58,6 +60,7 @@ pub struct Courier {
     pub registry: Registry,
     pub letters: Arc<Letters>,
     pub calls: Arc<Calls>,
+    pub waits: Arc<Waits>,
     lately: Arc<Lately>,
 }
 
@@ -65,7 +68,7 @@ impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
         let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters, calls, lately: Arc::default() }
+        Self { sockets: Arc::default(), registry, letters, calls, waits: Arc::default(), lately: Arc::default() }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

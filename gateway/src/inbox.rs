@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
+    Awaited, CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
     envelope::{Answer, Head, Message, Refusal, To, Word},
 };
 use serde_json::Value;
@@ -49,6 +49,7 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
             post = inbox.recv(), if clerk.held_back.len() < HELD_BACK_MAX => match post {
                 Some(Post::Letter(letter)) => clerk.takes(letter),
                 Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
+                Some(Post::Awaited(awaited)) => clerk.rings(awaited),
                 None => return,
             },
         }
@@ -71,8 +72,10 @@ struct Asker {
 
 impl Clerk {
     fn takes(&mut self, letter: Envelope) {
-        let needs_nobody =
-            matches!(letter.head.message, Message::Answer { .. } | Message::OfCall { .. } | Message::Happened(_));
+        let needs_nobody = matches!(
+            letter.head.message,
+            Message::Answer { .. } | Message::OfCall { .. } | Message::Happened(_) | Message::Came(_)
+        );
         let is_free = self.held_back.is_empty() && self.errands.len() < ERRANDS_MAX;
         if needs_nobody || is_free { self.read(letter) } else { self.held_back.push_back(letter) }
     }
@@ -121,8 +124,10 @@ impl Clerk {
             }
             return;
         }
-        let wants_answer =
-            !matches!(message, Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_));
+        let wants_answer = !matches!(
+            message,
+            Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_) | Message::Came(_)
+        );
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
             Some(_) => {}
@@ -161,6 +166,7 @@ impl Clerk {
                 let told = self.desk.feed.followers.add(asker.from.clone(), ms);
                 self.answer(asker, Answer::Followed(told));
             }
+            Message::Came(group) => self.desk.courier.waits.ring(group),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -270,6 +276,20 @@ impl Clerk {
         if let Some(line) = self.desk.courier.sockets.line(id, session) {
             line.close(close);
         }
+    }
+
+    /// Somebody came here whom calls wait for. They hear of it when there is somebody to ask.
+    fn rings(&mut self, awaited: Awaited) {
+        let courier = self.desk.courier.clone();
+        if self.errands.len() >= ERRANDS_MAX {
+            // They look by themselves as well.
+            return;
+        }
+        self.errands.spawn(async move {
+            if courier.seated(awaited.group).await {
+                courier.ring(awaited).await;
+            }
+        });
     }
 
     fn answer(&self, asker: Asker, answer: Answer) {

@@ -74,6 +74,7 @@ pub fn kind(message: &Message) -> &'static str {
         Message::OfCall { .. } => "of_call",
         Message::Follow { .. } => "follow",
         Message::Happened(_) => "happened",
+        Message::Came(_) => "came",
     }
 }
 

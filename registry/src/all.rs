@@ -150,6 +150,16 @@ pub enum Post {
         session: Session,
         why: Superseded,
     },
+    /// Somebody of a group came here, and calls wait for that.
+    Awaited(Awaited),
+}
+
+/// Who waits for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    pub group: GroupKey,
+    /// The instances whose calls do.
+    pub by: Vec<Incarnation>,
 }
 
 /// Where it comes. Bounded: what finds no room is fetched from the mailbox later.

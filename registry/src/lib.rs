@@ -50,11 +50,14 @@ mod short;
 mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;
+/// Its verbs for calls that wait for somebody to come.
+#[path = "all/waiting.rs"]
+mod waiting;
 
 pub use admit::{Admission, Cap, Policy};
 pub use all::{
-    Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Superseded,
-    Unknown, epoch_ms,
+    Awaited, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
+    Superseded, Unknown, epoch_ms,
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};

@@ -19,6 +19,9 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
+use waits::Waits;
+
+mod waits;
 
 /// Letters that wait for an instance.
 const INBOX_MAX: usize = 1024;
@@ -42,6 +45,7 @@ struct Tables {
     cooling: CoolDowns,
     instances: BTreeMap<Incarnation, Member>,
     once: Records,
+    waits: Waits,
 }
 
 struct Member {
@@ -260,6 +264,7 @@ impl Tables {
         self.take(record.id);
         for group in record.groups() {
             self.members.insert((group.key(), record.id), record.owner.clone());
+            self.came(group.key(), &record.owner);
         }
         self.live.insert(record.id, record);
     }

@@ -10,6 +10,7 @@
 //! | `claims.rs`, `tellings.rs` | telling it what is ours, and how many are in our groups |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
+//! | `waits.rs` | calls that wait for somebody to come |
 //! | `once.rs` | requests that are acted upon once |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
@@ -39,6 +40,7 @@ mod tellings;
 mod topology;
 mod url;
 mod verify;
+mod waits;
 mod watch;
 mod wire;
 

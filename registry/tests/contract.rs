@@ -28,6 +28,10 @@ mod bell;
 mod fleet;
 #[path = "contract/once.rs"]
 mod once;
+#[path = "contract/waits.rs"]
+mod waits;
+
+use waits::{who_is_there_already_is_seen_by_whoever_begins_to_wait, whoever_comes_is_told_who_waits_for_it};
 
 macro_rules! facts {
     ($($(#[$doc:meta])* $fact:ident)*) => {
@@ -74,6 +78,8 @@ facts! {
     of_those_who_ask_at_once_one_takes_it_on
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
+    whoever_comes_is_told_who_waits_for_it
+    who_is_there_already_is_seen_by_whoever_begins_to_wait
 }
 
 fn record(registry: &Registry) -> SocketRecord {

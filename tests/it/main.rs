@@ -87,4 +87,5 @@ mod streams;
 mod tidy;
 mod upgrades;
 mod users;
+mod waits;
 mod wire;

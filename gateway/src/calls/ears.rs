@@ -38,6 +38,13 @@ impl Ears {
         self.place = None;
     }
 
+    /// Nobody has it, and its caller waits until somebody comes; or it is looked for again.
+    pub fn rest(&mut self, rests: bool) {
+        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
+            asked.rests = rests;
+        }
+    }
+
     /// The next word, unless the time is over before.
     pub async fn next(&mut self, by: Instant) -> Option<News> {
         let news = timeout_at(by, self.heard.recv()).await.ok().flatten();
@@ -63,7 +70,7 @@ impl Calls {
     pub fn begin(self: &Arc<Self>) -> Ears {
         let id = CallId::fresh(&self.registry.incarnation());
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, since: Instant::now(), news });
+        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, rests: false, since: Instant::now(), news });
         Ears { calls: self.clone(), id, heard, place: None }
     }
 }

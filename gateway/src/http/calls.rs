@@ -11,8 +11,9 @@ use crate::{
         Ears,
         told::{self, Answered},
     },
-    courier::{Absent, Fallback, Outcome, Question, Step, Whom, Wording},
+    courier::{self, Absent, Fallback, Outcome, Question, Step, WhenOffline, Whom, Wording},
     letters::LATE,
+    problem::verdict_json,
 };
 use hyper::{
     Response, StatusCode,
@@ -48,7 +49,7 @@ pub static CALL: Shape = Shape {
         Field { name: "event", kind: Kind::Text, required: true, meaning: "what the frame's type says" },
         field("data", Kind::Any, "passed to the client untouched"),
         field("fallback", Kind::Text, "none, store or user: who else may be asked when a named socket is not reached"),
-        field("whenOffline", Kind::Text, "fail; wait and queue are not in this version"),
+        field("whenOffline", Kind::Text, "fail, or wait: within timeoutMs, until somebody comes who can be asked"),
         TIMEOUT,
     ],
     open: false,
@@ -81,6 +82,7 @@ pub struct Call<'a> {
     pub data: Cow<'a, RawValue>,
     pub store: Option<StoreName>,
     pub fallback: Fallback,
+    pub when_offline: WhenOffline,
     pub budget: Duration,
     pub wording: Wording,
 }
@@ -93,8 +95,8 @@ impl Call<'_> {
 
     /// The same, without the body that it was read from.
     fn into_owned(self) -> Call<'static> {
-        let Call { whom, event, data, store, fallback, budget, wording } = self;
-        Call { whom, event, data: Cow::Owned(data.into_owned()), store, fallback, budget, wording }
+        let Call { whom, event, data, store, fallback, when_offline, budget, wording } = self;
+        Call { whom, event, data: Cow::Owned(data.into_owned()), store, fallback, when_offline, budget, wording }
     }
 }
 
@@ -149,13 +151,12 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
         Some("user") => Some(Fallback::User),
         Some(_) => reader.wrong("fallback", "none, store or user is wanted"),
     };
-    match reader.text("whenOffline").as_deref() {
-        None | Some("fail") => {}
-        Some("wait" | "queue") => {
-            reader.wrong::<()>("whenOffline", "wait and queue are not in this version; leave it out or say fail");
-        }
-        Some(_) => drop(reader.wrong::<()>("whenOffline", "fail, wait or queue is wanted")),
-    }
+    let when_offline = match reader.text("whenOffline").as_deref() {
+        None | Some("fail") => Some(WhenOffline::Fail),
+        Some("wait") => Some(WhenOffline::Wait),
+        Some("queue") => reader.wrong("whenOffline", "queue is not in this version; say fail or wait"),
+        Some(_) => reader.wrong("whenOffline", "fail, wait or queue is wanted"),
+    };
     let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
     let event = event.and_then(|event| match event.is_empty() {
         true => reader.wrong("event", "it is empty"),
@@ -176,6 +177,7 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
         data: Cow::Borrowed(data),
         store,
         fallback: fallback?,
+        when_offline: when_offline?,
         budget,
         wording: Wording::Call,
     })
@@ -215,6 +217,7 @@ fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Optio
         data,
         store,
         fallback: Fallback::Store,
+        when_offline: WhenOffline::Fail,
         budget,
         wording: Wording::Call,
     })
@@ -241,6 +244,7 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
         data: &call.data,
         store: call.store.clone(),
         fallback: call.fallback,
+        when_offline: call.when_offline,
         by: call.by(request),
         request_id: &request.request_id,
         traceparent: traceparent(request),
@@ -280,6 +284,8 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Busy => "busy",
         Outcome::Absent(Absent::Gone(_)) | Outcome::Nobody(_) => "absent",
         Outcome::Absent(_) => "unknown",
+        Outcome::NobodyCame { .. } => "nobody_came",
+        Outcome::TooManyWait => "too_many_wait",
         Outcome::OwnerLost { .. } => "owner_lost",
         Outcome::SocketLost(..) => "socket_lost",
         Outcome::NoReply(_) => "no_reply",
@@ -320,6 +326,29 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
                 .detail(format!("no socket of {} {} is connected", group.kind(), group.name()))
                 .member("callId", id.as_str()))
         }
+        Outcome::NobodyCame { awaited, last } => {
+            let waited = humantime::format_duration(Duration::from_millis(
+                u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ));
+            let detail = format!("{awaited} was waited for, for {waited}, and none came; {}", courier::why(&last));
+            let problem = Problem::no_reply(false, detail).member("callId", id.as_str());
+            Err(match courier::verdict(&last) {
+                None => problem,
+                Some(verdict) => {
+                    let registry = &request.gateway.courier.registry;
+                    let store_sockets = told::store_sockets(registry, &verdict.gone, by + LATE).await;
+                    problem.member("verdict", verdict_json(verdict, store_sockets))
+                }
+            })
+        }
+        Outcome::TooManyWait => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many calls wait",
+            "try again in a while, at another instance, or say whenOffline fail",
+        )
+        .detail("as many calls wait at this instance as may; nothing was written")
+        .retry_after(5)
+        .member("callId", id.as_str())),
         Outcome::OwnerLost { owner, delivered } => Err(Problem::new(
             StatusCode::BAD_GATEWAY,
             "Owner lost",

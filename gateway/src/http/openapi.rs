@@ -18,8 +18,12 @@ const UNREACHED: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuil
 /// The instance that holds the socket did not say in time what it did.
 const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
 /// Somebody was asked, and this came of it.
-const CALLED: &[(u16, &str)] =
-    &[(404, "no_live_socket"), (409, "call_failed"), (502, "owner_lost, socket_lost"), (503, "draining")];
+const CALLED: &[(u16, &str)] = &[
+    (404, "no_live_socket"),
+    (409, "call_failed"),
+    (502, "owner_lost, socket_lost"),
+    (503, "draining, too_many_calls_wait"),
+];
 /// The request has an Idempotency-Key.
 const KEYED: &[(u16, &str)] = &[
     (400, "invalid_idempotency_key"),

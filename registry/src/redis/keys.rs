@@ -92,6 +92,11 @@ impl Keys {
         format!("{}:{{g:{}}}:instances", self.namespace, key.short())
     }
 
+    /// The instances whose calls wait until somebody of the group comes.
+    pub fn waiters(&self, key: GroupKey) -> String {
+        format!("{}:{{g:{}}}:waiters", self.namespace, key.short())
+    }
+
     pub fn user_sockets(&self, user: GroupKey) -> String {
         format!("{}:{{u:{}}}:sockets", self.namespace, user.short())
     }

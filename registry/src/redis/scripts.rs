@@ -34,6 +34,8 @@ scripts! {
     RECOUNT "recount";
     TAKE_ON "take_on";
     SETTLE "settle";
+    TELL "tell";
+    WAIT "wait";
 }
 
 impl Lua {

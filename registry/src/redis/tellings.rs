@@ -49,12 +49,14 @@ impl Redis {
                 Telling::Tell { count, active_at } => {
                     let mut told = BeingTold { redis: self, key, count, answered: false };
                     let own = self.own();
-                    let mut command = cmd(if count.is_some() { "HSET" } else { "HDEL" });
-                    command.arg(self.keys.group(key)).arg(own.to_string());
-                    if let Some(count) = count {
-                        command.arg(format!("{count}|{active_at}"));
-                    }
-                    told.answered = self.link.ask(&command).await.is_ok();
+                    told.answered = match count {
+                        Some(count) => self.look_who_waits(key, &format!("{count}|{active_at}")).await,
+                        None => {
+                            let mut command = cmd("HDEL");
+                            command.arg(self.keys.group(key)).arg(own.to_string());
+                            self.link.ask(&command).await.is_ok()
+                        }
+                    };
                     for former in self.former.load().iter() {
                         self.leave_group(key, former).await;
                     }
