@@ -63,6 +63,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub why_ttl: Duration,
     pub call_timeout: Duration,
+    pub queue_ttl: Duration,
     pub drain_timeout: Duration,
     pub rate_connect: Option<Rate>,
     pub rate_messages: Option<Rate>,
@@ -144,6 +145,7 @@ impl Reader<'_> {
             self.optional("MIN_SOCKETS", |text| text.parse::<usize>().map_err(|_| "a whole number is wanted".into()));
         let why_ttl = self.positive("WHY_TTL");
         let call_timeout = self.parsed("CALL_TIMEOUT", value::duration);
+        let queue_ttl = self.positive("QUEUE_TTL");
         let drain_timeout = self.parsed("DRAIN_TIMEOUT", value::duration);
         let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
         let rate_messages = self.optional("RATE_MESSAGES", value::rate).map(Option::flatten);
@@ -167,6 +169,7 @@ impl Reader<'_> {
             trusted_proxies: trusted_proxies?,
             why_ttl: why_ttl?,
             call_timeout: call_timeout?,
+            queue_ttl: queue_ttl?,
             drain_timeout: drain_timeout?,
             rate_connect: rate_connect?,
             rate_messages: rate_messages?,

@@ -1,6 +1,7 @@
 //! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
 //! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
-//! groups, `call` asks one and waits for its answer, `wait` waits for somebody to ask, `ends` parts with sockets, `change` replaces what they
+//! groups, `call` asks one and waits for its answer, `wait` waits for somebody to ask, `queue`
+//! keeps a call until then, `ends` parts with sockets, `change` replaces what they
 //! say of themselves.
 
 mod call;
@@ -8,6 +9,7 @@ mod change;
 mod ends;
 mod lately;
 mod many;
+mod queue;
 mod search;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -21,7 +23,7 @@ pub use search::{Absent, Found, Search};
 pub use wait::{Awaited, verdict, why};
 
 use crate::{
-    calls::{Calls, Waits},
+    calls::{Calls, Queue, Waits},
     letters::{Letters, Unheard},
     metrics::Metrics,
     outbox::Refused,
@@ -61,6 +63,7 @@ pub struct Courier {
     pub letters: Arc<Letters>,
     pub calls: Arc<Calls>,
     pub waits: Arc<Waits>,
+    pub queue: Arc<Queue>,
     lately: Arc<Lately>,
 }
 
@@ -68,7 +71,15 @@ impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
         let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters, calls, waits: Arc::default(), lately: Arc::default() }
+        Self {
+            sockets: Arc::default(),
+            registry,
+            letters,
+            calls,
+            waits: Arc::default(),
+            queue: Arc::default(),
+            lately: Arc::default(),
+        }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

@@ -74,7 +74,11 @@ impl Clerk {
     fn takes(&mut self, letter: Envelope) {
         let needs_nobody = matches!(
             letter.head.message,
-            Message::Answer { .. } | Message::OfCall { .. } | Message::Happened(_) | Message::Came(_)
+            Message::Answer { .. }
+                | Message::OfCall { .. }
+                | Message::Happened(_)
+                | Message::Came(_)
+                | Message::Waits(_)
         );
         let is_free = self.held_back.is_empty() && self.errands.len() < ERRANDS_MAX;
         if needs_nobody || is_free { self.read(letter) } else { self.held_back.push_back(letter) }
@@ -126,7 +130,11 @@ impl Clerk {
         }
         let wants_answer = !matches!(
             message,
-            Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_) | Message::Came(_)
+            Message::Send { ack: false, .. }
+                | Message::Cancel { .. }
+                | Message::Happened(_)
+                | Message::Came(_)
+                | Message::Waits(_)
         );
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
@@ -167,6 +175,7 @@ impl Clerk {
                 self.answer(asker, Answer::Followed(told));
             }
             Message::Came(group) => self.desk.courier.waits.ring(group),
+            Message::Waits(group) => self.desk.courier.queue.look_at(group),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -287,6 +296,9 @@ impl Clerk {
         }
         self.errands.spawn(async move {
             if courier.seated(awaited.group).await {
+                if awaited.queued {
+                    courier.queue.look_at(awaited.group);
+                }
                 courier.ring(awaited).await;
             }
         });

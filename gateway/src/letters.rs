@@ -75,6 +75,7 @@ pub fn kind(message: &Message) -> &'static str {
         Message::Follow { .. } => "follow",
         Message::Happened(_) => "happened",
         Message::Came(_) => "came",
+        Message::Waits(_) => "waits",
     }
 }
 

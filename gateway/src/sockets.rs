@@ -128,10 +128,8 @@ impl Sockets {
         let tables = self.read();
         let members = tables.by_group.range((group, SocketId::FIRST)..).take_while(|((key, _), _)| *key == group);
         let mut others = members.map(|(_, socket)| socket).filter(|socket| socket.id != id).take(LOOKED_AT_MAX);
-        match others.next() {
-            None => false,
-            Some(first) => !first.line.can_answer() && !others.any(|other| other.line.can_answer()),
-        }
+        let answers = |other: &Arc<Socket>| other.line.is_open() && other.line.can_answer();
+        others.next().is_some_and(|first| !answers(first) && !others.any(answers))
     }
 
     /// The member that spoke last, of those that can answer. One whose queue has no room for so many bytes comes after

@@ -160,6 +160,8 @@ pub struct Awaited {
     pub group: GroupKey,
     /// The instances whose calls do.
     pub by: Vec<Incarnation>,
+    /// Calls were queued for it, and are not over.
+    pub queued: bool,
 }
 
 /// Where it comes. Bounded: what finds no room is fetched from the mailbox later.

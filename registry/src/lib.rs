@@ -36,6 +36,8 @@ pub mod names;
 pub mod once;
 /// What one instance owns, and how it is told to Redis.
 pub mod owner;
+/// Calls that are kept until somebody comes.
+pub mod queue;
 /// What a socket says of itself.
 pub mod record;
 /// The same promises on Redis: the form of many instances.
@@ -65,6 +67,7 @@ pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use once::{Errand, Hashed, Once, Outcome, Ticket};
+pub use queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven};
 pub use record::{Attempt, Holder, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
 pub use seen::Seen;

@@ -8,6 +8,7 @@ use crate::{
     lease::{About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     once::{Errand, Once, Outcome, Records, Ticket},
+    queue::Queue,
     record::SocketRecord,
     rules::{self, Claim, Held, State},
     verdict::{Ending, Gone, Verdict},
@@ -46,6 +47,7 @@ struct Tables {
     instances: BTreeMap<Incarnation, Member>,
     once: Records,
     waits: Waits,
+    queue: Queue,
 }
 
 struct Member {

@@ -359,6 +359,17 @@ impl CallId {
         Self(text)
     }
 
+    /// One that nobody waits for: the registry keeps what becomes of it, in the place of an asker.
+    pub fn queued() -> Self {
+        let mut text = *b"c_----------------------.----------------------";
+        text[CALL_CHARS - MARK_CHARS..].copy_from_slice(fresh_mark().as_bytes());
+        Self(text)
+    }
+
+    pub fn is_queued(&self) -> bool {
+        self.0.starts_with(b"c_----------------------.")
+    }
+
     /// Reads the form that [`fmt::Display`] writes; any other text was never a call of ours.
     pub fn parse(text: &str) -> Option<Self> {
         Self::from_bytes(text.as_bytes().try_into().ok()?)

@@ -10,7 +10,7 @@
 //! | `claims.rs`, `tellings.rs` | telling it what is ours, and how many are in our groups |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `lookups.rs` | asking it |
-//! | `waits.rs` | calls that wait for somebody to come |
+//! | `waits.rs`, `queued.rs` | calls that wait for somebody to come, and calls that are kept until then |
 //! | `once.rs` | requests that are acted upon once |
 //! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
@@ -31,6 +31,7 @@ mod once;
 mod pipeline;
 mod places;
 mod post;
+mod queued;
 mod reaper;
 mod rehearsal;
 mod resp;

@@ -77,6 +77,7 @@ mod pages;
 mod places;
 mod planes;
 mod pushes;
+mod queues;
 mod redises;
 mod refusals;
 mod repeats;

@@ -1,6 +1,6 @@
 //! Who waits for what becomes of a call.
 
-use super::{Asked, Calls, NEWS_MAX, News, Place, lock};
+use super::{Caller, Calls, NEWS_MAX, News, Place, lock};
 use registry::CallId;
 use std::sync::Arc;
 use tokio::{
@@ -69,8 +69,19 @@ impl Calls {
     /// Begins a call; who holds the ears hears what becomes of it.
     pub fn begin(self: &Arc<Self>) -> Ears {
         let id = CallId::fresh(&self.registry.incarnation());
+        self.listen(id)
+    }
+
+    /// Begins to listen for a queued call, unless somebody here does.
+    pub fn begin_queued(self: &Arc<Self>, id: &CallId) -> Option<Ears> {
+        let is_new = !lock(&self.asked).calls.contains_key(id);
+        is_new.then(|| self.listen(id.clone()))
+    }
+
+    fn listen(self: &Arc<Self>, id: CallId) -> Ears {
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, rests: false, since: Instant::now(), news });
+        let caller = Caller { place: None, rests: false, since: Instant::now(), news };
+        lock(&self.asked).calls.insert(id.clone(), caller);
         Ears { calls: self.clone(), id, heard, place: None }
     }
 }

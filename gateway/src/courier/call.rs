@@ -13,7 +13,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
+    CallId, Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
     envelope::{Keep, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
@@ -54,6 +54,8 @@ pub enum WhenOffline {
     Fail,
     /// It is waited for, as long as the caller waits.
     Wait,
+    /// The call is kept for whoever comes, so long, and nobody waits for what comes of it.
+    Queue(Duration),
 }
 
 /// How the client is told of it.
@@ -75,6 +77,8 @@ pub struct Question<'a> {
     pub store: Option<StoreName>,
     pub fallback: Fallback,
     pub when_offline: WhenOffline,
+    /// How long whoever has it may think.
+    pub patience: Duration,
     pub by: Instant,
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
@@ -110,6 +114,12 @@ pub enum Outcome {
     },
     /// As many calls wait here as may.
     TooManyWait,
+    /// It is kept, under this name.
+    Queued(CallId),
+    /// As many calls are kept for this group as may.
+    QueueFull(Group),
+    /// The registry did not say whether it keeps the call.
+    QueueSilent(CallId),
     OwnerLost {
         owner: Incarnation,
         delivered: Delivered,
@@ -137,6 +147,7 @@ impl Courier {
         match question.when_offline {
             WhenOffline::Fail => outcome,
             WhenOffline::Wait => way.go_on(outcome).await,
+            WhenOffline::Queue(ttl) => way.leave(outcome, ttl).await,
         }
     }
 }
@@ -150,7 +161,7 @@ pub(super) struct Way<'a> {
     lookup: Option<Duration>,
     /// What is known of the named socket, if it was there.
     named: Option<Holder>,
-    is_fallback: bool,
+    pub(super) is_fallback: bool,
 }
 
 impl<'a> Way<'a> {
@@ -458,6 +469,7 @@ impl<'a> Way<'a> {
             deadline,
             request_id: self.question.request_id,
             traceparent: self.question.traceparent,
+            attempt: None,
         })
     }
 }

@@ -64,7 +64,7 @@ impl Courier {
     }
 
     /// Tells the instances whose calls wait for the group that somebody of it is here.
-    pub async fn ring(&self, Awaiting { group, by }: Awaiting) {
+    pub async fn ring(&self, Awaiting { group, by, .. }: Awaiting) {
         let own = self.registry.incarnation();
         let tellings = by.iter().map(async |waiter| match *waiter == own {
             true => self.waits.ring(group),

@@ -32,6 +32,8 @@ const KEYED: &[(u16, &str)] = &[
     (503, "registry_unavailable"),
     (504, "no_reply"),
 ];
+/// Nobody is there, and the call is to be kept.
+const QUEUED: &[(u16, &str)] = &[(202, "queued; Location says where to ask what came of it"), (429, "queue_full")];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
@@ -60,9 +62,12 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
         (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],
         (_, "/api/send") => vec![GONE, BUSY, UNREACHED, SILENT],
-        (_, "/api/call" | "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => {
-            vec![CALLED, GONE, BUSY, UNREACHED, SILENT]
+        (_, "/api/call") => vec![QUEUED, CALLED, GONE, BUSY, UNREACHED, SILENT],
+        (_, "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => vec![CALLED, GONE, BUSY, UNREACHED, SILENT],
+        ("GET", "/api/calls/{id}") => {
+            vec![&[(404, "call_unknown"), (409, "call_failed"), (502, "outcome_unreadable")], UNKNOWN, SILENT]
         }
+        (_, "/api/calls/{id}") => vec![&[(404, "call_unknown"), (409, "call_done")], UNKNOWN],
         (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],

@@ -22,12 +22,13 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 32] = [
+        let lines: [&[&str]; 33] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
             &["HGETALL", &hash],
             &["HSCAN", &hash, "0"],
+            &["HLEN", &hash],
             &["HDEL", &hash, "f"],
             &["ZADD", &set, "0", "m"],
             &["ZSCORE", &set, "m"],

@@ -36,6 +36,14 @@ scripts! {
     SETTLE "settle";
     TELL "tell";
     WAIT "wait";
+    KEEP "keep";
+    QUEUE "queue";
+    TAKE "take";
+    NEXT "next";
+    GIVE "give";
+    BACK "back";
+    ANSWER "answer";
+    CANCEL "cancel";
 }
 
 impl Lua {

@@ -25,12 +25,14 @@ impl Redis {
 
     /// Writes how many of the group are here, unless that stands there, and passes on who waits for one. A word that
     /// finds no room is lost: they look by themselves as well. False if Redis did not hear it.
-    pub(super) async fn look_who_waits(&self, group: GroupKey, number: &str) -> bool {
-        let call = TELL.on([self.keys.group(group), self.keys.waiters(group)]);
-        let Ok(said) = call.arg(self.own().to_string()).arg(number).run(&self.link).await else { return false };
-        let by: Vec<_> = said.iter().filter_map(|waiter| Incarnation::parse(text(Some(waiter)))).collect();
-        if !by.is_empty() {
-            let _ = self.inbox.try_send(Post::Awaited(Awaited { group, by }));
+    pub(super) async fn look_who_waits(&self, group: GroupKey, count: &str) -> bool {
+        let keys = &self.keys;
+        let call = TELL.on([keys.group(group), keys.waiters(group), keys.queued(group), keys.given(group)]);
+        let Ok(said) = call.arg(self.own().to_string()).arg(count).run(&self.link).await else { return false };
+        if let Some((queued, by)) = said.split_first() {
+            let by = by.iter().filter_map(|waiter| Incarnation::parse(text(Some(waiter)))).collect();
+            let queued = number(Some(queued)) == 1;
+            let _ = self.inbox.try_send(Post::Awaited(Awaited { group, by, queued }));
         }
         true
     }

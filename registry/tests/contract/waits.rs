@@ -7,11 +7,11 @@ use registry::{
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::time::timeout;
 
-fn store(name: &str) -> GroupKey {
+pub fn store(name: &str) -> GroupKey {
     Group::Store(StoreName::parse(name).unwrap()).key()
 }
 
-fn of(registry: &Registry, store: &str) -> Arc<SocketRecord> {
+pub fn of(registry: &Registry, store: &str) -> Arc<SocketRecord> {
     let (store, user) = (StoreName::parse(store).ok(), UserName::parse("u").ok());
     Arc::new(SocketRecord { store, user, ..record(registry) })
 }
@@ -20,7 +20,7 @@ fn of(registry: &Registry, store: &str) -> Arc<SocketRecord> {
 async fn told(inbox: &mut Inbox) -> (GroupKey, BTreeSet<Incarnation>) {
     loop {
         match timeout(DEADLINE, inbox.recv()).await {
-            Ok(Some(Post::Awaited(Awaited { group, by }))) => return (group, by.into_iter().collect()),
+            Ok(Some(Post::Awaited(Awaited { group, by, queued: false }))) => return (group, by.into_iter().collect()),
             Ok(Some(_)) => {}
             other => panic!("{other:?}"),
         }
