@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Awaited, CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
+    Arrived, CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, Superseded,
     envelope::{Answer, Head, Message, Refusal, To, Word},
 };
 use serde_json::Value;
@@ -49,7 +49,7 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
             post = inbox.recv(), if clerk.held_back.len() < HELD_BACK_MAX => match post {
                 Some(Post::Letter(letter)) => clerk.takes(letter),
                 Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
-                Some(Post::Awaited(awaited)) => clerk.rings(awaited),
+                Some(Post::Arrived(arrived)) => clerk.rings(arrived),
                 None => return,
             },
         }
@@ -288,18 +288,15 @@ impl Clerk {
     }
 
     /// Somebody came here whom calls wait for. They hear of it when there is somebody to ask.
-    fn rings(&mut self, awaited: Awaited) {
+    fn rings(&mut self, arrived: Arrived) {
         let courier = self.desk.courier.clone();
         if self.errands.len() >= ERRANDS_MAX {
             // They look by themselves as well.
             return;
         }
         self.errands.spawn(async move {
-            if courier.seated(awaited.group).await {
-                if awaited.queued {
-                    courier.queue.look_at(awaited.group);
-                }
-                courier.ring(awaited).await;
+            if courier.seated(arrived.group).await {
+                courier.ring(arrived).await;
             }
         });
     }

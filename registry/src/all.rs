@@ -150,13 +150,13 @@ pub enum Post {
         session: Session,
         why: Superseded,
     },
-    /// Somebody of a group came here, and calls wait for that.
-    Awaited(Awaited),
+    /// Somebody of a group came here, and calls have waited for that.
+    Arrived(Arrived),
 }
 
-/// Who waits for a group.
+/// Somebody of a group came, and who has waited for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Awaited {
+pub struct Arrived {
     pub group: GroupKey,
     /// The instances whose calls do.
     pub by: Vec<Incarnation>,

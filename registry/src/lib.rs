@@ -58,7 +58,7 @@ mod waiting;
 
 pub use admit::{Admission, Cap, Policy};
 pub use all::{
-    Awaited, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
+    Arrived, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
     Superseded, Unknown, epoch_ms,
 };
 pub use envelope::Envelope;

@@ -284,8 +284,8 @@ impl Queue {
         let Some(entry) = self.calls.get_mut(call) else { return false };
         let fits = match (&entry.state, attempt) {
             (State::Done(_), _) => false,
-            (State::Given { .. }, Some(attempt)) => entry.attempt == attempt,
-            (State::Waits, Some(_)) => false,
+            (State::Given { socket: Some(_), .. }, Some(attempt)) => entry.attempt == attempt,
+            (State::Waits | State::Given { .. }, Some(_)) => false,
             (_, None) => entry.until <= now,
         };
         if !fits {
@@ -320,8 +320,8 @@ impl Queue {
         let cancelled = match self.calls.get(call).map(|entry| &entry.state) {
             None => return Cancelled::Unknown,
             Some(State::Done(_)) => return Cancelled::Done,
-            Some(State::Given { owner, .. }) => Cancelled::Given(owner.clone()),
-            Some(State::Waits) => Cancelled::Waited,
+            Some(State::Given { owner, socket: Some(_), .. }) => Cancelled::Given(owner.clone()),
+            Some(State::Waits | State::Given { .. }) => Cancelled::Waited,
         };
         self.remove(call);
         cancelled

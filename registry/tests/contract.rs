@@ -26,6 +26,8 @@ use std::{
 mod bell;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/lines.rs"]
+mod lines;
 #[path = "contract/once.rs"]
 mod once;
 #[path = "contract/queues.rs"]

@@ -8,6 +8,7 @@ use crate::{
     patience::eventually,
 };
 use futures_util::future::join_all;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{future::IntoFuture, time::Duration};
 use tokio::time::timeout;
@@ -185,6 +186,25 @@ async fn if_its_instance_is_killed_the_next_has_it() {
     assert_eq!((&frame["callId"], &frame["attempt"]), (&json!(id), &json!(2)));
     replies(&mut second, &frame, "alive").await;
     assert_eq!(stands(&fleet[2], &id, "replied").await["result"], "alive");
+    fleet.is_sound().await;
+}
+
+/// Its instance drains: the page is told to come back, and whoever is there meanwhile has the call.
+#[tokio::test]
+async fn if_its_instance_drains_the_next_has_it() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "4s")]).await;
+    let id = queues(&fleet[1], &asked("s", &json!({"timeoutMs": 300_000}))).await;
+    let mut first = fleet[0].greeted("/ws?store_id=s").await;
+    assert_eq!(first.hears().await["attempt"], 1);
+    fleet[0].signal(Signal::TERM);
+    assert_eq!(first.hears().await["type"], "retry");
+    assert_eq!(first.closed().await.0, 1012);
+    let mut second = fleet[2].greeted("/ws?store_id=s").await;
+    let frame = second.hears().await;
+    assert_eq!((&frame["callId"], &frame["attempt"]), (&json!(id), &json!(2)));
+    replies(&mut second, &frame, "there").await;
+    assert_eq!(stands(&fleet[1], &id, "replied").await["result"], "there");
+    fleet.ends(0).await;
     fleet.is_sound().await;
 }
 

@@ -9,8 +9,9 @@ use crate::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use servers::Cluster;
 use std::{future::IntoFuture, time::Duration};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 
 fn problem(answer: &Answer, status: u16, code: &str) -> Value {
     let body = answer.json();
@@ -229,6 +230,45 @@ async fn what_still_waits_where_an_instance_ends_is_told_so() {
     fleet[0].signal(Signal::TERM);
     problem(&asking.await.unwrap(), 503, "draining");
     fleet.ends(0).await;
+}
+
+/// What happens on its way is told as ever.
+#[tokio::test]
+async fn a_call_that_waits_may_be_heard_in_pieces() {
+    let fleet = Fleet::with(&[]).await;
+    let asked = json!({"storeId": "s", "event": "x", "whenOffline": "wait", "timeoutMs": 30_000});
+    let request = fleet[0].post("/api/call", &asked).with("Accept", "text/event-stream");
+    let mut events = request.streams().await;
+    eventually("it waits", async || (fleet[0].metric("holdfast_calls_waiting").await > 0.0).then_some(())).await;
+    let mut client = fleet[1].greeted("/ws?store_id=s").await;
+    let call = client.hears().await;
+    client.says(json!({"type": "progress", "callId": call["callId"], "data": 50}).to_string()).await;
+    client.says(json!({"type": "reply", "callId": call["callId"], "data": 100}).to_string()).await;
+    assert_eq!(events.hears("accepted").await["socketId"], json!(client.id));
+    assert_eq!(events.hears("progress").await, 50);
+    assert_eq!(events.hears("result").await["result"], 100);
+    fleet.is_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_cluster_calls_wait_and_are_kept_as_well() {
+    let cluster = block_in_place(|| Cluster::of(3, 0));
+    let fleet = Fleet::on(&cluster.url(), &[]).await;
+    for n in 0..8 {
+        let store = format!("s{n}");
+        let asking = waits(&fleet[0], json!({"storeId": store}), json!({})).await;
+        let mut client = fleet[1].greeted(&format!("/ws?store_id={store}")).await;
+        answers(&mut client, n).await;
+        is_answered(&asking.await.unwrap(), &client, &json!(n));
+        let kept = json!({"userId": format!("u{n}"), "event": "x", "whenOffline": "queue"});
+        let answer = fleet[0].post("/api/call", &kept).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let path = format!("/api/calls/{}", answer.json()["callId"].as_str().unwrap());
+        let mut other = fleet[2].greeted(&format!("/ws?user_id=u{n}")).await;
+        answers(&mut other, n).await;
+        eventually("it is over", async || (fleet[1].get(&path).await.json()["result"] == json!(n)).then_some(())).await;
+    }
+    fleet.is_sound().await;
 }
 
 #[tokio::test]

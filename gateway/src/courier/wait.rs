@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
-use registry::{Awaited as Awaiting, Group, GroupKey, SocketId, Verdict, envelope::Message};
+use registry::{Arrived, Group, GroupKey, SocketId, Verdict, envelope::Message};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -49,7 +49,8 @@ impl fmt::Display for Awaited {
 
 impl Courier {
     /// A socket took its seat here, or changed what it is found by: calls may wait for it, here or elsewhere. Others
-    /// hear of the first of a group by its registration; of one behind members that cannot answer they hear by this.
+    /// hear of the first of a group by its registration; of one behind members that cannot answer, and of a socket that
+    /// was there before, they hear by this.
     pub async fn came(&self, socket: &Arc<Socket>) {
         if !socket.line.can_answer() {
             return;
@@ -58,13 +59,20 @@ impl Courier {
         if !self.waits.is_empty() {
             record.awaited_by().for_each(|key| self.waits.ring(key));
         }
-        for key in record.called_by().filter(|key| self.sockets.is_first_to_answer(*key, socket.id)) {
-            let _ = timeout(TOLD_WITHIN, self.registry.came(key)).await;
+        let hidden = record.called_by().filter(|key| self.sockets.is_first_to_answer(*key, socket.id));
+        let itself = (record.attempt.n > 1).then(|| GroupKey::of_socket(socket.id));
+        for key in hidden.chain(itself) {
+            if let Ok(Some(arrived)) = timeout(TOLD_WITHIN, self.registry.came(key)).await {
+                self.ring(arrived).await;
+            }
         }
     }
 
-    /// Tells the instances whose calls wait for the group that somebody of it is here.
-    pub async fn ring(&self, Awaiting { group, by, .. }: Awaiting) {
+    /// Tells those whose calls have waited for the group that somebody of it is here who can be asked.
+    pub async fn ring(&self, Arrived { group, by, queued }: Arrived) {
+        if queued {
+            self.queue.look_at(group);
+        }
         let own = self.registry.incarnation();
         let tellings = by.iter().map(async |waiter| match *waiter == own {
             true => self.waits.ring(group),

@@ -342,10 +342,7 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
                 .member("callId", id.as_str()))
         }
         Outcome::NobodyCame { awaited, last } => {
-            let waited = humantime::format_duration(Duration::from_millis(
-                u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            ));
-            let detail = format!("{awaited} was waited for, for {waited}, and none came; {}", courier::why(&last));
+            let detail = format!("{}; {awaited} was waited for until the time was over", courier::why(&last));
             let problem = Problem::no_reply(false, detail).member("callId", id.as_str());
             Err(match courier::verdict(&last) {
                 None => problem,

@@ -1,7 +1,7 @@
 //! The registry's verbs for calls that wait for somebody to come, and for calls that are kept until then.
 
 use crate::{
-    all::{Registry, Unknown},
+    all::{Arrived, Registry, Unknown},
     names::{CallId, GroupKey, Incarnation, SocketId},
     queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven},
 };
@@ -13,7 +13,7 @@ pub const WAITS: Duration = Duration::from_secs(8);
 
 impl Registry {
     /// Notes that calls of this instance wait for somebody of a group, for [`WAITS`]. Says whether somebody may be there
-    /// by now: whoever comes later is told of, by [`crate::Post::Awaited`] where they came.
+    /// by now: of whoever comes later is told by [`crate::Post::Arrived`], where they came.
     pub async fn wait(&self, group: GroupKey) -> Result<bool, Unknown> {
         match self {
             Self::Memory(local) => Ok(local.memory.wait(group, &local.own)),
@@ -21,11 +21,11 @@ impl Registry {
         }
     }
 
-    /// Says that somebody of a group is here, where that was not told by a registration: it is not the first one here,
-    /// or it is a socket that was there before.
-    pub async fn came(&self, group: GroupKey) {
+    /// Who has waited for somebody of a group to come, where that was not told by a registration: it is not the first
+    /// one here, or it is a socket that was there before.
+    pub async fn came(&self, group: GroupKey) -> Option<Arrived> {
         match self {
-            Self::Memory(local) => local.memory.came(group, &local.own),
+            Self::Memory(local) => local.memory.came(group),
             Self::Redis(redis) => redis.came(group).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Memory, Tables};
 use crate::{
-    all::{Awaited, Post, epoch_ms},
+    all::{Arrived, Post, epoch_ms},
     names::{CallId, GroupKey, Incarnation, SocketId},
     queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven},
     waiting::WAITS,
@@ -40,8 +40,8 @@ impl Memory {
         tables.owners(group).next().is_some()
     }
 
-    pub(crate) fn came(&self, group: GroupKey, own: &Incarnation) {
-        self.tables().came(group, own);
+    pub(crate) fn came(&self, group: GroupKey) -> Option<Arrived> {
+        self.tables().arrived(group)
     }
 
     pub(crate) fn queue(&self, parcel: &Parcel) -> Queued {
@@ -87,15 +87,18 @@ impl Tables {
     /// Somebody of the group is at this instance, which hears who waits for that. A word that finds no room is lost: they
     /// look by themselves as well.
     pub(super) fn came(&self, group: GroupKey, owner: &Incarnation) {
+        let arrived = self.arrived(group);
+        if let Some((arrived, member)) = arrived.zip(self.instances.get(owner)) {
+            let _ = member.inbox.try_send(Post::Arrived(arrived));
+        }
+    }
+
+    /// Who waits for somebody of it, if anybody does.
+    fn arrived(&self, group: GroupKey) -> Option<Arrived> {
         let (by, queued) = (self.waits.by.get(&group), self.queue.has(group));
-        if by.is_none() && !queued {
-            return;
-        }
+        (by.is_some() || queued).then_some(())?;
         let by = by.into_iter().flatten().filter(|(_, until)| **until > Instant::now());
-        let by = by.map(|(by, _)| by.clone()).collect();
-        if let Some(member) = self.instances.get(owner) {
-            let _ = member.inbox.try_send(Post::Awaited(Awaited { group, by, queued }));
-        }
+        Some(Arrived { group, by: by.map(|(by, _)| by.clone()).collect(), queued })
     }
 
     /// The instances that hold members.

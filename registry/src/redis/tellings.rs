@@ -50,7 +50,7 @@ impl Redis {
                     let mut told = BeingTold { redis: self, key, count, answered: false };
                     let own = self.own();
                     told.answered = match count {
-                        Some(count) => self.look_who_waits(key, &format!("{count}|{active_at}")).await,
+                        Some(count) => self.tell_count(key, &format!("{count}|{active_at}")).await,
                         None => {
                             let mut command = cmd("HDEL");
                             command.arg(self.keys.group(key)).arg(own.to_string());

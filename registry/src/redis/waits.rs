@@ -2,10 +2,11 @@
 
 use super::{
     Redis, beat,
+    link::Fault,
     scripts::{TELL, WAIT, number, text},
 };
 use crate::{
-    all::{Awaited, Post, Unknown},
+    all::{Arrived, Post, Unknown},
     names::{GroupKey, Incarnation},
     waiting::WAITS,
 };
@@ -18,22 +19,28 @@ impl Redis {
         said.map(|said| number(said.first()) == 1).map_err(|_| Unknown::Unavailable)
     }
 
-    /// Somebody of the group came here who is not the first, so that nobody was told of it.
-    pub(crate) async fn came(&self, group: GroupKey) {
-        self.look_who_waits(group, "").await;
+    /// Who has waited for somebody of the group, who is not the first here or was here before.
+    pub(crate) async fn came(&self, group: GroupKey) -> Option<Arrived> {
+        self.look_who_waits(group, "").await.ok().flatten()
     }
 
-    /// Writes how many of the group are here, unless that stands there, and passes on who waits for one. A word that
-    /// finds no room is lost: they look by themselves as well. False if Redis did not hear it.
-    pub(super) async fn look_who_waits(&self, group: GroupKey, count: &str) -> bool {
-        let keys = &self.keys;
-        let call = TELL.on([keys.group(group), keys.waiters(group), keys.queued(group), keys.given(group)]);
-        let Ok(said) = call.arg(self.own().to_string()).arg(count).run(&self.link).await else { return false };
-        if let Some((queued, by)) = said.split_first() {
-            let by = by.iter().filter_map(|waiter| Incarnation::parse(text(Some(waiter)))).collect();
-            let queued = number(Some(queued)) == 1;
-            let _ = self.inbox.try_send(Post::Awaited(Awaited { group, by, queued }));
+    /// Writes how many of the group are here, and passes on who has waited for one. A word that finds no room is lost:
+    /// they look by themselves as well. False if Redis did not hear it.
+    pub(super) async fn tell_count(&self, group: GroupKey, count: &str) -> bool {
+        let Ok(arrived) = self.look_who_waits(group, count).await else { return false };
+        if let Some(arrived) = arrived {
+            let _ = self.inbox.try_send(Post::Arrived(arrived));
         }
         true
+    }
+
+    async fn look_who_waits(&self, group: GroupKey, count: &str) -> Result<Option<Arrived>, Fault> {
+        let keys = &self.keys;
+        let call = TELL.on([keys.group(group), keys.waiters(group), keys.queued(group), keys.given(group)]);
+        let said = call.arg(self.own().to_string()).arg(count).run(&self.link).await?;
+        Ok(said.split_first().map(|(queued, by)| {
+            let by = by.iter().filter_map(|waiter| Incarnation::parse(text(Some(waiter)))).collect();
+            Arrived { group, by, queued: number(Some(queued)) == 1 }
+        }))
     }
 }

@@ -8,7 +8,7 @@ use super::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use registry::{
-    Awaited, CallId, Cancelled, Parcel, Post, Queued, Registry, SocketId, Standing, Taken, WasGiven, queue::QUEUED_MAX,
+    Arrived, CallId, Cancelled, Parcel, Post, Queued, Registry, SocketId, Standing, Taken, WasGiven, queue::QUEUED_MAX,
 };
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -209,12 +209,10 @@ pub async fn whoever_comes_is_told_that_calls_are_queued(mut fleet: Fleet) {
     queued(&one, "x").await;
     two.register(of(&two, "s")).await;
     let told = timeout(DEADLINE, inbox.recv()).await.unwrap().unwrap();
-    let Post::Awaited(Awaited { group, by, queued }) = told else { panic!("{told:?}") };
+    let Post::Arrived(Arrived { group, by, queued }) = told else { panic!("{told:?}") };
     assert_eq!((group, by, queued), (store("s"), Vec::new(), true));
     // Also while somebody has it.
     takes(&one).await;
-    two.came(store("s")).await;
-    let told = timeout(DEADLINE, inbox.recv()).await.unwrap().unwrap();
-    assert!(matches!(told, Post::Awaited(Awaited { queued: true, .. })), "{told:?}");
+    assert_eq!(two.came(store("s")).await, Some(Arrived { group: store("s"), by: Vec::new(), queued: true }));
     assert_eq!(one.queue(&parcel("x")).await, Ok(Queued::Waits(vec![two.incarnation()])));
 }

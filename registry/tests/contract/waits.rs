@@ -2,7 +2,7 @@
 
 use super::{Fleet, fleet::DEADLINE, record};
 use registry::{
-    Awaited, Cause, Ending, Group, GroupKey, Inbox, Incarnation, Post, Registry, SocketRecord, StoreName, UserName,
+    Arrived, Cause, Ending, Group, GroupKey, Inbox, Incarnation, Post, Registry, SocketRecord, StoreName, UserName,
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ pub fn of(registry: &Registry, store: &str) -> Arc<SocketRecord> {
 async fn told(inbox: &mut Inbox) -> (GroupKey, BTreeSet<Incarnation>) {
     loop {
         match timeout(DEADLINE, inbox.recv()).await {
-            Ok(Some(Post::Awaited(Awaited { group, by, queued: false }))) => return (group, by.into_iter().collect()),
+            Ok(Some(Post::Arrived(Arrived { group, by, queued: false }))) => return (group, by.into_iter().collect()),
             Ok(Some(_)) => {}
             other => panic!("{other:?}"),
         }
@@ -39,8 +39,9 @@ pub async fn whoever_comes_is_told_who_waits_for_it(mut fleet: Fleet) {
     three.register(of(&three, "s")).await;
     assert_eq!(told(&mut inbox).await, (store("s"), both.clone()));
     // One who is not the first says so by itself.
-    three.came(store("s")).await;
-    assert_eq!(told(&mut inbox).await, (store("s"), both));
+    let Some(Arrived { group, by, queued: false }) = three.came(store("s")).await else { panic!("nobody waits") };
+    assert_eq!((group, by.into_iter().collect()), (store("s"), both));
+    assert_eq!(three.came(store("elsewhere")).await, None);
     let ready = async {
         let chosen = of(&three, "t");
         three.register(chosen.clone()).await;
