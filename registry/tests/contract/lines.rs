@@ -26,7 +26,6 @@ enum Step {
     },
     Take {
         by: usize,
-        limit: usize,
     },
     Give {
         call: usize,
@@ -57,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
     let was_given = prop_oneof![Just(WasGiven::No), Just(WasGiven::Unknown), Just(WasGiven::Yes)];
     prop_oneof![
         4 => call().prop_map(|call| Step::Queue { call }),
-        6 => (0..INSTANCES, 1..CALLS + 1).prop_map(|(by, limit)| Step::Take { by, limit }),
+        6 => (0..INSTANCES).prop_map(|by| Step::Take { by }),
         6 => call().prop_map(|call| Step::Give { call }),
         3 => (call(), was_given).prop_map(|(call, was_given)| Step::Lose { call, was_given }),
         1 => call().prop_map(|call| Step::LoseLate { call }),
@@ -109,11 +108,9 @@ impl Form {
                 self.calls[*call] = Some(parcel.call.clone());
                 format!("{:?}", self.instances[0].queue(&parcel).await)
             }
-            Step::Take { by, limit } => {
-                // Which of them is first is not promised once one was put back, so all or none.
-                let waiting = self.calls.iter().flatten().count();
-                let limit = if *limit < CALLS { waiting + 1 } else { *limit + 1 };
-                let turn = self.instances[*by].take(self.group, limit).await.unwrap();
+            Step::Take { by } => {
+                // All: which of them is first is not promised once one was put back.
+                let turn = self.instances[*by].take(self.group, CALLS).await.unwrap();
                 let calls: BTreeSet<_> = turn.calls.iter().map(|taken| self.index(&taken.call)).collect();
                 for call in &calls {
                     self.hands.insert(*call, Hands { of: *by, attempt: None });
