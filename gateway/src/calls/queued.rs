@@ -177,11 +177,15 @@ impl Clerk<'_> {
         let is_gone = match self.courier.registry.hearing(other).await {
             Ok(Hearing::Gone) => {
                 let mut missing = lock(&self.missing);
-                let looks = missing.entry(key).or_default();
+                if missing.len() >= GROUPS_MAX {
+                    // Groups that nobody looks at any more are among them; the others are counted anew.
+                    missing.clear();
+                }
+                let looks = missing.entry(key.clone()).or_default();
                 *looks += 1;
                 let is_gone = *looks >= GONE_LOOKS;
-                if missing.len() > GROUPS_MAX || is_gone {
-                    missing.retain(|(_, of), _| of != other);
+                if is_gone {
+                    missing.remove(&key);
                 }
                 is_gone
             }

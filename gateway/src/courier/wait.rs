@@ -107,11 +107,11 @@ impl Way<'_> {
                 (waiter, is_new) = (Some(joined), true);
             }
             let Some(waiting) = &mut waiter else { return outcome };
+            self.ears.rest(true);
             let said = timeout_at(by, self.courier.registry.wait(key)).await;
             // Who came between the look before and this has rung nobody.
             let is_there = is_new && matches!(said, Ok(Ok(true)));
             is_new = false;
-            self.ears.rest(true);
             let is_over = tokio::select! {
                 biased;
                 () = sleep_until(by) => true,

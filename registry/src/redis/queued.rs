@@ -14,6 +14,9 @@ use bytes::Bytes;
 use redis::{Value, cmd};
 use std::time::Duration;
 
+/// So long after its time a call is called overdue: by then it is so by Redis' own clock as well, and nobody takes it.
+const OVERDUE_MS: u64 = 200;
+
 /// How a call stands in its group's lists: with its patience, so that a script knows when it is due.
 fn member(call: &CallId, patience: Duration) -> String {
     format!("{call}|{}", beat::ms(patience))
@@ -46,7 +49,7 @@ impl Redis {
         let keep = keep.arg("patience").arg(beat::ms(*patience)).arg("ttl").arg(ttl);
         keep.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
         let line = QUEUE.on([keys.queued(*group), keys.given(*group), keys.group(*group)]);
-        let line = line.arg(member(call, *patience)).arg(ttl).arg(QUEUED_MAX).arg(beat::ms(KEPT));
+        let line = line.arg(member(call, *patience)).arg(ttl).arg(QUEUED_MAX).arg(beat::ms(KEPT) + ttl);
         let said = line.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
         match said.split_first() {
             Some((word, holders)) if text(Some(word)) == "ok" => Ok(Queued::Waits(incarnations(holders))),
@@ -88,7 +91,7 @@ impl Redis {
         let keys = &self.keys;
         let next = NEXT.on([keys.queued(group), keys.given(group), keys.group(group)]).arg(of.to_string());
         let only = only.map(|taken| member(&taken.call, taken.patience)).unwrap_or_default();
-        let next = next.arg(beat::ms(ttl)).arg(beat::ms(KEPT)).arg(only);
+        let next = next.arg(beat::ms(ttl)).arg(beat::ms(KEPT + ttl)).arg(only);
         next.run(&self.link).await.map(|said| incarnations(&said)).map_err(|_| Unknown::Unavailable)
     }
 
@@ -114,7 +117,7 @@ impl Redis {
         let said = self.link.ask(&look).await.map_err(|_| Unknown::Unavailable)?;
         let said = list(Some(&said));
         let attempt = u32::try_from(number(said.get(1))).unwrap_or(u32::MAX);
-        let is_over = self.now_ms() > number(said.get(5));
+        let is_over = self.now_ms() > number(said.get(5)) + OVERDUE_MS;
         let given = || Some((SocketId::parse(text(said.get(2)))?, Incarnation::parse(text(said.get(3)))?));
         Ok(match (text(said.first()), said.get(4)) {
             ("done", Some(Value::BulkString(outcome))) => Standing::Done(Bytes::from(outcome.clone())),

@@ -10,6 +10,7 @@ use crate::{
     names::{GroupKey, Incarnation},
     waiting::WAITS,
 };
+use redis::cmd;
 
 impl Redis {
     /// Notes that calls of this instance wait for somebody of the group, and says whether somebody may be there.
@@ -27,11 +28,21 @@ impl Redis {
     /// Writes how many of the group are here, and passes on who has waited for one. A word that finds no room is lost:
     /// they look by themselves as well. False if Redis did not hear it.
     pub(super) async fn tell_count(&self, group: GroupKey, count: &str) -> bool {
-        let Ok(arrived) = self.look_who_waits(group, count).await else { return false };
-        if let Some(arrived) = arrived {
-            let _ = self.inbox.try_send(Post::Arrived(arrived));
+        match self.look_who_waits(group, count).await {
+            Ok(arrived) => {
+                if let Some(arrived) = arrived {
+                    let _ = self.inbox.try_send(Post::Arrived(arrived));
+                }
+                true
+            }
+            // Of a right that is missing in a script Redis does not say which it is; of a command it does.
+            Err(Fault::Refused(_)) => {
+                let mut number = cmd("HSET");
+                number.arg(self.keys.group(group)).arg(self.own().to_string()).arg(count);
+                self.link.ask(&number).await.is_ok()
+            }
+            Err(_) => false,
         }
-        true
     }
 
     async fn look_who_waits(&self, group: GroupKey, count: &str) -> Result<Option<Arrived>, Fault> {
