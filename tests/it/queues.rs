@@ -5,12 +5,20 @@ use crate::{
     fleet::{Fleet, MENDED, within},
     gateway::Gateway,
     http::Answer,
-    patience::eventually,
+    patience::{eventually, soon},
 };
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::{future::IntoFuture, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::IntoFuture,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 use tokio::time::timeout;
 
 fn asked(store: &str, more: &Value) -> Value {
@@ -186,6 +194,52 @@ async fn if_its_instance_is_killed_the_next_has_it() {
     assert_eq!((&frame["callId"], &frame["attempt"]), (&json!(id), &json!(2)));
     replies(&mut second, &frame, "alive").await;
     assert_eq!(stands(&fleet[2], &id, "replied").await["result"], "alive");
+    fleet.is_sound().await;
+}
+
+/// Many come and go with calls in their hands: one has each at a time, every attempt is counted, and what is kept is what
+/// the last of them said.
+#[tokio::test]
+async fn whoever_comes_and_goes_one_has_each_call_at_a_time() {
+    const CALLS: usize = 30;
+    let fleet = Fleet::with(&[]).await;
+    let ids = join_all((0..CALLS).map(async |n| queues(&fleet[n % 3], &asked("s", &json!({"data": n}))).await)).await;
+    let began = Instant::now();
+    // Of each attempt at each call: when it began, and when its client left or answered.
+    let attempts = Mutex::new(BTreeMap::<u64, Vec<(u64, Duration, Duration)>>::new());
+    let left = AtomicUsize::new(CALLS);
+    let comes_and_goes = async |at: usize| {
+        while left.load(Relaxed) > 0 {
+            let mut client = fleet[at].greeted("/ws?store_id=s").await;
+            let mut held = Vec::new();
+            while let Ok(frame) = timeout(Duration::from_millis(200), client.hears()).await {
+                let (n, attempt) = (frame["data"].as_u64().unwrap(), frame["attempt"].as_u64().unwrap());
+                let came = began.elapsed();
+                // Some are answered at their first attempt, some at their fourth.
+                if attempt > n % 4 {
+                    attempts.lock().unwrap().entry(n).or_default().push((attempt, came, began.elapsed()));
+                    replies(&mut client, &frame, attempt).await;
+                    left.fetch_sub(1, Relaxed);
+                } else {
+                    held.push((n, attempt, came));
+                }
+            }
+            let leaving = began.elapsed();
+            for (n, attempt, came) in held {
+                attempts.lock().unwrap().entry(n).or_default().push((attempt, came, leaving));
+            }
+            client.leaves().await;
+        }
+    };
+    soon("all are answered", join_all((0..6).map(|n| comes_and_goes(n % 3)))).await;
+    for (n, mut attempts) in attempts.into_inner().unwrap() {
+        attempts.sort_unstable();
+        // One that was written to a client which had just left is counted, and seen by nobody.
+        let one_by_one = attempts.is_sorted_by(|(a, _, left), (b, came, _)| a < b && left <= came);
+        assert!(one_by_one, "call {n}: {attempts:?}");
+        let kept = stands(&fleet[0], &ids[n as usize], "replied").await;
+        assert_eq!(Some(&kept["result"]), attempts.last().map(|(attempt, ..)| json!(attempt)).as_ref());
+    }
     fleet.is_sound().await;
 }
 
