@@ -132,7 +132,7 @@ impl Gateway {
         let mut keeping = AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(registry.keep()).await }));
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
-        let queue = calls::run_queue(self.courier.clone(), self.metrics.clone(), self.config.queue_ttl);
+        let queue = calls::run_queue(self.desk.clone(), self.config.queue_ttl);
         let mut queueing = AbortOnDropHandle::new(tokio::spawn(queue));
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));

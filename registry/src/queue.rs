@@ -47,6 +47,8 @@ pub enum Queued {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Turn {
     pub calls: Vec<Taken>,
+    /// Those that it has taken before. It may not know of one, if the answer was lost.
+    pub before: Vec<Taken>,
     /// Others who have calls of the group in their hands.
     pub others: Vec<Incarnation>,
 }
@@ -228,14 +230,17 @@ impl Queue {
                 State::Given { owner, due, .. } if *due > now => Some(owner),
                 _ => None,
             };
-            if let Some(owner) = held_by {
-                if owner != own && !turn.others.contains(owner) {
-                    turn.others.push(owner.clone());
+            let patience = entry.parcel.patience;
+            let taken = Taken { call: call.clone(), group, patience };
+            match held_by {
+                Some(owner) if owner == own => turn.before.push(taken),
+                Some(owner) if turn.others.contains(owner) => {}
+                Some(owner) => turn.others.push(owner.clone()),
+                None if turn.calls.len() < limit => {
+                    entry.state = State::Given { owner: own.clone(), socket: None, due: now + patience + GRACE };
+                    turn.calls.push(taken);
                 }
-            } else if turn.calls.len() < limit {
-                let patience = entry.parcel.patience;
-                entry.state = State::Given { owner: own.clone(), socket: None, due: now + patience + GRACE };
-                turn.calls.push(Taken { call: call.clone(), group, patience });
+                None => {}
             }
         }
         turn

@@ -95,6 +95,22 @@ async fn the_first_who_comes_takes_it_and_its_answer_is_kept() {
     fleet.is_sound().await;
 }
 
+/// Whoever looks sees it kept, and what came of it in the end.
+#[tokio::test]
+async fn the_feed_tells_what_came_of_it() {
+    let fleet = Fleet::with(&[]).await;
+    let mut feed = fleet[0].get("/api/events?scope=local").streams().await;
+    let id = queues(&fleet[0], &asked("s", &json!({}))).await;
+    assert_eq!(feed.hears("call").await["outcome"], "queued");
+    let mut client = fleet[0].greeted("/ws?store_id=s").await;
+    let frame = client.hears().await;
+    replies(&mut client, &frame, 1).await;
+    feed.hears("connected").await;
+    let told = feed.hears("call").await;
+    assert_eq!((&told["callId"], &told["outcome"], &told["attempt"]), (&json!(id), &json!("replied"), &json!(1)));
+    fleet.is_sound().await;
+}
+
 #[tokio::test]
 async fn where_somebody_is_there_nothing_is_kept() {
     let fleet = Fleet::with(&[]).await;

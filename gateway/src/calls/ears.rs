@@ -72,13 +72,8 @@ impl Calls {
         self.listen(id)
     }
 
-    /// Begins to listen for a queued call, unless somebody here does.
-    pub fn begin_queued(self: &Arc<Self>, id: &CallId) -> Option<Ears> {
-        let is_new = !lock(&self.asked).calls.contains_key(id);
-        is_new.then(|| self.listen(id.clone()))
-    }
-
-    fn listen(self: &Arc<Self>, id: CallId) -> Ears {
+    /// Begins to listen for what becomes of a call here.
+    pub(super) fn listen(self: &Arc<Self>, id: CallId) -> Ears {
         let (news, heard) = mpsc::channel(NEWS_MAX);
         let caller = Caller { place: None, rests: false, since: Instant::now(), news };
         lock(&self.asked).calls.insert(id.clone(), caller);

@@ -3,17 +3,19 @@
 //! somebody here.
 
 use super::{
-    Ears, News, Place, lock,
+    News, Place, lock,
     told::{self, Answered, Delivered},
 };
-use crate::{courier::Courier, frame, kept::Kept, metrics::Metrics, problem::Problem};
+use crate::{courier::Courier, frame, kept::Kept, problem::Problem, session::Desk};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use registry::{CallId, GroupKey, Hearing, Incarnation, Map, SocketId, StoreName, Taken, WasGiven, envelope::Refusal};
+use registry::{
+    CallId, GroupKey, Handed, Hearing, Incarnation, Map, SocketId, StoreName, Taken, WasGiven, envelope::Refusal,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::pending,
     sync::{Arc, Mutex},
     time::Duration,
@@ -32,6 +34,8 @@ const GROUPS_MAX: usize = 10_000;
 const AT_ONCE: usize = 64;
 /// Calls in the hands of sockets here at once. What goes beyond waits.
 const HELD_MAX: usize = 10_000;
+/// Whoever has room for so many bytes goes before whoever has not; it is not known yet how many a call has.
+const ROOM: usize = 4096;
 /// Who holds no lease at so many looks is gone, and what it had goes on.
 const GONE_LOOKS: u32 = 2;
 /// How often, and how far apart, the registry is told what came of a call. After that it is somebody else's.
@@ -100,8 +104,9 @@ type Step<'a> = BoxFuture<'a, Vec<Taken>>;
 type Missing = Mutex<HashMap<(GroupKey, Incarnation), u32>>;
 
 /// Gives queued calls to sockets here, until the instance ends. `ttl`: how long one waits for the next socket.
-pub async fn run(courier: Courier, metrics: Arc<Metrics>, ttl: Duration) {
-    let clerk = Clerk { courier: &courier, metrics: &metrics, ttl, missing: Missing::default() };
+pub async fn run(desk: Arc<Desk>, ttl: Duration) {
+    let courier = &desk.courier;
+    let clerk = Clerk { desk: &desk, courier, ttl, missing: Missing::default(), held: Mutex::default() };
     let mut steps = FuturesUnordered::<Step<'_>>::new();
     loop {
         let wake = courier.queue.wake.notified();
@@ -134,10 +139,24 @@ pub async fn run(courier: Courier, metrics: Arc<Metrics>, ttl: Duration) {
 }
 
 struct Clerk<'a> {
+    desk: &'a Desk,
     courier: &'a Courier,
-    metrics: &'a Metrics,
     ttl: Duration,
     missing: Missing,
+    /// Those in hand here, from when they are taken until they are over or in the line again.
+    held: Mutex<HashSet<CallId>>,
+}
+
+/// One of them, for as long as this lives.
+struct Hold<'a> {
+    held: &'a Mutex<HashSet<CallId>>,
+    call: CallId,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        lock(self.held).remove(&self.call);
+    }
 }
 
 impl Clerk<'_> {
@@ -168,7 +187,9 @@ impl Clerk<'_> {
         for other in &turn.others {
             self.mind(group, other).await;
         }
-        turn.calls
+        // One of which nobody here knows was taken when the answer was lost.
+        let unknown = turn.before.into_iter().filter(|taken| !lock(&self.held).contains(&taken.call));
+        turn.calls.into_iter().chain(unknown).collect()
     }
 
     /// What somebody has who is gone goes on to the next.
@@ -197,56 +218,67 @@ impl Clerk<'_> {
         };
         if is_gone {
             info!("queued calls that {} had go on to others; it is gone", other.instance());
-            self.put_back(group, other, None).await;
+            self.put_back(group, other, None, None).await;
         }
     }
 
-    /// For the next who comes, or is there.
-    async fn put_back(&self, group: GroupKey, of: &Incarnation, only: Option<&Taken>) {
-        if let Ok(holders) = self.courier.registry.next(group, of, only, self.ttl).await {
-            self.courier.ring_holders(group, holders).await;
+    /// For the next who comes, or is there. Who had it here lets it go before anybody is rung.
+    async fn put_back(&self, group: GroupKey, of: &Incarnation, only: Option<&Taken>, hold: Option<Hold<'_>>) {
+        let holders = self.courier.registry.next(group, of, only, self.ttl).await;
+        drop(hold);
+        match holders {
+            Ok(holders) => self.courier.ring_holders(group, holders).await,
+            // It may be ours still.
+            Err(_) => self.look_later(group),
         }
     }
 
     /// Gives one to a socket, and tells the registry what comes of it.
     async fn hold(&self, taken: Taken) -> Vec<Taken> {
         let own = self.courier.registry.incarnation();
-        let Some(mut ears) = self.courier.calls.begin_queued(&taken.call) else { return Vec::new() };
-        match self.ask(&taken, &mut ears).await {
+        let Some(hold) = self.begin(&taken.call) else {
+            // It is on its way back into the line.
+            self.look_later(taken.group);
+            return Vec::new();
+        };
+        match self.ask(&taken).await {
             Held::Over => {}
             Held::Answered { attempt, outcome } => self.tell(&taken.call, attempt, &outcome).await,
+            Held::Unasked if self.courier.calls.are_closed() => {
+                self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
+                return Vec::new();
+            }
             Held::Unasked => {
-                drop(ears);
-                match self.courier.calls.are_closed() {
-                    true => self.put_back(taken.group, &own, Some(&taken)).await,
-                    false => {
-                        let _ = self.courier.registry.next(taken.group, &own, Some(&taken), self.ttl).await;
-                        // At once it would find the same.
-                        self.look_later(taken.group);
-                    }
-                }
+                let _ = self.courier.registry.next(taken.group, &own, Some(&taken), self.ttl).await;
+                // At once it would find the same.
+                self.look_later(taken.group);
                 return Vec::new();
             }
             Held::Lost { attempt, was_given } => {
-                drop(ears);
-                match self.courier.registry.back(&taken.call, attempt, was_given).await {
-                    Ok(false) => {}
-                    // Told or not: whoever takes it finds how it stands.
-                    Ok(true) | Err(_) => {
-                        self.put_back(taken.group, &own, Some(&taken)).await;
-                        return Vec::new();
-                    }
+                // Told or not: whoever takes it finds how it stands.
+                if self.courier.registry.back(&taken.call, attempt, was_given).await != Ok(false) {
+                    self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
+                    return Vec::new();
                 }
             }
         }
-        // One that is left behind is found to be over by whoever takes it.
-        let _ = self.courier.registry.over(&taken).await;
+        if self.courier.registry.over(&taken).await.is_err() {
+            // Whoever takes it finds that it is over.
+            self.look_later(taken.group);
+        }
         Vec::new()
     }
 
-    async fn ask(&self, taken: &Taken, ears: &mut Ears) -> Held {
+    /// From now on it is in hand here. `None`: it is already.
+    fn begin(&self, call: &CallId) -> Option<Hold<'_>> {
+        let is_new = lock(&self.held).insert(call.clone());
+        is_new.then(|| Hold { held: &self.held, call: call.clone() })
+    }
+
+    async fn ask(&self, taken: &Taken) -> Held {
         let Courier { sockets, calls, registry, .. } = self.courier;
-        let Some(socket) = sockets.most_active(taken.group, None, 0) else { return Held::Unasked };
+        let mut ears = calls.listen(taken.call.clone());
+        let Some(socket) = sockets.most_active(taken.group, None, ROOM) else { return Held::Unasked };
         let handed = match registry.give(&taken.call, socket.id).await {
             Ok(Some(handed)) => handed,
             Ok(None) => return Held::Over,
@@ -254,6 +286,7 @@ impl Clerk<'_> {
         };
         let Ok(asked) = serde_json::from_slice::<Asked>(&handed.text) else {
             warn!("queued call {} is of a later version and cannot be read here", taken.call);
+            let _ = registry.back(&taken.call, handed.attempt, WasGiven::No).await;
             return Held::Unasked;
         };
         let (record, by) = (socket.record(), Instant::now() + taken.patience);
@@ -298,22 +331,39 @@ impl Clerk<'_> {
                     let elapsed = Duration::from_millis(registry.now_ms().saturating_sub(handed.queued_at));
                     let answered = self.answered(socket, ms, data, asked.fallback);
                     let body = told::replied(&taken.call, &answered, elapsed);
-                    self.metrics.called("replied");
+                    self.end(taken, &asked, &handed, "replied");
                     let outcome = Kept::new(200, format!("{body}\n").as_bytes()).bytes();
                     return Held::Answered { attempt, outcome };
                 }
                 Some(News::Failed(socket, ms, data)) => {
-                    self.metrics.called("failed");
+                    self.end(taken, &asked, &handed, "failed");
                     told::failed(&taken.call, &self.answered(socket, ms, data, asked.fallback))
                 }
                 None => {
-                    self.metrics.called("no_reply");
+                    self.end(taken, &asked, &handed, "no_reply");
                     let written = calls.is_written(&taken.call);
                     told::no_reply(&taken.call, if written { Delivered::Yes } else { Delivered::Unknown })
                 }
             };
             return Held::Answered { attempt, outcome: Kept::problem(problem, &asked.request_id).bytes() };
         }
+    }
+
+    /// For metrics, and for whoever looks at what happens.
+    fn end(&self, taken: &Taken, asked: &Asked, handed: &Handed, outcome: &'static str) {
+        self.desk.metrics.called(outcome);
+        let registry = &self.courier.registry;
+        self.desk.feed.tell("call", || {
+            json!({
+                "instance": registry.incarnation().instance(),
+                "callId": taken.call.as_str(),
+                "event": asked.event,
+                "outcome": outcome,
+                "ms": registry.now_ms().saturating_sub(handed.queued_at),
+                "requestId": asked.request_id,
+                "attempt": handed.attempt,
+            })
+        });
     }
 
     fn answered(&self, socket: SocketId, ms: u32, data: Bytes, is_fallback: bool) -> Answered {

@@ -64,8 +64,8 @@ impl Redis {
         let call = TAKE.on([self.keys.queued(group), self.keys.given(group)]).arg(self.own().to_string());
         let call = call.arg(limit).arg(beat::ms(GRACE)).arg(beat::ms(KEPT));
         let said = call.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
-        let calls = list(said.first()).iter().filter_map(|member| read_member(group, member)).collect();
-        Ok(Turn { calls, others: incarnations(list(said.get(1))) })
+        let calls = |nth: usize| list(said.get(nth)).iter().filter_map(|member| read_member(group, member)).collect();
+        Ok(Turn { calls: calls(0), others: incarnations(list(said.get(1))), before: calls(2) })
     }
 
     pub(crate) async fn give(&self, call: &CallId, to: SocketId) -> Result<Option<Handed>, Unknown> {

@@ -117,7 +117,8 @@ impl Form {
                 }
                 let own: Vec<_> = self.instances.iter().map(Registry::incarnation).collect();
                 let others: BTreeSet<_> = turn.others.iter().map(|other| own.iter().position(|o| o == other)).collect();
-                format!("{calls:?} {others:?}")
+                let before: BTreeSet<_> = turn.before.iter().map(|taken| self.index(&taken.call)).collect();
+                format!("{calls:?} {others:?} {before:?}")
             }
             Step::Give { call } => {
                 let Some(Hands { of, attempt: None }) = self.hands.get(call).copied() else { return String::new() };
