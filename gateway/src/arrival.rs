@@ -195,6 +195,7 @@ impl Arrival {
             None => gateway.desk.feed.tell("connected", || feed::socket(&record)),
         }
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
+        gateway.courier.came(&seat.socket).await;
         Ok((seat, greeting))
     }
 

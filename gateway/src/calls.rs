@@ -5,14 +5,18 @@
 mod ears;
 mod given;
 mod owed;
+mod queued;
 mod rounds;
 /// What a caller is told in the end.
 pub mod told;
 mod undelivered;
+mod waits;
 
 pub use ears::Ears;
 pub use owed::Owed;
+pub use queued::{Asked, Queue, outcome_of, run as run_queue};
 pub use rounds::run;
+pub use waits::{Waiter, Waits};
 
 use crate::{
     courier::After,
@@ -115,20 +119,22 @@ pub enum Said {
     Failed,
 }
 
-struct Asked {
+struct Caller {
     place: Option<Place>,
+    /// Nobody has it; its caller waits until somebody comes.
+    rests: bool,
     since: Instant,
     news: mpsc::Sender<News>,
 }
 
 /// Calls whose callers wait here.
 struct Waiting {
-    calls: Map<CallId, Asked>,
+    calls: Map<CallId, Caller>,
     over: Seen,
 }
 
 impl Waiting {
-    fn remove(&mut self, call: &CallId) -> Option<Asked> {
+    fn remove(&mut self, call: &CallId) -> Option<Caller> {
         self.over.is_new(call);
         self.calls.remove(call)
     }
@@ -190,9 +196,10 @@ impl Calls {
         lock(&self.given).is_asked(socket, Instant::now())
     }
 
-    /// Waits until nobody here waits for an answer, and whoever asked elsewhere was told.
+    /// Waits until nobody here waits for an answer, and whoever asked elsewhere was told. Those who wait for somebody to
+    /// come hold up nobody.
     pub async fn finish(&self) {
-        while !lock(&self.asked).calls.is_empty() {
+        while !lock(&self.asked).calls.values().all(|asked| asked.rests) {
             sleep(ROUND).await;
         }
         self.all_is_told().await;
@@ -447,12 +454,16 @@ impl Calls {
     pub fn cancelled(&self, call: &CallId, asker: Option<&Incarnation>) {
         let given = {
             let mut table = lock(&self.given);
-            let is_theirs = |given: &Given| given.asker.as_ref() == asker;
+            // What is queued has no asker, and whoever takes it back asks whom they like.
+            let is_theirs = |given: &Given| call.is_queued() || given.asker.as_ref() == asker;
             table.get(call).is_some_and(is_theirs).then(|| table.take(call)).flatten()
         };
         if let Some(given) = given {
             // One that does not take it is stopped by its full queue, or gone.
             let _ = given.line.send(frame::cancel(call));
+        }
+        if call.is_queued() {
+            self.hear(call, &Place::Here, News::CutOff);
         }
     }
 

@@ -81,6 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
                 event: text("event").unwrap_or_default(),
                 data: text("data"),
                 fallback: text("fallback"),
+                when_offline: text("when-offline"),
                 timeout: span(),
             };
             call::run(&reading(), url(), &wanted, json())
@@ -225,6 +226,13 @@ fn command() -> Command {
                         .value_name("WHO")
                         .value_parser(["none", "store", "user"])
                         .help("Who may be asked in place of a socket that is not reached [default: none]"),
+                )
+                .arg(
+                    Arg::new("when-offline")
+                        .long("when-offline")
+                        .value_name("WHAT")
+                        .value_parser(["fail", "wait", "queue"])
+                        .help("Where nobody is there: say so, wait within the time for who comes, or keep the call [default: fail]"),
                 )
                 .args([url.clone(), json.clone()])
                 .args(to_ask_with()),

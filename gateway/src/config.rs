@@ -74,13 +74,12 @@ pub struct Config {
     pub why_ttl: Duration,
     /// For how many seconds a socket that asked for it may be away; `None` if none may.
     pub resume_window: Option<NonZeroU32>,
-    /// How long what nobody has taken is kept.
-    pub queue_ttl: Duration,
     /// What a durable delivery waits for before it counts as accepted.
     pub durability: Durability,
     /// What seals the tokens, and what is taken beside it; none if the registry has its own.
     pub resume_secrets: Vec<registry::Secret>,
     pub call_timeout: Duration,
+    pub queue_ttl: Duration,
     pub drain_timeout: Duration,
     pub rate_connect: Option<Rate>,
     pub rate_messages: Option<Rate>,
@@ -192,9 +191,9 @@ impl Reader<'_> {
             why_ttl: why_ttl?,
             resume_window: resume_window?,
             resume_secrets: resume_secrets?,
-            queue_ttl: queue_ttl?,
             durability: durability?,
             call_timeout: call_timeout?,
+            queue_ttl: queue_ttl?,
             drain_timeout: drain_timeout?,
             rate_connect: rate_connect?,
             rate_messages: rate_messages?,

@@ -1,6 +1,7 @@
 //! Delivering: here, there, or nowhere. The one place that decides where a frame goes, and the one
 //! place where a socket is told to go. In reading order: `search` finds one socket, `many` reaches
-//! groups, `durable` logs first, `call` asks one and waits for its answer, `ends` parts with sockets, `change` replaces what they
+//! groups, `durable` logs first, `call` asks one and waits for its answer, `wait` waits for somebody to ask, `queue`
+//! keeps a call until then, `ends` parts with sockets, `change` replaces what they
 //! say of themselves.
 
 mod call;
@@ -9,19 +10,22 @@ mod durable;
 mod ends;
 mod lately;
 mod many;
+mod queue;
 mod search;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wait;
 
-pub use call::{Fallback, Outcome, Question, Step, Whom, Wording};
+pub use call::{Fallback, Outcome, Question, Step, WhenOffline, Whom, Wording};
 pub use change::{Move, Moved};
 pub use durable::{KEPT_MAX, Unkept};
 pub use ends::{After, Parted};
 pub use many::{Roll, Target};
 pub use search::{Absent, Found, Search};
+pub use wait::{Awaited, verdict, why};
 
 use crate::{
-    calls::Calls,
+    calls::{Calls, Queue, Waits},
     letters::{Letters, Unheard},
     metrics::Metrics,
     outbox::Refused,
@@ -66,6 +70,8 @@ pub struct Courier {
     pub letters: Arc<Letters>,
     pub calls: Arc<Calls>,
     pub upkeep: Arc<Upkeep>,
+    pub waits: Arc<Waits>,
+    pub queue: Arc<Queue>,
     lately: Arc<Lately>,
 }
 
@@ -73,7 +79,16 @@ impl Courier {
     pub fn new(registry: Registry, metrics: &Arc<Metrics>) -> Self {
         let letters = Arc::new(Letters::new(registry.clone(), metrics.clone()));
         let calls = Arc::new(Calls::new(registry.clone(), letters.clone(), metrics.clone()));
-        Self { sockets: Arc::default(), registry, letters, calls, upkeep: Arc::default(), lately: Arc::default() }
+        Self {
+            sockets: Arc::default(),
+            registry,
+            letters,
+            calls,
+            upkeep: Arc::default(),
+            waits: Arc::default(),
+            queue: Arc::default(),
+            lately: Arc::default(),
+        }
     }
 
     /// One frame to one named socket, wherever it is. It is written once at most.

@@ -389,6 +389,8 @@ pub struct Call<'a> {
     pub deadline: u64,
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
+    /// Which time it is that a queued call is given to a socket.
+    pub attempt: Option<u32>,
 }
 
 /// What a caller asks of a client.
@@ -402,6 +404,10 @@ pub fn call(call: &Call<'_>) -> Bytes {
         .with_json("data", call.data.get())
         .with_json("deadline", &call.deadline.to_string())
         .with("requestId", call.request_id);
+    let answer = match call.attempt {
+        Some(attempt) => answer.with_json("attempt", &attempt.to_string()),
+        None => answer,
+    };
     match call.traceparent {
         Some(traceparent) => answer.with("traceparent", traceparent).encode(),
         None => answer.encode(),
@@ -480,6 +486,7 @@ mod tests {
             deadline: 7,
             request_id: "r_1",
             traceparent: None,
+            attempt: None,
         };
         let said = |call: &Call<'_>| {
             let frame = wire::payload(&super::call(call)).flatten().unwrap();
@@ -490,6 +497,9 @@ mod tests {
         (call.store, call.traceparent) = (Some(&store), Some("00-1"));
         let all = format!(r#"{begins}"s","data":[1],"deadline":7,"requestId":"r_1","traceparent":"00-1"}}"#);
         assert_eq!(said(&call), all);
+        (call.attempt, call.traceparent) = (Some(2), None);
+        let again = format!(r#"{begins}"s","data":[1],"deadline":7,"requestId":"r_1","attempt":2}}"#);
+        assert_eq!(said(&call), again);
     }
 
     proptest! {

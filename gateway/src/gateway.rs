@@ -137,6 +137,8 @@ impl Gateway {
         let mut keeping = AbortOnDropHandle::new(tokio::spawn(async move { Box::pin(registry.keep()).await }));
         let mut reading = AbortOnDropHandle::new(tokio::spawn(inbox::run(self.desk.clone(), inbox)));
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calls::run(self.courier.calls.clone())));
+        let queue = calls::run_queue(self.desk.clone(), self.config.queue_ttl);
+        let mut queueing = AbortOnDropHandle::new(tokio::spawn(queue));
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
         let mut upkeep =
             AbortOnDropHandle::new(tokio::spawn(upkeep::run(self.courier.clone(), self.config.durability)));
@@ -152,6 +154,7 @@ impl Gateway {
             _ = &mut beating => return Err("the heartbeat has ended; this is a bug of Holdfast"),
             _ = &mut reading => return Err("nobody reads the inbox any more; this is a bug of Holdfast"),
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
+            _ = &mut queueing => return Err("nobody minds queued calls any more; this is a bug of Holdfast"),
             _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
             _ = &mut upkeep => return Err("nobody minds those who may come back any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),

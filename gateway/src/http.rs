@@ -15,6 +15,7 @@ pub mod openapi;
 pub mod paging;
 pub mod plane;
 pub mod pushes;
+mod queued;
 pub mod redact;
 pub mod repeats;
 pub mod routes;

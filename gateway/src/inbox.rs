@@ -15,8 +15,8 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId, SocketRecord,
-    Superseded,
+    Arrived, CallId, Ending, Envelope, Group, Inbox, Incarnation, Post, RoomName, Seen, Session, SocketId,
+    SocketRecord, Superseded,
     envelope::{Answer, Head, Logged, Message, Refusal, To, Word},
 };
 use serde_json::Value;
@@ -51,6 +51,7 @@ pub async fn run(desk: Arc<Desk>, mut inbox: Inbox) {
                 Some(Post::Letter(letter)) => clerk.takes(letter),
                 Some(Post::Superseded { id, session, why }) => clerk.part(id, session, why),
                 Some(Post::Ended { record, ending }) => clerk.did_not_come_back(&record, &ending),
+                Some(Post::Arrived(arrived)) => clerk.rings(arrived),
                 None => return,
             },
         }
@@ -73,8 +74,14 @@ struct Asker {
 
 impl Clerk {
     fn takes(&mut self, letter: Envelope) {
-        let needs_nobody =
-            matches!(letter.head.message, Message::Answer { .. } | Message::OfCall { .. } | Message::Happened(_));
+        let needs_nobody = matches!(
+            letter.head.message,
+            Message::Answer { .. }
+                | Message::OfCall { .. }
+                | Message::Happened(_)
+                | Message::Came(_)
+                | Message::Waits(_)
+        );
         let is_free = self.held_back.is_empty() && self.errands.len() < ERRANDS_MAX;
         if needs_nobody || is_free { self.read(letter) } else { self.held_back.push_back(letter) }
     }
@@ -125,7 +132,12 @@ impl Clerk {
         }
         let wants_answer = !matches!(
             message,
-            Message::Send { ack: false, .. } | Message::Cancel { .. } | Message::Happened(_) | Message::Instead { .. }
+            Message::Send { ack: false, .. }
+                | Message::Cancel { .. }
+                | Message::Happened(_)
+                | Message::Came(_)
+                | Message::Waits(_)
+                | Message::Instead { .. }
         );
         match refusal {
             Some(refusal) if wants_answer => self.answer(asker, Answer::Refused(refusal)),
@@ -168,6 +180,8 @@ impl Clerk {
             Message::Deliver { to, except, logged } => self.deliver(asker, to, except, &logged, body),
             Message::Instead { call, word } => self.hear_instead(&call, &word, body),
             Message::Drain { request } => self.drain(asker, &request),
+            Message::Came(group) => self.desk.courier.waits.ring(group),
+            Message::Waits(group) => self.desk.courier.queue.look_at(group),
             Message::Happened(before) => self.desk.feed.following.heard(&asker.from, before, body),
             // Taken care of before.
             Message::Answer { .. } | Message::OfCall { .. } | Message::Call { .. } => {}
@@ -320,6 +334,20 @@ impl Clerk {
     fn did_not_come_back(&self, record: &SocketRecord, ending: &Ending) {
         info!(socket_id = %record.id, cause = ending.cause.as_str(), "WebSocket ended while it was away: {}", ending.reason);
         self.desk.feed.tell("disconnected", || feed::ended(record, ending));
+    }
+
+    /// Somebody came here whom calls wait for. They hear of it when there is somebody to ask.
+    fn rings(&mut self, arrived: Arrived) {
+        let courier = self.desk.courier.clone();
+        if self.errands.len() >= ERRANDS_MAX {
+            // They look by themselves as well.
+            return;
+        }
+        self.errands.spawn(async move {
+            if courier.seated(arrived.group).await {
+                courier.ring(arrived).await;
+            }
+        });
     }
 
     fn answer(&self, asker: Asker, answer: Answer) {

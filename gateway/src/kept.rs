@@ -38,6 +38,11 @@ impl Kept {
         }
     }
 
+    /// The same whatever its status is: of a call that was queued nothing else will be said.
+    pub fn bytes(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
     /// `None`: it is of a later version, or somebody else's.
     pub fn read(bytes: &Bytes) -> Option<Self> {
         serde_json::from_slice(bytes).ok()

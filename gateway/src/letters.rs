@@ -77,6 +77,8 @@ pub fn kind(message: &Message) -> &'static str {
         Message::Deliver { .. } => "deliver",
         Message::Instead { .. } => "instead",
         Message::Drain { .. } => "drain",
+        Message::Came(_) => "came",
+        Message::Waits(_) => "waits",
     }
 }
 

@@ -96,6 +96,7 @@ pub struct Metrics {
     /// Callers who wait here, and calls that sockets here have in their hands; counted when somebody looks.
     calls_asked: Gauge,
     calls_given: Gauge,
+    calls_waiting: Gauge,
     pub progress_dropped: Counter,
     pub sends: Labelled<Outcome, Counter>,
     pub room_deliveries: Counter,
@@ -133,6 +134,8 @@ pub struct Fleet {
 pub struct Snapshot {
     /// Callers who wait here, and calls in the hands of sockets here.
     pub calls: (usize, usize),
+    /// Calls that wait for somebody to come.
+    pub waiting: usize,
     pub log_lines_dropped: u64,
     pub figures: Figures,
     pub health: Health,
@@ -220,6 +223,7 @@ impl Default for Metrics {
             replies_late: counted!("replies_late", "Words about a call whose caller waits no longer; dropped"),
             calls_asked: counted!("calls_asked", "Callers who wait for the answer of a client"),
             calls_given: counted!("calls_given", "Calls that clients here were given and have not answered"),
+            calls_waiting: counted!("calls_waiting", "Calls that wait until somebody comes who can be asked"),
             progress_dropped: counted!("progress_dropped", "Progress that came faster than its caller took it"),
             sends: labelled!("sends", "Sends over HTTP by outcome"),
             room_deliveries: counted!("room_deliveries", "Room messages queued for a member"),
@@ -324,6 +328,7 @@ impl Metrics {
         self.shared.read(now);
         self.calls_asked.set(now.calls.0 as i64);
         self.calls_given.set(now.calls.1 as i64);
+        self.calls_waiting.set(now.waiting as i64);
         let mut text = String::new();
         // Writing into a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -398,7 +403,7 @@ mod tests {
 
     fn seen(health: Health) -> Snapshot {
         let figures = Figures { gaps: 2, ..Figures::default() };
-        Snapshot { calls: (0, 0), log_lines_dropped: 0, figures, health, hears: false }
+        Snapshot { calls: (0, 0), waiting: 0, log_lines_dropped: 0, figures, health, hears: false }
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl Socket {
 /// Sockets visited before others may have the table.
 pub const SLICE: usize = 512;
 
+/// Members of a group that are looked at, to find out whether one of them can answer.
+const LOOKED_AT_MAX: usize = 64;
+
 /// The table.
 #[derive(Default)]
 pub struct Sockets {
@@ -141,6 +144,16 @@ impl Sockets {
         self.each_member(group, |socket| members.push(socket.clone()));
         members.retain(|socket| socket.line.is_open());
         members
+    }
+
+    /// Whether a socket has others of its group here in front of it, of whom none can answer. Of very many, some are
+    /// looked at.
+    pub fn is_first_to_answer(&self, group: GroupKey, id: SocketId) -> bool {
+        let tables = self.read();
+        let members = tables.by_group.range((group, SocketId::FIRST)..).take_while(|((key, _), _)| *key == group);
+        let mut others = members.map(|(_, socket)| socket).filter(|socket| socket.id != id).take(LOOKED_AT_MAX);
+        let answers = |other: &Arc<Socket>| other.line.is_open() && other.line.can_answer();
+        others.next().is_some_and(|first| !answers(first) && !others.any(answers))
     }
 
     /// The member that spoke last, of those that can answer. One whose queue has no room for so many bytes comes after

@@ -159,6 +159,18 @@ pub enum Post {
         record: Arc<SocketRecord>,
         ending: Ending,
     },
+    /// Somebody of a group came here, and calls have waited for that.
+    Arrived(Arrived),
+}
+
+/// Somebody of a group came, and who has waited for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    pub group: GroupKey,
+    /// The instances whose calls do.
+    pub by: Vec<Incarnation>,
+    /// Calls were queued for it, and are not over.
+    pub queued: bool,
 }
 
 /// Where it comes. Bounded: what finds no room is fetched from the mailbox later.

@@ -7,7 +7,7 @@
 //! sender learns of it as of a letter that was lost.
 
 use crate::{
-    names::{CallId, Group, Incarnation, RoomName, Session, SocketId, StoreName},
+    names::{CallId, Group, GroupKey, Incarnation, RoomName, Session, SocketId, StoreName},
     once::Ticket,
     verdict::Ending,
 };
@@ -99,6 +99,10 @@ pub enum Message {
     Deliver { to: Option<To>, except: Option<SocketId>, logged: Vec<Logged> },
     /// Drain, as if you were told to stop. It is decided already; `request` is for the log.
     Drain { request: Box<str> },
+    /// Somebody came whom calls of the receiver's may wait for.
+    Came(GroupKey),
+    /// Queued calls wait for somebody of a group that the receiver has members of.
+    Waits(GroupKey),
 }
 
 /// A delivery's place in the log of a socket.

@@ -40,6 +40,8 @@ pub mod names;
 pub mod once;
 /// What one instance owns, and how it is told to Redis.
 pub mod owner;
+/// Calls that are kept until somebody comes.
+pub mod queue;
 /// What a socket says of itself.
 pub mod record;
 /// The same promises on Redis: the form of many instances.
@@ -58,11 +60,14 @@ pub mod token;
 mod travel;
 /// What became of a socket that is not there.
 pub mod verdict;
+/// Its verbs for calls that wait for somebody to come.
+#[path = "all/waiting.rs"]
+mod waiting;
 
 pub use admit::{Admission, Cap, Policy};
 pub use all::{
-    Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Superseded,
-    Unknown, epoch_ms,
+    Arrived, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
+    Superseded, Unknown, epoch_ms,
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
@@ -71,6 +76,7 @@ pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use once::{Errand, Hashed, Once, Outcome, Ticket};
+pub use queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven};
 pub use record::{Attempt, Holder, Resumable, SocketRecord};
 pub use redis::{RedisUrl, Settings, Unusable};
 pub use resume::{Back, NotBack};

@@ -10,6 +10,7 @@ use crate::{
     lease::{ABOUT_TO_DRAIN, About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     once::{Errand, Once, Outcome, Records, Ticket},
+    queue::Queue,
     record::SocketRecord,
     rules::{self, Claim, Held, State},
     token::Keyring,
@@ -23,6 +24,9 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
+use waits::Waits;
+
+mod waits;
 
 mod logs;
 
@@ -51,6 +55,8 @@ struct Tables {
     once: Records,
     away: Away,
     logs: logs::Logs,
+    waits: Waits,
+    queue: Queue,
 }
 
 struct Member {
@@ -300,6 +306,7 @@ impl Tables {
         self.last(before.as_deref(), &record);
         for group in record.groups() {
             self.members.insert((group.key(), record.id), record.owner.clone());
+            self.came(group.key(), &record.owner);
         }
         self.live.insert(record.id, record);
     }

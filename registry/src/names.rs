@@ -74,6 +74,7 @@ travel_as_bytes! {
     CallId: CallId::parse, |call| call.0, CallId::from_bytes;
     SocketId: SocketId::parse, |id| id.0.into_bytes(), SocketId::from_bytes;
     Session: Session::parse, |session| session.0.to_be_bytes(), |bytes| Some(Session(u64::from_be_bytes(bytes)));
+    GroupKey: GroupKey::parse, |key| key.0.to_be_bytes(), |bytes| Some(GroupKey(u128::from_be_bytes(bytes)));
 }
 
 macro_rules! name {
@@ -175,9 +176,25 @@ impl GroupKey {
         Self(u128::from_be_bytes(short))
     }
 
+    /// Of one socket, for those who wait until it comes again.
+    pub fn of_socket(id: SocketId) -> Self {
+        Self::of("socket", &id.short())
+    }
+
     /// 22 characters for keys.
     pub fn short(self) -> String {
         String::from(&*Short16::from(self.0.to_be_bytes()))
+    }
+
+    /// Reads them.
+    pub fn parse(text: &str) -> Option<Self> {
+        short::read(text).map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Short16::from(self.0.to_be_bytes()))
     }
 }
 
@@ -349,6 +366,17 @@ impl CallId {
             head[2..2 + MARK_CHARS].copy_from_slice(mark);
         }
         Self(text)
+    }
+
+    /// One that nobody waits for: the registry keeps what becomes of it, in the place of an asker.
+    pub fn queued() -> Self {
+        let mut text = *b"c_----------------------.----------------------";
+        text[CALL_CHARS - MARK_CHARS..].copy_from_slice(fresh_mark().as_bytes());
+        Self(text)
+    }
+
+    pub fn is_queued(&self) -> bool {
+        self.0.starts_with(b"c_----------------------.")
     }
 
     /// Reads the form that [`fmt::Display`] writes; any other text was never a call of ours.

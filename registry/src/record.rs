@@ -88,6 +88,11 @@ impl SocketRecord {
         self.groups().filter(|group| !matches!(group, Group::Room(_))).map(|group| group.key())
     }
 
+    /// What those wait for whom it would answer: a socket of its user or store, or itself.
+    pub fn awaited_by(&self) -> impl Iterator<Item = GroupKey> + '_ {
+        self.called_by().chain([GroupKey::of_socket(self.id)])
+    }
+
     /// The same newcomer, when it is tried again to let it in: to the registry a later connection. What was asked for
     /// the first try and is still on its way, most of all that it be taken out again, does not mean this one.
     pub fn once_more(&self, owner: Incarnation, now_ms: u64) -> Self {

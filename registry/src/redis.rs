@@ -8,10 +8,11 @@
 //! | `steadfast.rs` | what has to survive a server, on connections of its own |
 //! | `link.rs`, `line.rs`, `topology.rs` | which connections there are, and who is the master of what |
 //! | `keys.rs`, `rows.rs`, `scripts.rs`, `lua/` | what stands in Redis |
-//! | `claims.rs` | telling it what is ours |
+//! | `claims.rs`, `tellings.rs` | telling it what is ours, and how many are in our groups |
 //! | `door.rs`, `places.rs` | letting users in, and who has a place already |
 //! | `resume.rs`, `away.rs`, `secret.rs` | giving sockets back to clients that return, and ending those that nobody returns to |
 //! | `lookups.rs` | asking it |
+//! | `waits.rs`, `queued.rs` | calls that wait for somebody to come, and calls that are kept until then |
 //! | `once.rs` | requests that are acted upon once |
 //! | `logs.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
 //! | `drains.rs` | who may drain, so that one stays |
@@ -41,6 +42,7 @@ mod once;
 mod pipeline;
 mod places;
 mod post;
+mod queued;
 mod reaper;
 mod rehearsal;
 mod resp;
@@ -49,9 +51,11 @@ mod rows;
 mod scripts;
 mod secret;
 mod steadfast;
+mod tellings;
 mod topology;
 mod url;
 mod verify;
+mod waits;
 mod watch;
 mod wire;
 

@@ -43,10 +43,25 @@ mod bell;
 mod drains;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/lines.rs"]
+mod lines;
 #[path = "contract/logs.rs"]
 mod logs;
 #[path = "contract/once.rs"]
 mod once;
+#[path = "contract/queues.rs"]
+mod queues;
+#[path = "contract/waits.rs"]
+mod waits;
+
+use queues::{
+    a_queued_call_is_taken_back_in_every_state_but_the_last, a_queued_call_is_taken_by_one_of_those_who_ask_at_once,
+    a_queued_call_that_nobody_takes_in_time_is_overdue,
+    each_attempt_of_a_queued_call_is_counted_and_its_first_outcome_stands, only_so_many_calls_of_a_group_are_queued,
+    what_somebody_had_who_is_gone_goes_on_to_the_next, whoever_comes_is_told_that_calls_are_queued,
+    whoever_keeps_a_queued_call_for_too_long_loses_it,
+};
+use waits::{who_is_there_already_is_seen_by_whoever_begins_to_wait, whoever_comes_is_told_who_waits_for_it};
 
 macro_rules! facts {
     ($($(#[$doc:meta])* $fact:ident)*) => {
@@ -112,6 +127,16 @@ facts! {
     a_claim_of_an_attempt_that_ended_is_too_late
     the_last_that_serves_is_let_go_only_if_it_may_be_the_last
     of_two_that_are_let_go_at_once_one_stays
+    whoever_comes_is_told_who_waits_for_it
+    who_is_there_already_is_seen_by_whoever_begins_to_wait
+    a_queued_call_is_taken_by_one_of_those_who_ask_at_once
+    each_attempt_of_a_queued_call_is_counted_and_its_first_outcome_stands
+    what_somebody_had_who_is_gone_goes_on_to_the_next
+    whoever_keeps_a_queued_call_for_too_long_loses_it
+    a_queued_call_is_taken_back_in_every_state_but_the_last
+    a_queued_call_that_nobody_takes_in_time_is_overdue
+    only_so_many_calls_of_a_group_are_queued
+    whoever_comes_is_told_that_calls_are_queued
 }
 
 fn record(registry: &Registry) -> SocketRecord {

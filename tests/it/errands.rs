@@ -171,6 +171,23 @@ async fn nobody_there_is_3_and_says_who_could_be_asked() {
 }
 
 #[tokio::test]
+async fn where_nobody_is_there_a_call_waits_or_is_kept_as_it_is_told() {
+    let gateway = Gateway::start().await;
+    let ask = ["call", "--user", "u", "--event", "x", "--when-offline"];
+    let waited = run(&gateway, &[&ask[..], &["wait", "--timeout", "300ms"]].concat()).await;
+    assert_eq!((waited.code, waited.stdout.as_str()), (1, ""), "{waited:?}");
+    for part in ["no socket of user u is connected", "was waited for", "300ms", "nothing was done"] {
+        assert!(waited.stderr.contains(part), "{part} in {waited:?}");
+    }
+    let kept = run(&gateway, &[&ask[..], &["queue"]].concat()).await;
+    let id = kept.stdout.trim();
+    assert!(kept.code == 0 && kept.stderr.contains(&format!("GET /api/calls/{id}")), "{kept:?}");
+    assert_eq!(gateway.get(&format!("/api/calls/{id}")).await.json()["status"], "queued");
+    let kept = run(&gateway, &[&ask[..], &["queue", "--json"]].concat()).await;
+    assert_eq!((kept.code, &json_of(&kept)["status"]), (0, &json!("queued")), "{kept:?}");
+}
+
+#[tokio::test]
 async fn a_call_that_is_not_answered_is_1_and_says_why() {
     let gateway = Gateway::start().await;
     let mut client = gateway.greeted("/ws?user_id=u").await;

@@ -71,6 +71,15 @@ async fn the_rights_that_suffice_and_one_less() {
     assert_eq!(first.closed().await.0, 4410);
     assert_eq!(fleet.sends(2, json!({ "roomId": "r" }), "x".repeat(9000)).await.json()["delivered"], 1);
     second.hears().await;
+    let kept = json!({ "storeId": "t", "event": "x", "whenOffline": "queue" });
+    let kept = fleet.gateway(1).post("/api/call", &kept).await;
+    assert_eq!(kept.status, 202, "{}", kept.text());
+    let path = format!("/api/calls/{}", kept.json()["callId"].as_str().unwrap());
+    let mut third = fleet.gateway(2).greeted("/ws?store_id=t").await;
+    let call = third.hears().await["callId"].clone();
+    third.says(json!({ "type": "reply", "callId": call, "data": 3 }).to_string()).await;
+    eventually("it is answered", async || (fleet.gateway(0).get(&path).await.json()["result"] == 3).then_some(()))
+        .await;
     fleet.is_sound().await;
     assert_eq!(server.ask(&["ACL", "LOG"]), redis::Value::Array(Vec::new()), "nothing was denied");
     drop(fleet);

@@ -1,6 +1,6 @@
 //! Who waits for what becomes of a call.
 
-use super::{Asked, Calls, NEWS_MAX, News, Place, lock};
+use super::{Caller, Calls, NEWS_MAX, News, Place, lock};
 use registry::CallId;
 use std::sync::Arc;
 use tokio::{
@@ -38,6 +38,13 @@ impl Ears {
         self.place = None;
     }
 
+    /// Nobody has it, and its caller waits until somebody comes; or it is looked for again.
+    pub fn rest(&mut self, rests: bool) {
+        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
+            asked.rests = rests;
+        }
+    }
+
     /// The next word, unless the time is over before.
     pub async fn next(&mut self, by: Instant) -> Option<News> {
         let news = timeout_at(by, self.heard.recv()).await.ok().flatten();
@@ -62,8 +69,14 @@ impl Calls {
     /// Begins a call; who holds the ears hears what becomes of it.
     pub fn begin(self: &Arc<Self>) -> Ears {
         let id = CallId::fresh(&self.registry.incarnation());
+        self.listen(id)
+    }
+
+    /// Begins to listen for what becomes of a call here.
+    pub(super) fn listen(self: &Arc<Self>, id: CallId) -> Ears {
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        lock(&self.asked).calls.insert(id.clone(), Asked { place: None, since: Instant::now(), news });
+        let caller = Caller { place: None, rests: false, since: Instant::now(), news };
+        lock(&self.asked).calls.insert(id.clone(), caller);
         Ears { calls: self.clone(), id, heard, place: None }
     }
 }

@@ -72,7 +72,8 @@ impl Default for Table {
 impl Table {
     /// Whether it has been given before: a call is written once.
     pub fn was_given(&self, call: &CallId) -> bool {
-        self.calls.contains_key(call) || self.over.knows(call)
+        // A queued one is given again, by whoever has taken it for the next.
+        self.calls.contains_key(call) || (!call.is_queued() && self.over.knows(call))
     }
 
     pub fn is_full(&self) -> bool {

@@ -18,11 +18,12 @@ pub struct Wanted<'a> {
     pub event: &'a str,
     pub data: Option<&'a str>,
     pub fallback: Option<&'a str>,
+    pub when_offline: Option<&'a str>,
     /// `CALL_TIMEOUT` of the configuration unless given.
     pub timeout: Option<Duration>,
 }
 
-/// Exit 0 when it was answered, 3 when nobody is there.
+/// Exit 0 when it was answered or is kept, 3 when nobody is there.
 pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
     ended(ask(reading, url, wanted, as_json))
 }
@@ -37,6 +38,9 @@ fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: b
     }
     if let Some(fallback) = wanted.fallback {
         body["fallback"] = fallback.into();
+    }
+    if let Some(when_offline) = wanted.when_offline {
+        body["whenOffline"] = when_offline.into();
     }
     let body = with_data(&body, data.as_deref());
     let answer = gateway.follow("/api/call", body, budget, &progress(as_json))?;
@@ -80,6 +84,16 @@ struct Replied<'a> {
 pub fn finish(gateway: &Remote, answer: &Answer, budget: Duration, as_json: bool) -> Result<(), Failure> {
     if as_json && answer.body.is_object() {
         say!("{}", printable_json(&String::from_utf8_lossy(&answer.text)));
+    }
+    if answer.status == 202 {
+        let call = word(&answer.body["callId"]);
+        if !as_json {
+            say!("{call}");
+        }
+        complain!(
+            "nobody is there; the call is kept for the first who comes, and GET /api/calls/{call} says what came of it"
+        );
+        return Ok(());
     }
     let replied = serde_json::from_slice::<Replied<'_>>(&answer.text).ok().filter(|_| answer.status == 200);
     let Some(replied) = replied else { return Err(failure(gateway, answer, budget)) };

@@ -1,7 +1,7 @@
 //! One call: to whom it goes, and what comes of it. It is written to one socket at most; it goes on to another
 //! only when it is certain that nothing was written.
 
-use super::{Absent, Courier, Found};
+use super::{Absent, Awaited, Courier, Found};
 use crate::{
     calls::{
         Ears, News, Place,
@@ -13,7 +13,7 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
+    CallId, Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
     envelope::{Keep, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
@@ -46,6 +46,18 @@ pub enum Fallback {
     User,
 }
 
+/// What is done where nobody is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenOffline {
+    /// The caller is told so at once.
+    #[default]
+    Fail,
+    /// It is waited for, as long as the caller waits.
+    Wait,
+    /// The call is kept for whoever comes, so long, and nobody waits for what comes of it.
+    Queue(Duration),
+}
+
 /// How the client is told of it.
 #[derive(Debug)]
 pub enum Wording {
@@ -64,6 +76,9 @@ pub struct Question<'a> {
     /// The store it is about; without it the one that the socket has.
     pub store: Option<StoreName>,
     pub fallback: Fallback,
+    pub when_offline: WhenOffline,
+    /// How long whoever has it may think.
+    pub patience: Duration,
     pub by: Instant,
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
@@ -92,6 +107,19 @@ pub enum Outcome {
     Absent(Absent),
     /// There is no socket in this group.
     Nobody(Group),
+    /// It was waited for as long as the caller waits. Nothing was written.
+    NobodyCame {
+        awaited: Awaited,
+        last: Box<Outcome>,
+    },
+    /// As many calls wait here as may.
+    TooManyWait,
+    /// It is kept, under this name.
+    Queued(CallId),
+    /// As many calls are kept for this group as may.
+    QueueFull(Group),
+    /// The registry did not say whether it keeps the call.
+    QueueSilent(CallId),
     OwnerLost {
         owner: Incarnation,
         delivered: Delivered,
@@ -115,29 +143,41 @@ impl Courier {
     pub async fn call(&self, question: &Question<'_>, ears: &mut Ears) -> Outcome {
         let mut way =
             Way { courier: self, question, ears, began: Instant::now(), lookup: None, named: None, is_fallback: false };
-        match &question.whom {
-            Whom::Group(group) => way.reach_group(group, None).await,
-            Whom::Socket(asked) => {
-                let outcome = way.reach_socket(asked).await;
-                way.fall_back(asked, outcome).await
-            }
+        let outcome = way.reach().await;
+        match question.when_offline {
+            WhenOffline::Fail => outcome,
+            WhenOffline::Wait => way.go_on(outcome).await,
+            WhenOffline::Queue(ttl) => way.leave(outcome, ttl).await,
         }
     }
 }
 
 /// One call on its way.
-struct Way<'a> {
-    courier: &'a Courier,
-    question: &'a Question<'a>,
-    ears: &'a mut Ears,
+pub(super) struct Way<'a> {
+    pub(super) courier: &'a Courier,
+    pub(super) question: &'a Question<'a>,
+    pub(super) ears: &'a mut Ears,
     began: Instant,
     lookup: Option<Duration>,
     /// What is known of the named socket, if it was there.
     named: Option<Holder>,
-    is_fallback: bool,
+    pub(super) is_fallback: bool,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    /// One search for whom it is for.
+    pub(super) async fn reach(&mut self) -> Outcome {
+        self.is_fallback = false;
+        let question: &'a Question<'a> = self.question;
+        match &question.whom {
+            Whom::Group(group) => self.reach_group(group, None).await,
+            Whom::Socket(asked) => {
+                let outcome = self.reach_socket(asked).await;
+                self.fall_back(asked, outcome).await
+            }
+        }
+    }
+
     async fn reach_socket(&mut self, asked: &str) -> Outcome {
         let mut search = self.courier.search(asked, self.question.by);
         loop {
@@ -179,17 +219,21 @@ impl Way<'_> {
             Outcome::Absent(absent) => !matches!(absent, Absent::Silent(_) | Absent::OutOfTime),
             _ => false,
         };
-        let group = match (self.question.fallback, certain) {
-            (Fallback::Store, true) => self.store(&outcome).map(Group::Store),
-            (Fallback::User, true) => self.user(&outcome).map(Group::User),
-            _ => None,
-        };
-        let Some(group) = group else { return outcome };
+        let Some(group) = self.instead_of(&outcome).filter(|_| certain) else { return outcome };
         self.is_fallback = true;
         match self.reach_group(&group, SocketId::parse(asked)).await {
             // What is true of the named one says more.
             Outcome::Nobody(_) => outcome,
             instead => instead,
+        }
+    }
+
+    /// Who else may have it.
+    pub(super) fn instead_of(&self, outcome: &Outcome) -> Option<Group> {
+        match self.question.fallback {
+            Fallback::None => None,
+            Fallback::Store => self.store(outcome).map(Group::Store),
+            Fallback::User => self.user(outcome).map(Group::User),
         }
     }
 
@@ -431,6 +475,7 @@ impl Way<'_> {
             deadline,
             request_id: self.question.request_id,
             traceparent: self.question.traceparent,
+            attempt: None,
         })
     }
 }

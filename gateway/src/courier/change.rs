@@ -34,6 +34,7 @@ impl Courier {
         let owner = self.registry.incarnation();
         self.sockets.change(socket, |record| change(record).map(|record| SocketRecord { owner, ..record }));
         self.registry.update(|| socket.record()).await;
+        self.came(socket).await;
     }
 
     /// Moves a socket here into a room that is one of `rooms_max` at most, or out of one.

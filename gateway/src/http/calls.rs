@@ -1,7 +1,7 @@
 //! Calls from HTTP: asking a client, and answering with what it says.
 
 use super::{
-    Answer, Body, Problem, Request, events, json,
+    Answer, Body, Problem, Request, events, json, queued,
     sends::{field, finish},
     shape::{Field, Kind, Reader, Shape, refused},
     sockets, streams,
@@ -11,8 +11,10 @@ use crate::{
         Ears,
         told::{self, Answered},
     },
-    courier::{Absent, Fallback, Outcome, Question, Step, Whom, Wording},
+    config::Config,
+    courier::{self, Absent, Fallback, Outcome, Question, Step, WhenOffline, Whom, Wording},
     letters::LATE,
+    problem::verdict_json,
 };
 use hyper::{
     Response, StatusCode,
@@ -48,7 +50,11 @@ pub static CALL: Shape = Shape {
         Field { name: "event", kind: Kind::Text, required: true, meaning: "what the frame's type says" },
         field("data", Kind::Any, "passed to the client untouched"),
         field("fallback", Kind::Text, "none, store or user: who else may be asked when a named socket is not reached"),
-        field("whenOffline", Kind::Text, "fail; wait and queue are not in this version"),
+        field(
+            "whenOffline",
+            Kind::Text,
+            "fail; wait: within timeoutMs, until somebody comes who can be asked; queue: keep it until then",
+        ),
         TIMEOUT,
     ],
     open: false,
@@ -81,6 +87,7 @@ pub struct Call<'a> {
     pub data: Cow<'a, RawValue>,
     pub store: Option<StoreName>,
     pub fallback: Fallback,
+    pub when_offline: WhenOffline,
     pub budget: Duration,
     pub wording: Wording,
 }
@@ -93,8 +100,8 @@ impl Call<'_> {
 
     /// The same, without the body that it was read from.
     fn into_owned(self) -> Call<'static> {
-        let Call { whom, event, data, store, fallback, budget, wording } = self;
-        Call { whom, event, data: Cow::Owned(data.into_owned()), store, fallback, budget, wording }
+        let Call { whom, event, data, store, fallback, when_offline, budget, wording } = self;
+        Call { whom, event, data: Cow::Owned(data.into_owned()), store, fallback, when_offline, budget, wording }
     }
 }
 
@@ -102,7 +109,7 @@ impl Call<'_> {
 pub async fn call(request: Request) -> Answer {
     let body = request.body.clone();
     let mut reader = Reader::new(&CALL, &body, "").map_err(|fault| refused(&fault))?;
-    let read = read_call(&mut reader, request.gateway.config.call_timeout);
+    let read = read_call(&mut reader, &request.gateway.config);
     let call = finish(reader, read)?;
     go(request, call).await
 }
@@ -136,7 +143,7 @@ pub async fn sync(request: Request) -> Answer {
     go(request, call).await
 }
 
-fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> {
+fn read_call<'a>(reader: &mut Reader<'a>, config: &Config) -> Option<Call<'a>> {
     let mut targets = targets(reader);
     if let Some(to) = reader.raw("to") {
         targets.extend(reader.inside(&TO, "to", to, self::targets)?);
@@ -149,14 +156,13 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
         Some("user") => Some(Fallback::User),
         Some(_) => reader.wrong("fallback", "none, store or user is wanted"),
     };
-    match reader.text("whenOffline").as_deref() {
-        None | Some("fail") => {}
-        Some("wait" | "queue") => {
-            reader.wrong::<()>("whenOffline", "wait and queue are not in this version; leave it out or say fail");
-        }
-        Some(_) => drop(reader.wrong::<()>("whenOffline", "fail, wait or queue is wanted")),
-    }
-    let budget = reader.millis("timeoutMs").map_or(budget, Duration::from_millis);
+    let when_offline = match reader.text("whenOffline").as_deref() {
+        None | Some("fail") => Some(WhenOffline::Fail),
+        Some("wait") => Some(WhenOffline::Wait),
+        Some("queue") => Some(WhenOffline::Queue(config.queue_ttl)),
+        Some(_) => reader.wrong("whenOffline", "fail, wait or queue is wanted"),
+    };
+    let budget = reader.millis("timeoutMs").map_or(config.call_timeout, Duration::from_millis);
     let event = event.and_then(|event| match event.is_empty() {
         true => reader.wrong("event", "it is empty"),
         false => Some(event),
@@ -176,6 +182,7 @@ fn read_call<'a>(reader: &mut Reader<'a>, budget: Duration) -> Option<Call<'a>> 
         data: Cow::Borrowed(data),
         store,
         fallback: fallback?,
+        when_offline: when_offline?,
         budget,
         wording: Wording::Call,
     })
@@ -215,6 +222,7 @@ fn read_sync<'a>(reader: &mut Reader<'a>, kind: &str, budget: Duration) -> Optio
         data,
         store,
         fallback: Fallback::Store,
+        when_offline: WhenOffline::Fail,
         budget,
         wording: Wording::Call,
     })
@@ -225,11 +233,16 @@ async fn go(request: Request, call: Call<'_>) -> Answer {
     if calls.are_cut_off() {
         return Err(Problem::draining());
     }
-    if events::wanted(&request.head.headers) {
+    // Of one that may be kept nothing happens that could be told in pieces.
+    let is_kept = matches!(call.when_offline, WhenOffline::Queue(_));
+    if !is_kept && events::wanted(&request.head.headers) {
         return Ok(streams::of_call(request, call.into_owned()));
     }
     let mut ears = calls.begin();
     let outcome = ask(&request, &call, &mut ears, None).await;
+    if let Outcome::Queued(call) = &outcome {
+        return Ok(queued::accepted(call));
+    }
     answer(&request, &ears.id, outcome, call.by(&request)).await.map(|replied| replied.response())
 }
 
@@ -241,6 +254,8 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
         data: &call.data,
         store: call.store.clone(),
         fallback: call.fallback,
+        when_offline: call.when_offline,
+        patience: call.budget,
         by: call.by(request),
         request_id: &request.request_id,
         traceparent: traceparent(request),
@@ -280,6 +295,11 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Busy => "busy",
         Outcome::Absent(Absent::Gone(_)) | Outcome::Nobody(_) => "absent",
         Outcome::Absent(_) => "unknown",
+        Outcome::NobodyCame { .. } => "nobody_came",
+        Outcome::TooManyWait => "too_many_wait",
+        Outcome::Queued(_) => "queued",
+        Outcome::QueueFull(_) => "queue_full",
+        Outcome::QueueSilent(_) => "unknown",
         Outcome::OwnerLost { .. } => "owner_lost",
         Outcome::SocketLost(..) => "socket_lost",
         Outcome::NoReply(_) => "no_reply",
@@ -303,6 +323,7 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
             warn!(request_id, "call {id}: no socket of {} {} is connected", group.kind(), group.name());
             info!(request_id, "🔄 No socket found, requesting client reconnect");
         }
+        Outcome::Queued(call) => info!(request_id, "call {id} is kept as {call}: nobody is there"),
         _ => warn!(request_id, "call {id}: {}", word(outcome)),
     }
 }
@@ -320,6 +341,30 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
                 .detail(format!("no socket of {} {} is connected", group.kind(), group.name()))
                 .member("callId", id.as_str()))
         }
+        Outcome::NobodyCame { awaited, last } => {
+            let detail = format!("{}; {awaited} was waited for until the time was over", courier::why(&last));
+            let problem = Problem::no_reply(false, detail).member("callId", id.as_str());
+            Err(match courier::verdict(&last) {
+                None => problem,
+                Some(verdict) => {
+                    let registry = &request.gateway.courier.registry;
+                    let store_sockets = told::store_sockets(registry, &verdict.gone, by + LATE).await;
+                    problem.member("verdict", verdict_json(verdict, store_sockets))
+                }
+            })
+        }
+        // Said before by whoever asks for it; a stream is never asked for with it.
+        Outcome::Queued(call) => Err(queued::silent(&call)),
+        Outcome::QueueFull(group) => Err(queued::full(&group)),
+        Outcome::QueueSilent(call) => Err(queued::silent(&call)),
+        Outcome::TooManyWait => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many calls wait",
+            "try again in a while, at another instance, or say whenOffline fail",
+        )
+        .detail("as many calls wait at this instance as may; nothing was written")
+        .retry_after(5)
+        .member("callId", id.as_str())),
         Outcome::OwnerLost { owner, delivered } => Err(Problem::new(
             StatusCode::BAD_GATEWAY,
             "Owner lost",

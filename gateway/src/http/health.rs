@@ -91,6 +91,7 @@ pub async fn metrics(request: Request) -> Answer {
     let registry = &gateway.courier.registry;
     let now = Snapshot {
         calls: gateway.courier.calls.count(),
+        waiting: gateway.courier.waits.len(),
         log_lines_dropped: gateway.log_dropped.dropped_lines() as u64,
         figures: registry.figures(),
         health: registry.health(),

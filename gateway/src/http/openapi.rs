@@ -19,8 +19,12 @@ const UNREACHED: &[(u16, &str)] = &[(503, "registry_unavailable, registry_rebuil
 /// The instance that holds the socket did not say in time what it did.
 const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
 /// Somebody was asked, and this came of it.
-const CALLED: &[(u16, &str)] =
-    &[(404, "no_live_socket"), (409, "call_failed"), (502, "owner_lost, socket_lost"), (503, "draining")];
+const CALLED: &[(u16, &str)] = &[
+    (404, "no_live_socket"),
+    (409, "call_failed"),
+    (502, "owner_lost, socket_lost"),
+    (503, "draining, too_many_calls_wait"),
+];
 /// The request has an Idempotency-Key.
 const KEYED: &[(u16, &str)] = &[
     (400, "invalid_idempotency_key"),
@@ -36,6 +40,8 @@ const DRAINED: &[(u16, &str)] = &[
     (409, "last_instance, several_instances_of_that_name"),
     (503, "registry_unavailable, owner_unreachable"),
 ];
+/// Nobody is there, and the call is to be kept.
+const QUEUED: &[(u16, &str)] = &[(202, "queued; Location says where to ask what came of it"), (429, "queue_full")];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
@@ -64,9 +70,12 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
         (_, "/api/sockets/{id}" | "/api/sockets/{id}/rooms/{room}") => vec![GONE, UNREACHED, SILENT],
         (_, "/api/send") => vec![GONE, BUSY, UNREACHED, SILENT],
-        (_, "/api/call" | "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => {
-            vec![CALLED, GONE, BUSY, UNREACHED, SILENT]
+        (_, "/api/call") => vec![QUEUED, CALLED, GONE, BUSY, UNREACHED, SILENT],
+        (_, "/api/sync/{kind}" | "/api/shopify/sync-{kind}") => vec![CALLED, GONE, BUSY, UNREACHED, SILENT],
+        ("GET", "/api/calls/{id}") => {
+            vec![&[(404, "call_unknown"), (409, "call_failed"), (502, "outcome_unreadable")], UNKNOWN, SILENT]
         }
+        (_, "/api/calls/{id}") => vec![&[(404, "call_unknown"), (409, "call_done")], UNKNOWN],
         (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/instances/{name}/drain") => vec![DRAINED, SILENT],

@@ -10,7 +10,7 @@ use super::{
     streams,
 };
 use crate::{
-    courier::{Fallback, Receipt, Target, Whom, Wording},
+    courier::{Fallback, Receipt, Target, WhenOffline, Whom, Wording},
     frame, json, mention,
 };
 use registry::{Group, UserName};
@@ -135,6 +135,7 @@ pub async fn send(request: Request) -> Answer {
         data: Cow::Owned(push.data.to_owned()),
         store: None,
         fallback: Fallback::None,
+        when_offline: WhenOffline::Fail,
         budget: streams::ANSWERS_MAX,
         wording: Wording::Message { sender },
     };

@@ -3,6 +3,7 @@
 use super::{
     Answer, Body, Request,
     events::{self, Event, Events},
+    queued,
     routes::{Repeats, Route},
 };
 use crate::{gateway::Gateway, kept::Kept, letters::LATE, problem::Problem};
@@ -276,7 +277,9 @@ impl Wants {
     }
 
     fn answer(self, kept: &Kept) -> Response<Body> {
-        if self.events {
+        // One that is kept is never told in pieces.
+        let is_queued = kept.status == StatusCode::ACCEPTED;
+        if self.events && !is_queued {
             let event = as_event(kept);
             return events::answer(stream::iter([event]).boxed());
         }
@@ -286,6 +289,9 @@ impl Wants {
         let is_problem = kept.status >= 400 && self.problem_json;
         let media = if is_problem { "application/problem+json" } else { "application/json" };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        if is_queued && let Ok(body) = serde_json::from_str::<Value>(&kept.body) {
+            queued::point(&mut response, body["callId"].as_str().unwrap_or_default());
+        }
         response
     }
 

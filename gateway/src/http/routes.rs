@@ -1,8 +1,8 @@
 //! The table of routes. Dispatch, 404, 405 and `/openapi.json` all read it.
 
 use super::{
-    Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, pushes, sends, shape::Body,
-    sockets, streams,
+    Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, pushes, queued, sends,
+    shape::Body, sockets, streams,
 };
 use crate::{admission, problem::Problem};
 use futures_util::future::BoxFuture;
@@ -100,6 +100,8 @@ pub static ROUTES: &[Route] = routes! {
     POST "/api/call" Server calls::call, Some(Body::One(&calls::CALL)), "Ask a client, and get its answer", once_as_events;
     POST "/api/sync/{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "Ask a store's client to synchronize; other members are its data", once_as_events;
     POST "/api/shopify/sync-{kind}" Server calls::sync, Some(Body::One(&calls::SYNC)), "The same, as Shopify's apps write it", once_as_events;
+    GET "/api/calls/{id}" Server queued::show, None, "How a queued call stands, or what came of it";
+    DELETE "/api/calls/{id}" Server queued::cancel, None, "Take a queued call back";
     POST "/api/send/batch" Server sends::batch, Some(Body::One(&sends::BATCH)), "Up to 1000 sends, each by itself";
     GET "/sse/stream" Client doors::listen, None, "A socket for who only listens: everything sent to it, as events";
     POST "/sse/push" Server pushes::push, Some(Body::One(&pushes::PUSH)), "Send to a user, as SSE callers write it", once;

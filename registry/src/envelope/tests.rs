@@ -63,6 +63,8 @@ fn every_kind() -> Vec<Envelope> {
         Message::Close { to: To::Socket { id, session }, ending: ending.clone() },
         Message::Room { id, session, room, join: true },
         Message::Probe { sockets: vec![(id, session)] },
+        Message::Came(GroupKey::parse(life.mark()).unwrap()),
+        Message::Waits(GroupKey::parse(life.mark()).unwrap()),
         Message::Instead { call: call.clone(), word: Word::Progress(id) },
         Message::Deliver { to: None, except: Some(id), logged: vec![Logged { id, session, seq: 3, prev: 2 }] },
         Message::Who { group, after: Some(id), limit: 5 },

@@ -1,5 +1,5 @@
-//! What this instance owns, told to Redis: claims, changes, endings, and the numbers of its groups. Our own
-//! table comes first; a script that fails leaves its partition suspect, and `verify.rs` mends it.
+//! What this instance owns, told to Redis: claims, changes and endings. Our own table comes first; a script that
+//! fails leaves its partition suspect, and `verify.rs` mends it.
 
 use super::{
     Redis,
@@ -11,7 +11,6 @@ use super::{
 use crate::{
     admit::client_tag,
     all::{Registered, Superseded},
-    groups::Telling,
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
@@ -19,14 +18,13 @@ use crate::{
     rules::State,
     verdict::{Cause, Ending},
 };
-use futures_util::future::join_all;
 use redis::cmd;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::error;
 
 /// How long somebody waits for somebody else who is telling the same.
-const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
+pub(super) const TOLD_BY_ANOTHER: Duration = Duration::from_secs(2);
 
 /// How long it is known in which groups sockets were counted that were taken over: until their former owner is cleaned
 /// up after, or has told its numbers.
@@ -52,21 +50,6 @@ struct OnItsWay<'a> {
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
         self.redis.owner().settle(&self.ticket, self.answered);
-    }
-}
-
-/// Somebody is telling a group, and may be dropped meanwhile.
-struct BeingTold<'a> {
-    redis: &'a Redis,
-    key: GroupKey,
-    count: Option<u32>,
-    answered: bool,
-}
-
-impl Drop for BeingTold<'_> {
-    fn drop(&mut self) {
-        self.redis.owner().groups.told(self.key, self.count, self.answered);
-        self.redis.group_told.notify_waiters();
     }
 }
 
@@ -250,50 +233,6 @@ impl Redis {
             2 => Told::Elsewhere,
             _ => Told::Nothing,
         })
-    }
-
-    /// Tells Redis that there is somebody in these groups, or nobody any more.
-    pub(super) async fn tell(&self, groups: impl IntoIterator<Item = GroupKey>) {
-        join_all(groups.into_iter().map(|key| self.tell_one(key, false))).await;
-    }
-
-    pub fn active(&self, groups: &[GroupKey]) {
-        let (now, mut owner) = (self.now_ms(), self.owner());
-        groups.iter().for_each(|key| owner.groups.active(*key, now));
-    }
-
-    /// With `exact`, numbers count as well.
-    pub(super) async fn tell_one(&self, key: GroupKey, exact: bool) {
-        loop {
-            let another = self.group_told.notified();
-            tokio::pin!(another);
-            another.as_mut().enable();
-            let telling = self.owner().groups.tell(key, exact);
-            match telling {
-                Telling::Nothing => return,
-                Telling::Busy => {
-                    if timeout(TOLD_BY_ANOTHER, another).await.is_err() {
-                        return;
-                    }
-                }
-                Telling::Tell { count, active_at } => {
-                    let mut told = BeingTold { redis: self, key, count, answered: false };
-                    let own = self.own();
-                    let mut command = cmd(if count.is_some() { "HSET" } else { "HDEL" });
-                    command.arg(self.keys.group(key)).arg(own.to_string());
-                    if let Some(count) = count {
-                        command.arg(format!("{count}|{active_at}"));
-                    }
-                    told.answered = self.link.ask(&command).await.is_ok();
-                    for former in self.former.load().iter() {
-                        self.leave_group(key, former).await;
-                    }
-                    if !told.answered {
-                        return;
-                    }
-                }
-            }
-        }
     }
 
     /// How a socket stands in its user's index.

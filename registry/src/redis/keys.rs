@@ -2,7 +2,7 @@
 //! touch all of it; 64 partitions lie evenly over the slots, so that a cluster of any size shares them.
 
 use crate::{
-    names::{GroupKey, SocketId},
+    names::{CallId, GroupKey, SocketId},
     once::Hashed,
     owner::{PARTITIONS, partition},
 };
@@ -135,6 +135,26 @@ impl Keys {
     /// That one of them was left, for whoever asks twice.
     pub fn group_sent(&self, key: GroupKey, sent: Hashed) -> String {
         self.of_group(key, &format!("sent:{sent}"))
+    }
+
+    /// The instances whose calls wait until somebody of the group comes.
+    pub fn waiters(&self, key: GroupKey) -> String {
+        format!("{}:{{g:{}}}:waiters", self.namespace, key.short())
+    }
+
+    /// Calls that wait to be taken by somebody of the group.
+    pub fn queued(&self, key: GroupKey) -> String {
+        format!("{}:{{g:{}}}:wait", self.namespace, key.short())
+    }
+
+    /// Those that were taken, and by whom.
+    pub fn given(&self, key: GroupKey) -> String {
+        format!("{}:{{g:{}}}:given", self.namespace, key.short())
+    }
+
+    /// A queued call, and what came of it.
+    pub fn call(&self, call: &CallId) -> String {
+        format!("{}:{{c:{call}}}", self.namespace)
     }
 
     pub fn user_sockets(&self, user: GroupKey) -> String {

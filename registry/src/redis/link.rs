@@ -38,6 +38,9 @@ const ASKED_SOON: Duration = Duration::from_millis(500);
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
 /// Another refusal so soon after the last is not told.
 const TOLD_ANOTHER: Duration = Duration::from_secs(1);
+/// Of a right that is missing in a script Redis 7.0 does not say which it is. Whoever is told that wants to hear of one
+/// that has a name, and not of this again and again in between.
+const NAMELESS: &str = "executing the script";
 /// For how long a denial counts as an outage.
 const DENIED_FOR: Duration = Duration::from_secs(10);
 /// What a server says that works and will not.
@@ -264,7 +267,12 @@ impl Link {
     /// A server that refuses is told about at once, and again while it does.
     fn refused(&self, why: &str) {
         let mut last = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let again = |told: &str| if told == why { TOLD_AGAIN } else { TOLD_ANOTHER };
+        let again = |told: &str| match (told.contains(NAMELESS), why.contains(NAMELESS)) {
+            (true, false) => Duration::ZERO,
+            (_, true) => TOLD_AGAIN,
+            _ if told == why => TOLD_AGAIN,
+            _ => TOLD_ANOTHER,
+        };
         if last.as_ref().is_none_or(|(told, at)| at.elapsed() >= again(told)) {
             warn!("Redis refused what the registry needs: {why}");
             *last = Some((why.to_owned(), Instant::now()));

@@ -4,7 +4,7 @@ use super::{
     Redis,
     link::Fault,
     logs::{Place, Said, bytes_of},
-    scripts::{LEAVE, TAKE, TAKEN, number, text},
+    scripts::{LEAVE, TAKE_MAIL, TAKEN, number, text},
 };
 use crate::{
     all::Unknown,
@@ -86,7 +86,7 @@ impl Redis {
         let (mut taken, mut gone) = (0, String::new());
         loop {
             let keys = [self.keys.group_mail(group), self.keys.group_mailed(group)];
-            let said = TAKE.on(keys).arg(id.short()).arg(&gone).arg(TAKEN_AT_ONCE).run(&self.link).await;
+            let said = TAKE_MAIL.on(keys).arg(id.short()).arg(&gone).arg(TAKEN_AT_ONCE).run(&self.link).await;
             let mut said = said.map_err(|_| Unknown::Unavailable)?.into_iter();
             let Some(by) = said.next() else { return Ok(taken) };
             // A name that nobody can have is gone.

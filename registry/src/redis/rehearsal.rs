@@ -22,13 +22,14 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
-        let lines: [&[&str]; 36] = [
+        let lines: [&[&str]; 37] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
             &["HMGET", &hash, "f"],
             &["HGETALL", &hash],
             &["HSCAN", &hash, "0"],
             &["HVALS", &hash],
+            &["HLEN", &hash],
             &["HDEL", &hash, "f"],
             &["ZADD", &set, "0", "m"],
             &["ZSCORE", &set, "m"],

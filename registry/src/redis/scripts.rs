@@ -42,9 +42,19 @@ scripts! {
     READ_LOG "read_log";
     LOST "lost";
     LEAVE "leave";
-    TAKE "take";
+    TAKE_MAIL "take_mail";
     TAKEN "taken";
     DRAIN "drain";
+    TELL "tell";
+    WAIT "wait";
+    KEEP "keep";
+    QUEUE "queue";
+    TAKE "take";
+    NEXT "next";
+    GIVE "give";
+    BACK "back";
+    ANSWER "answer";
+    CANCEL "cancel";
 }
 
 impl Lua {

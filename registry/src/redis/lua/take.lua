@@ -1,22 +1,33 @@
--- Says who takes over what was left for a group, and what comes next of it. One at a time: whoever asks meanwhile is
--- told who it is, and may do it for them, since what was logged once from a place in the mail is not logged again.
--- KEYS  1 mail, 2 mailed
--- ARGV  1 id of the socket that would take it, 2 id of one that was taking it and is there no more, or '', 3 entries at
---       most
--- Says  {} if there is nothing | {id of who takes it, position, until, key, text, position, …}
-local some = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[3])
-if #some == 0 then
-    return {}
+-- Takes calls that wait for somebody of a group, those first that have waited longest; and those whose taker has said
+-- nothing for so long that it must be gone.
+-- KEYS  1 calls that wait, 2 calls that were taken
+-- ARGV  1 the instance, 2 calls at most, 3 ms of grace behind a call's patience, 4 ms the lists stay
+-- Says  {{call and patience…}, {others who have taken some}, {call and patience… that it has taken before}}
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+local taken = redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)
+for _, call in ipairs(taken) do
+    redis.call('ZREM', KEYS[1], call)
 end
-local by = redis.call('HGET', KEYS[2], 'by')
-if not by or by == ARGV[2] then
-    by = ARGV[1]
-    redis.call('HSET', KEYS[2], 'by', by)
+local others, named, own = {}, {}, {}
+local given = redis.call('HGETALL', KEYS[2])
+for i = 1, #given, 2 do
+    local owner, due = string.match(given[i + 1], '^(.*)|(%d+)$')
+    if #taken < tonumber(ARGV[2]) and (not due or tonumber(due) < now) then
+        taken[#taken + 1] = given[i]
+    elseif owner == ARGV[1] then
+        own[#own + 1] = given[i]
+    elseif owner and not named[owner] then
+        named[owner] = true
+        others[#others + 1] = owner
+    end
 end
-local said = { by }
-for _, entry in ipairs(some) do
-    local at, fields = #said, entry[2]
-    said[at + 1], said[at + 2], said[at + 3], said[at + 4] =
-        string.match(entry[1], '^%d+'), fields[6], fields[4], fields[2]
+for _, call in ipairs(taken) do
+    local patience = string.match(call, '|(%d+)$') or '0'
+    redis.call('HSET', KEYS[2], call, ARGV[1] .. '|' .. string.format('%.0f', now + patience + ARGV[3]))
 end
-return said
+if #taken > 0 then
+    redis.call('PEXPIRE', KEYS[2], ARGV[4])
+end
+return { taken, others, own }
