@@ -19,7 +19,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 fn asked(store: &str, more: &Value) -> Value {
     let mut asked = json!({"storeId": store, "event": "x", "whenOffline": "queue", "timeoutMs": 30_000});
@@ -433,6 +433,46 @@ async fn without_redis_calls_are_kept_in_memory() {
         eventually("its time is over", async || Some(call(&gateway, &id).await).filter(|one| one.status != 200)).await;
     assert_eq!(is(&over, 504, "no_reply")["delivered"], false);
     gateway.is_unharmed().await;
+}
+
+/// Redis stands still again and again while calls are taken and answered, so that some of its answers are lost.
+#[tokio::test]
+async fn a_redis_that_stands_still_loses_no_call() {
+    let fleet = Fleet::with(&[]).await;
+    let ids = join_all((0..20).map(async |n| queues(&fleet[n % 3], &asked("s", &json!({}))).await)).await;
+    let mut client = fleet[0].greeted("/ws?store_id=s").await;
+    let stands_still = async {
+        for _ in 0..3 {
+            fleet.redis().stop();
+            // Longer than anybody waits for an answer.
+            sleep(Duration::from_secs(3)).await;
+            fleet.redis().cont();
+            sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let answers = async {
+        loop {
+            // It may hear nothing for as long as Redis takes to come to itself.
+            if let Ok(frame) = timeout(Duration::from_secs(1), client.hears()).await {
+                replies(&mut client, &frame, frame["attempt"].clone()).await;
+            }
+        }
+    };
+    let all_are_over = async {
+        stands_still.await;
+        for id in &ids {
+            within(MENDED, "it is answered", async || {
+                let answer = call(&fleet[1], id).await;
+                if answer.json()["status"] == "replied" { Ok(()) } else { Err(answer.text()) }
+            })
+            .await;
+        }
+    };
+    tokio::select! {
+        () = answers => unreachable!("it never ends"),
+        () = all_are_over => {}
+    }
+    fleet.is_sound().await;
 }
 
 /// It cannot be kept, and is not called offline.
