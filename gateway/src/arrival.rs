@@ -177,9 +177,10 @@ impl Arrival {
         let socket = Arc::new(Socket::lasting(record.clone(), line.clone(), written));
         gateway.metrics.opened.inc();
         let seat = expected.enter(socket);
-        if seat.socket.cursor.is_some() {
+        match seat.socket.cursor {
             // What was logged before it had its seat was told to nobody.
-            gateway.courier.upkeep.seated(&seat.socket);
+            Some(_) => gateway.courier.upkeep.seated(&seat.socket),
+            None => gateway.courier.came(&seat.socket).await,
         }
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
@@ -195,7 +196,6 @@ impl Arrival {
             None => gateway.desk.feed.tell("connected", || feed::socket(&record)),
         }
         gateway.metrics.hello_seconds.observe(self.began.elapsed().as_secs_f64());
-        gateway.courier.came(&seat.socket).await;
         Ok((seat, greeting))
     }
 

@@ -134,17 +134,12 @@ pub async fn run(courier: Courier, wants: Durability) {
 async fn do_one(courier: &Courier, chore: Chore, socket: Arc<Socket>, wants: Durability) {
     let again = match chore {
         Chore::Heard => confirm(courier, &socket).await,
-        Chore::Seated | Chore::Moved => match take_mail(courier, &socket, wants).await {
-            true => {
-                // Until now nobody has looked at the log of one that has just come.
-                match chore {
-                    Chore::Seated => courier.upkeep.behind(&socket),
-                    _ => courier.doubt(&socket),
-                }
-                None
-            }
-            false => Some(ANSWER_AFTER).filter(|_| socket.line.is_open()),
-        },
+        Chore::Seated => {
+            courier.came(&socket).await;
+            // Until now nobody has looked at its log.
+            take_mail(courier, &socket, wants, || courier.upkeep.behind(&socket)).await
+        }
+        Chore::Moved => take_mail(courier, &socket, wants, || courier.doubt(&socket)).await,
         Chore::Behind => catch_up(courier, &socket).await,
         Chore::Acked => tell_acked(courier, &socket).await,
     };
@@ -162,14 +157,15 @@ async fn confirm(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
     None
 }
 
-/// What was left for its user or store while that had no socket; false if the registry did not answer.
-async fn take_mail(courier: &Courier, socket: &Socket, wants: Durability) -> bool {
+/// What was left for its user or store while that had no socket goes into its log, which is looked at `then`.
+async fn take_mail(courier: &Courier, socket: &Socket, wants: Durability, then: impl FnOnce()) -> Option<Duration> {
     for group in socket.record().called_by() {
         if courier.registry.take_mail(group, socket.id, wants).await.is_err() {
-            return false;
+            return Some(ANSWER_AFTER).filter(|_| socket.line.is_open());
         }
     }
-    true
+    then();
+    None
 }
 
 async fn tell_acked(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {

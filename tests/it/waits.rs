@@ -2,6 +2,7 @@
 
 use crate::{
     client::Client,
+    comebacks::Page,
     fleet::{Fleet, within},
     gateway::Gateway,
     http::Answer,
@@ -300,5 +301,28 @@ async fn a_call_waits_for_the_registry_as_well() {
     fleet.redis().restart();
     answers(&mut client, "back").await;
     is_answered(&asking.await.unwrap(), &client, &json!("back"));
+    fleet.is_sound().await;
+}
+
+/// Here, elsewhere, and after the instance that had it was told to stop.
+#[tokio::test]
+async fn a_call_to_who_is_away_waits_until_it_is_back() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "3s")]).await;
+    for (owner, asker, next) in [(0, 1, 2), (0, 0, 0), (1, 2, 2), (0, 1, 1), (2, 1, 0)] {
+        let mut page = Page::opens(&fleet[owner], "user_id=ann").await;
+        if owner == 2 {
+            fleet[owner].signal(Signal::TERM);
+            assert_eq!(page.hears_close().await, 1012);
+        }
+        let (id, token) = page.breaks();
+        fleet[asker].verdict(&id).await;
+        let asking = waits(&fleet[asker], json!({"socketId": id}), json!({})).await;
+        let mut page = Page::comes(&fleet[next], "user_id=ann", &token, 0).await;
+        answers(&mut page.client, "back").await;
+        is_answered(&asking.await.unwrap(), &page.client, &json!("back"));
+        assert_eq!(page.id(), id);
+        page.client.leaves().await;
+    }
+    fleet.ends(2).await;
     fleet.is_sound().await;
 }

@@ -137,11 +137,15 @@ impl Way<'_> {
     }
 
     /// For whom it is of use to wait after this: nothing was written, and somebody may come. A socket that is gone for
-    /// good never does, unless another may have the call.
+    /// good never does, unless another may have the call; one that is away may.
     fn awaited(&self, outcome: &Outcome) -> Option<Awaited> {
         match (outcome, &self.question.whom) {
             (Outcome::Nobody(group), _) => Some(Awaited::Group(group.clone())),
-            (Outcome::Absent(Absent::Gone(_)), Whom::Socket(_)) => self.instead_of(outcome).map(Awaited::Group),
+            (Outcome::Absent(Absent::Gone(verdict)), Whom::Socket(asked)) => {
+                let instead = self.instead_of(outcome).map(Awaited::Group);
+                let itself = || SocketId::parse(asked).filter(|_| verdict.is_away()).map(Awaited::Socket);
+                instead.or_else(itself)
+            }
             (Outcome::Absent(Absent::Unknown(_) | Absent::Draining | Absent::Unsettled), whom) => match whom {
                 Whom::Group(group) => Some(Awaited::Group(group.clone())),
                 Whom::Socket(asked) => {
