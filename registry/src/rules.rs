@@ -87,16 +87,23 @@ pub enum NotBack {
 }
 
 /// A client asks for its socket with a token. What has ended stays ended, whichever attempt this is, and so does what
-/// may not come back, or not any more. Asking twice with one connection is asking once.
-pub fn resume(held: Option<&Held>, may_return: bool, session: Session, attempt: Attempt) -> Result<(), NotBack> {
+/// may not come back, or not any more. Asking twice with one connection is asking once. Says as which attempt it is
+/// back: of two with one token the one that asks last is the later, as far as clocks can be apart.
+pub fn resume(held: Option<&Held>, may_return: bool, session: Session, attempt: Attempt) -> Result<Attempt, NotBack> {
+    let Some(held) = held else { return Err(NotBack::Unknown) };
+    let behind = held.attempt.accepted_at.saturating_sub(attempt.accepted_at);
     match held {
-        None => Err(NotBack::Unknown),
-        Some(held) if held.is_over() || !may_return => Err(NotBack::Ended),
-        Some(held) if held.state == State::Live && held.session == session => Ok(()),
-        Some(held) if held.confirmed >= attempt.n || held.attempt >= attempt => Err(NotBack::Later),
-        Some(_) => Ok(()),
+        held if held.is_over() || !may_return => Err(NotBack::Ended),
+        held if held.state == State::Live && held.session == session => Ok(held.attempt),
+        held if held.confirmed >= attempt.n || held.attempt.n > attempt.n => Err(NotBack::Later),
+        held if held.attempt < attempt => Ok(attempt),
+        held if behind <= CLOCKS_APART => Ok(Attempt { accepted_at: held.attempt.accepted_at + 1, ..attempt }),
+        _ => Err(NotBack::Later),
     }
 }
+
+/// Two instances tell the time so many milliseconds apart at most.
+const CLOCKS_APART: u64 = 1000;
 
 /// Whether the time of a socket that is away is over.
 pub fn is_due(due: u64, now: u64) -> bool {

@@ -110,9 +110,9 @@ impl Memory {
         };
         let confirmed = before.resumable.map_or(0, |resumable| resumable.confirmed);
         let held = Held { session: before.session, attempt: before.attempt, confirmed, state };
-        rules::resume(Some(&held), before.resumable.is_some(), newcomer.session, newcomer.attempt)
+        let attempt = rules::resume(Some(&held), before.resumable.is_some(), newcomer.session, newcomer.attempt)
             .map_err(NotBack::Rule)?;
-        let SocketRecord { session, attempt, address, owner, .. } = (**newcomer).clone();
+        let SocketRecord { session, address, owner, .. } = (**newcomer).clone();
         let record = Arc::new(SocketRecord { session, attempt, address, owner, ..(*before).clone() });
         let admission = tables.admit(&record, cap);
         let came_from = before.owner.clone();

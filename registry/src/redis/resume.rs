@@ -6,12 +6,12 @@ use super::{
     claims::LEFT,
     link::Fault,
     rows::{self, Row},
-    scripts::{RESUME, text},
+    scripts::{RESUME, number, text},
 };
 use crate::{
     names::{Session, SocketId},
     owner::{Answered, Ticket, partition},
-    record::SocketRecord,
+    record::{Attempt, SocketRecord},
     resume::{Back, NotBack},
     rules,
 };
@@ -61,7 +61,7 @@ impl Redis {
             on_its_way.settle(Answered::No);
             return Err(NotBack::Rule(why_not));
         }
-        let mut back = self.understand_back(newcomer, said.get(2..).unwrap_or_default()).ok_or(NotBack::Unavailable)?;
+        let mut back = self.understand_back(newcomer, &said).ok_or(NotBack::Unavailable)?;
         back.is_overtaken = !on_its_way.settle(Answered::Yes(&back.record));
         let ghost = async {
             if let Some(ghost) = &back.ghost {
@@ -93,8 +93,8 @@ impl Redis {
     }
 
     /// Reads what the row said before.
-    fn understand_back(&self, newcomer: &SocketRecord, fields: &[Value]) -> Option<Back> {
-        let row = rows::read(newcomer.id, &Value::Array(fields.to_vec()))?;
+    fn understand_back(&self, newcomer: &SocketRecord, said: &[Value]) -> Option<Back> {
+        let row = rows::read(newcomer.id, &Value::Array(said.get(3..)?.to_vec()))?;
         let (before, ghost) = match row {
             Row::Live(before) => (before.clone(), Some(before).filter(|ghost| ghost.session != newcomer.session)),
             Row::Gone(ended) => (ended.record.clone(), None),
@@ -103,7 +103,7 @@ impl Redis {
         let record = SocketRecord {
             session: *session,
             owner: self.own(),
-            attempt: *attempt,
+            attempt: Attempt { accepted_at: number(said.get(2)), ..*attempt },
             address: *address,
             ..(*before).clone()
         };

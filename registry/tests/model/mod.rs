@@ -152,6 +152,9 @@ pub enum When {
     Told,
 }
 
+/// What the row was, as which attempt it is back, and which key was left alone.
+pub type GivenBack = (Row, Attempt, Option<Place>);
+
 /// An answer, or that the script failed on a key of a foreign type.
 pub type Said<T> = Result<T, Place>;
 
@@ -273,7 +276,7 @@ impl Store {
     }
 
     /// `resume.lua`. Says what the row said before, and which key it had to leave alone.
-    pub fn resume(&mut self, asker: &Asker, now: u64) -> Said<Result<(Row, Option<Place>), NotBack>> {
+    pub fn resume(&mut self, asker: &Asker, now: u64) -> Said<Result<GivenBack, NotBack>> {
         let Asker { id, session, attempt, owner, address } = asker.clone();
         self.ours(Place::Row(id))?;
         let was = self.rows.get(&id).cloned();
@@ -285,9 +288,10 @@ impl Store {
             Some(Flaw::EndsNobody) if held.state == State::Closed => Held { state: State::Away, ..held },
             _ => held,
         });
-        if let Err(why) = resume(held.as_ref(), may_return, session, attempt) {
-            return Ok(Err(why));
-        }
+        let attempt = match resume(held.as_ref(), may_return, session, attempt) {
+            Ok(attempt) => attempt,
+            Err(why) => return Ok(Err(why)),
+        };
         let was = was.expect("what comes back was there");
         let resumable = was.record.resumable.map(|it| Resumable { confirmed: was.confirmed.unwrap_or(0), ..it });
         let record =
@@ -308,7 +312,7 @@ impl Store {
         // As long as it is of this connection already, nobody else has an entry.
         self.take_from(&was, &owner);
         let bad = self.enter(id, session, &owner, h32);
-        Ok(Ok((was, bad)))
+        Ok(Ok((was, attempt, bad)))
     }
 
     /// `away.lua`.

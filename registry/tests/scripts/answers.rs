@@ -107,9 +107,12 @@ pub fn of_model(
         Step::Resume { id, session, by, n, accepted } => {
             let asker = asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
             words(store.resume(&asker, now), |back| match back {
-                Ok((was, bad)) => {
+                Ok((was, attempt, bad)) => {
                     let bad = bad.map(|place| key(&place)).unwrap_or_default();
-                    ["back".into(), bad].into_iter().chain(said_fields(row_fields(&was))).collect()
+                    ["back".into(), bad, attempt.accepted_at.to_string()]
+                        .into_iter()
+                        .chain(said_fields(row_fields(&was)))
+                        .collect()
                 }
                 Err(NotBack::Unknown) => text("unknown"),
                 Err(NotBack::Ended) => text("ended"),

@@ -178,7 +178,7 @@ impl<'a> Real<'a> {
         let Some(said) = self.run_script(source, &keys, args) else { return (vec!["error".into()], None) };
         let mut said = flat(said);
         let row_at = match said.first().map(String::as_str) {
-            Some("back") => 2,
+            Some("back") => 3,
             Some("ended") => 1,
             _ => said.len(),
         };

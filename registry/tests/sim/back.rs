@@ -28,11 +28,11 @@ impl World {
     }
 
     pub fn came_back(&mut self, n: usize, client: usize, asker: &Asker, ticket: &Ticket, said: Option<Said>) {
-        let Asker { id, session, attempt, address, .. } = *asker;
+        let Asker { id, session, address, .. } = *asker;
         let owner = &mut self.nodes[n].owner;
-        let was = match said {
+        let (was, attempt) = match said {
             Some(Said::Back(back)) => match *back {
-                Ok(was) => was,
+                Ok(back) => back,
                 Err(_) => {
                     owner.settle_back(ticket, (id, session), Answered::No);
                     return self.is_somebody_new(n, client, id, session);

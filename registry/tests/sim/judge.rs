@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{Asker, Beaten, Over, Owned, Row, Sent};
 use registry::{
-    GroupKey, Incarnation, Session, SocketId, Superseded,
+    Attempt, GroupKey, Incarnation, Session, SocketId, Superseded,
     owner::{h32, partition},
     rules::{NotBack, State},
 };
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Who shows a token.
-    fn judge_back(&mut self, asker: &Asker, was: Option<&Row>, back: &Result<Row, NotBack>) {
+    fn judge_back(&mut self, asker: &Asker, was: Option<&Row>, back: &Result<(Row, Attempt), NotBack>) {
         // What Redis forgot it cannot hold against anybody.
         if !self.lost_at.is_empty() {
             return;
@@ -139,7 +139,7 @@ impl World {
             Ok(_) if self.heard.get(&id).is_some_and(|heard| *heard >= attempt.n) => {
                 self.violate(|| format!("S11: {id} was opened by a token that was used up, of attempt {}", attempt.n));
             }
-            Ok(was) if was.record.attempt > attempt => {
+            Ok((was, _)) if was.record.attempt.n > attempt.n => {
                 self.violate(|| format!("S3: {id} was taken by an earlier attempt"));
             }
             // While Redis was away it was welcomed without being told of.
@@ -187,7 +187,11 @@ impl World {
         let right = match why {
             None => true,
             Some(Superseded::ByLater) => {
-                self.attempts[&id].iter().any(|(attempt, session)| *attempt >= conn.attempt && *session != conn.session)
+                // Of two with one token the one that asked last counts, as far as clocks can be apart.
+                let counts = |other: &Attempt| {
+                    (other.n, other.accepted_at + APART) >= (conn.attempt.n, conn.attempt.accepted_at)
+                };
+                self.attempts[&id].iter().any(|(attempt, session)| counts(attempt) && *session != conn.session)
             }
             Some(Superseded::Ended) => self.ended.get(&id).is_some_and(|attempt| *attempt >= conn.attempt.n),
         };

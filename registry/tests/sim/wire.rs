@@ -2,7 +2,7 @@
 
 use crate::model::{Admitted, Asker, Beaten, Ended, Newcomer, Over, Registered, Row, Sent, Store, To, When};
 use registry::{
-    Cap, GroupKey, Incarnation, Policy, Serving, Session, SocketId, SocketRecord,
+    Attempt, Cap, GroupKey, Incarnation, Policy, Serving, Session, SocketId, SocketRecord,
     owner::{h32, partition},
     rules::{Digest, NotBack, State},
 };
@@ -47,7 +47,7 @@ pub enum Said {
     Done,
     Registered(Registered),
     Ended(Ended),
-    Back(Box<Result<Row, NotBack>>),
+    Back(Box<Result<(Row, Attempt), NotBack>>),
     Over(Over),
     Ids(Vec<SocketId>),
     Beaten(Beaten),
@@ -124,7 +124,7 @@ pub fn run(store: &mut Store, op: &Op, listeners: usize, now: u64) -> Said {
             Said::Ended(store.unregister(*id, *session, of, to, now).expect(ours))
         }
         Op::Resume { asker } => {
-            let back = store.resume(asker, now).expect(ours).map(|(was, _)| was);
+            let back = store.resume(asker, now).expect(ours).map(|(was, attempt, _)| (was, attempt));
             Said::Back(Box::new(back))
         }
         Op::Away { id, when } => Said::Over(store.away(*id, when, now).expect(ours)),

@@ -4,7 +4,7 @@
 --       differs from the second in the mark alone, and what it left behind
 -- ARGV  1 id, 2 session, 3 attempt, 4 acceptedAt, 5 owner, 6 address, 7 the session's part of the h32,
 --       8 for how many ms it is told what was left behind
--- Says  {'back', bad, what was and is of the row: its fields before, name and value in turn}
+-- Says  {'back', bad, acceptedAt as it is now, what was of the row: its fields before, name and value in turn}
 --       | {'unknown'} | {'ended'} | {'later'}; bad names a key of a foreign type that was left alone, or is ''
 local id, session = ARGV[1], ARGV[2]
 local n, accepted = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -24,11 +24,18 @@ if (was.state ~= 'live' and was.state ~= 'away') or not was.window or not was.sa
 end
 local held, held_at = tonumber(was.attempt) or 0, tonumber(was.accepted) or 0
 local again = was.state == 'live' and was.session == session
-if not again and ((tonumber(was.confirmed) or 0) >= n or n < held or (n == held and accepted <= held_at)) then
+-- Two instances tell the time so far apart at most; within it the one that asks last is the later one.
+local APART = 1000
+if again then
+    n, accepted = held, held_at
+elseif (tonumber(was.confirmed) or 0) >= n or n < held or (n == held and held_at - accepted > APART) then
     return { 'later' }
+elseif n == held and accepted <= held_at then
+    accepted = held_at + 1
 end
-redis.call('HSET', KEYS[1], 'owner', ARGV[5], 'session', session, 'attempt', ARGV[3], 'accepted', ARGV[4], 'state', 'live',
-    'address', ARGV[6])
+accepted = string.format('%.0f', accepted)
+redis.call('HSET', KEYS[1], 'owner', ARGV[5], 'session', session, 'attempt', string.format('%d', n), 'accepted', accepted,
+    'state', 'live', 'address', ARGV[6])
 if was.state == 'away' then
     redis.call('HDEL', KEYS[1], 'due', 'endedAt', 'cause', 'reason', 'code')
     redis.call('PERSIST', KEYS[1])
@@ -80,4 +87,4 @@ local listed = redis.pcall('ZADD', KEYS[3], 0, id)
 if type(listed) == 'table' then
     bad = KEYS[3]
 end
-return { 'back', bad, unpack(fields) }
+return { 'back', bad, accepted, unpack(fields) }
