@@ -2,7 +2,7 @@
 //! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it stands in
 //! no list, but whoever knows its session already, from the registry, reaches its line.
 
-use crate::{clock, durable::Cursor, socket::Line};
+use crate::{clock, close::Close, durable::Cursor, socket::Line};
 use arc_swap::ArcSwap;
 use registry::{GroupKey, Session, SocketId, SocketRecord};
 use std::{
@@ -69,14 +69,20 @@ pub struct Expected {
 
 impl Expected {
     /// Takes the seat. From now on the socket can be found and written to; unless a later connection of it has the
-    /// seat already.
+    /// seat already. The earlier one of both is told to go, since nobody finds it any more who would.
     pub fn enter(self, socket: Arc<Socket>) -> Seat {
         let sockets = self.sockets.clone();
         let mut tables = sockets.write();
         let record = socket.record();
-        let former = tables.by_id.get(&record.id).map(|former| former.record());
-        if former.as_ref().is_none_or(|former| former.attempt < record.attempt) {
-            former.iter().for_each(|former| tables.ungroup(former));
+        let former = tables.by_id.get(&record.id).cloned();
+        let is_earlier = former.as_ref().is_some_and(|former| former.record().attempt >= record.attempt);
+        if is_earlier {
+            socket.line.close(Close::Replaced);
+        } else {
+            if let Some(former) = former {
+                former.line.close(Close::Replaced);
+                tables.ungroup(&former.record());
+            }
             tables.by_id.insert(record.id, socket.clone());
             tables.group(&record, &socket);
             tables.most = tables.most.max(tables.by_id.len());
