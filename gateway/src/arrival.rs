@@ -1,6 +1,8 @@
 //! From 101 to the first frame: the short phase in which a connection becomes a socket. It ends by
 //! starting the long-lived task, which is small because nothing of this phase is left in it.
 
+mod back;
+
 use crate::{
     admission::names::Names,
     close::{Close, TOO_MANY_CONNECTIONS},
@@ -17,15 +19,12 @@ use crate::{
         listen::{self, Word},
     },
     sockets::{Expected, Seat, Socket},
-    upkeep,
 };
+use back::{Missed, Returned};
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use registry::{
-    Admission, Attempt, Back, Cause, Chain, Ending, Group, Incarnation, Resumable, SocketId, SocketRecord, epoch_ms,
-    log::Entry,
-};
+use registry::{Admission, Attempt, Cause, Ending, Group, Resumable, SocketId, SocketRecord, epoch_ms};
 use std::{net::IpAddr, sync::Arc};
 use tokio::{
     net::TcpStream,
@@ -47,16 +46,6 @@ pub struct Arrival {
     pub began: Instant,
     /// Held for as long as the socket's descriptor is open.
     pub place: Option<OwnedSemaphorePermit>,
-}
-
-/// What somebody who comes back has missed.
-#[derive(Default)]
-struct Missed {
-    is_whole: bool,
-    /// It begins behind this one.
-    seq: u64,
-    /// The first of it.
-    entries: Vec<Entry>,
 }
 
 /// What admission decided.
@@ -131,20 +120,17 @@ impl Arrival {
         let silent = names.silent;
         let comeback = names.comeback.clone();
         let newcomer = self.newcomer(names, line.can_answer());
-        let back = match comeback.as_ref().and_then(|comeback| comeback.token.as_deref()) {
-            Some(token) => self.come_back(&newcomer, token, line).await?,
+        let token = comeback.as_ref().and_then(|comeback| Some((comeback.token.as_deref()?, comeback.last_seq)));
+        let back = match token {
+            Some((token, last_seq)) => self.come_back(&newcomer, token, last_seq, line).await?,
             None => None,
         };
-        let (record, expected, came_from) = match back {
-            Some((record, expected, from)) => (record, expected, Some(from)),
+        let (record, expected, came_from, missed) = match back {
+            Some(Returned { record, expected, came_from, missed }) => (record, expected, Some(came_from), missed),
             None => {
                 let (record, expected) = self.admit(newcomer, line).await?;
-                (record, expected, None)
+                (record, expected, None, Missed::default())
             }
-        };
-        let missed = match (&came_from, comeback) {
-            (Some(_), Some(comeback)) => self.missed(record.id, comeback.last_seq).await,
-            _ => Missed::default(),
         };
         let lasting = record.resumable.map(|_| {
             let (token, came_from) = (gateway.courier.registry.token(&record), came_from.clone());
@@ -199,19 +185,6 @@ impl Arrival {
         Ok((seat, greeting))
     }
 
-    /// What somebody who came back has not heard, if nothing of it is lost. Else all that was is over.
-    async fn missed(&self, id: SocketId, last_seq: u64) -> Missed {
-        let registry = &self.gateway.courier.registry;
-        match registry.read_log(id, last_seq, upkeep::PAGE).await {
-            Ok(page) if page.follows(last_seq, registry.now_ms()) == Chain::Whole => {
-                Missed { is_whole: true, seq: last_seq, entries: page.entries }
-            }
-            Ok(page) => Missed { seq: page.tail, ..Missed::default() },
-            // It begins anew, and hears all that is found later.
-            Err(_) => Missed { seq: last_seq, ..Missed::default() },
-        }
-    }
-
     /// Somebody who was never here.
     fn newcomer(&self, names: Names, can_come_back: bool) -> Arc<SocketRecord> {
         let Names { user, store, rooms, client, comeback, .. } = names;
@@ -235,50 +208,6 @@ impl Arrival {
     /// How long ago the head of the request was whole.
     fn after_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Its socket again, with where it was last; nothing if its token is not good for that, and it is somebody new.
-    async fn come_back(
-        &self,
-        newcomer: &SocketRecord,
-        token: &str,
-        line: &Arc<Line>,
-    ) -> Result<Option<(Arc<SocketRecord>, Expected, Incarnation)>, Close> {
-        let Courier { registry, sockets, .. } = &self.gateway.courier;
-        let opened = registry.open_token(token, newcomer.user.as_ref()).filter(|_| newcomer.resumable.is_some());
-        let Some((id, n)) = opened else {
-            self.gateway.metrics.came_back("invalid");
-            return Ok(None);
-        };
-        let attempt = Attempt { n, ..newcomer.attempt };
-        let mut claimant = Arc::new(SocketRecord { id, attempt, ..newcomer.clone() });
-        let mut probed = false;
-        loop {
-            let expected = sockets.expect(&claimant, line.clone());
-            let (Back { record, ghost, came_from, is_overtaken }, admission) = match registry
-                .admit_back(&claimant, self.gateway.config.cap)
-                .await
-            {
-                Ok(back) => back,
-                Err(why) => {
-                    info!(socket_id = %id, request_id = self.request_id, "WebSocket not resumed: {}", why.sentence());
-                    self.gateway.metrics.came_back(why.as_str());
-                    return Ok(None);
-                }
-            };
-            if let Some(ghost) = ghost {
-                self.gateway.courier.send_away(&ghost, Close::Replaced).await;
-            }
-            if is_overtaken {
-                self.gateway.metrics.came_back("used");
-                return Ok(None);
-            }
-            if self.is_let_in(admission, &mut probed).await? {
-                self.gateway.metrics.came_back("resumed");
-                return Ok(Some((record, expected, came_from)));
-            }
-            claimant = Arc::new(claimant.once_more(registry.incarnation(), registry.now_ms()));
-        }
     }
 
     /// Cap, duplicates and cool-down; whoever is welcome is registered.

@@ -1,7 +1,10 @@
 //! Calls that are kept until somebody comes who can be asked: their words, and their table in memory; the one in Redis
 //! is in `redis/queued.rs`. One socket has a call at a time, each time is an attempt, and the first outcome stands.
 
-use crate::names::{CallId, GroupKey, Incarnation, SocketId};
+use crate::{
+    log::Durability,
+    names::{CallId, GroupKey, Incarnation, SocketId},
+};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -32,13 +35,15 @@ pub struct Parcel {
     pub ttl: Duration,
     /// How long whoever takes it may think.
     pub patience: Duration,
+    /// What is waited for before it counts as kept.
+    pub wants: Durability,
 }
 
 /// What became of keeping it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Queued {
-    /// It waits. These instances hold members of the group after all.
-    Waits(Vec<Incarnation>),
+    /// It waits, as sure as this. These instances hold members of the group after all.
+    Waits(Durability, Vec<Incarnation>),
     /// As many wait as may.
     Full,
 }

@@ -13,7 +13,8 @@ use crate::{
 };
 use bytes::Bytes;
 use registry::{
-    CallId, Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName, Verdict,
+    CallId, Durability, Gone, Group, Holder, Holding, Incarnation, SocketId, StoreName, Ticket, Unknown, UserName,
+    Verdict,
     envelope::{Keep, Message, Refusal, To},
 };
 use serde_json::value::RawValue;
@@ -79,6 +80,8 @@ pub struct Question<'a> {
     pub when_offline: WhenOffline,
     /// How long whoever has it may think.
     pub patience: Duration,
+    /// What is waited for where it is kept.
+    pub wants: Durability,
     pub by: Instant,
     pub request_id: &'a str,
     pub traceparent: Option<&'a str>,
@@ -115,7 +118,7 @@ pub enum Outcome {
     /// As many calls wait here as may.
     TooManyWait,
     /// It is kept, under this name.
-    Queued(CallId),
+    Queued(CallId, Durability),
     /// As many calls are kept for this group as may.
     QueueFull(Group),
     /// The registry did not say whether it keeps the call.

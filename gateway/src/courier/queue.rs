@@ -40,13 +40,13 @@ impl Way<'_> {
         };
         let registry = &self.courier.registry;
         let call = CallId::queued();
-        let patience = question.patience;
-        let parcel = Parcel { call: call.clone(), group: group.key(), text: asked.encode(), ttl, patience };
+        let (patience, wants) = (question.patience, question.wants);
+        let parcel = Parcel { call: call.clone(), group: group.key(), text: asked.encode(), ttl, patience, wants };
         match timeout_at(question.by, registry.queue(&parcel)).await {
-            Ok(Ok(Queued::Waits(holders))) => {
+            Ok(Ok(Queued::Waits(durability, holders))) => {
                 // Somebody may have come meanwhile, or could not be asked a moment ago.
                 self.courier.ring_holders(parcel.group, holders).await;
-                Outcome::Queued(call)
+                Outcome::Queued(call, durability)
             }
             Ok(Ok(Queued::Full)) => Outcome::QueueFull(group),
             // It may be kept, and is not to be asked behind the back of a caller who was told that it is not.

@@ -240,8 +240,8 @@ async fn go(request: Request, call: Call<'_>) -> Answer {
     }
     let mut ears = calls.begin();
     let outcome = ask(&request, &call, &mut ears, None).await;
-    if let Outcome::Queued(call) = &outcome {
-        return Ok(queued::accepted(call));
+    if let Outcome::Queued(call, durability) = &outcome {
+        return Ok(queued::accepted(call, *durability));
     }
     answer(&request, &ears.id, outcome, call.by(&request)).await.map(|replied| replied.response())
 }
@@ -256,6 +256,7 @@ pub async fn ask(request: &Request, call: &Call<'_>, ears: &mut Ears, progress: 
         fallback: call.fallback,
         when_offline: call.when_offline,
         patience: call.budget,
+        wants: request.gateway.config.durability,
         by: call.by(request),
         request_id: &request.request_id,
         traceparent: traceparent(request),
@@ -297,7 +298,7 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Absent(_) => "unknown",
         Outcome::NobodyCame { .. } => "nobody_came",
         Outcome::TooManyWait => "too_many_wait",
-        Outcome::Queued(_) => "queued",
+        Outcome::Queued(..) => "queued",
         Outcome::QueueFull(_) => "queue_full",
         Outcome::QueueSilent(_) => "unknown",
         Outcome::OwnerLost { .. } => "owner_lost",
@@ -323,7 +324,7 @@ fn log(request: &Request, id: &CallId, outcome: &Outcome) {
             warn!(request_id, "call {id}: no socket of {} {} is connected", group.kind(), group.name());
             info!(request_id, "🔄 No socket found, requesting client reconnect");
         }
-        Outcome::Queued(call) => info!(request_id, "call {id} is kept as {call}: nobody is there"),
+        Outcome::Queued(call, _) => info!(request_id, "call {id} is kept as {call}: nobody is there"),
         _ => warn!(request_id, "call {id}: {}", word(outcome)),
     }
 }
@@ -354,7 +355,7 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
             })
         }
         // Said before by whoever asks for it; a stream is never asked for with it.
-        Outcome::Queued(call) => Err(queued::silent(&call)),
+        Outcome::Queued(call, _) => Err(queued::silent(&call)),
         Outcome::QueueFull(group) => Err(queued::full(&group)),
         Outcome::QueueSilent(call) => Err(queued::silent(&call)),
         Outcome::TooManyWait => Err(Problem::new(

@@ -7,19 +7,17 @@ use hyper::{
     Response, StatusCode,
     header::{HeaderValue, LOCATION},
 };
-use registry::{CallId, Cancelled, Group, Standing, Unknown, envelope::Message};
+use registry::{CallId, Cancelled, Durability, Group, Standing, Unknown, envelope::Message};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout_at;
 
 /// What the registry may take to say how a call stands.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What is known to have the call when a caller hears that it is kept.
-const DURABILITY: &str = "memory";
 
 /// 202, and where to ask what came of it.
-pub fn accepted(call: &CallId) -> Response<Body> {
-    let body = json!({ "status": "queued", "callId": call.as_str(), "durability": DURABILITY });
+pub fn accepted(call: &CallId, durability: Durability) -> Response<Body> {
+    let body = json!({ "status": "queued", "callId": call.as_str(), "durability": durability.as_str() });
     let mut response = json(format!("{body}\n"));
     *response.status_mut() = StatusCode::ACCEPTED;
     point(&mut response, call.as_str());

@@ -3,6 +3,7 @@
 use super::{Memory, Tables};
 use crate::{
     all::{Arrived, Post, epoch_ms},
+    log::Durability,
     names::{CallId, GroupKey, Incarnation, SocketId},
     queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven},
     waiting::WAITS,
@@ -47,7 +48,7 @@ impl Memory {
     pub(crate) fn queue(&self, parcel: &Parcel) -> Queued {
         let mut tables = self.tables();
         match tables.queue.put(parcel.clone(), Instant::now(), epoch_ms()) {
-            true => Queued::Waits(tables.holding(parcel.group)),
+            true => Queued::Waits(Durability::Memory, tables.holding(parcel.group)),
             false => Queued::Full,
         }
     }

@@ -61,13 +61,12 @@ impl Redis {
     pub async fn admit_back(&self, newcomer: &Arc<SocketRecord>, cap: Cap) -> Result<(Back, Admission), NotBack> {
         let back = self.take_back(newcomer).await?;
         let door = self.door(&back.record, cap).filter(|_| !back.is_overtaken);
-        let admission = match door {
-            Some(door) => {
-                let answer = self.ask_admit(&back.record, &door, &[]).await;
-                self.judge(&back.record, &door, answer).await
-            }
-            None => Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() },
+        let judging = async {
+            let Some(door) = door else { return Admission::Welcome { replaced: Vec::new(), evicted: Vec::new() } };
+            let answer = self.ask_admit(&back.record, &door, &[]).await;
+            self.judge(&back.record, &door, answer).await
         };
+        let (admission, ()) = tokio::join!(judging, self.settle_in(&back));
         Ok((back, admission))
     }
 

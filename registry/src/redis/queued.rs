@@ -42,17 +42,19 @@ fn list(value: Option<&Value>) -> &[Value] {
 impl Redis {
     /// First the call, then its place in the line: whoever takes it finds it.
     pub(crate) async fn queue(&self, parcel: &Parcel) -> Result<Queued, Unknown> {
-        let Parcel { call, group, text: asked, ttl, patience } = parcel;
+        let Parcel { call, group, text: asked, ttl, patience, wants } = parcel;
         let (keys, ttl) = (&self.keys, beat::ms(*ttl));
         let keep = KEEP.on([keys.call(call)]).arg(beat::ms(KEPT) + ttl).arg(ttl);
         let keep = keep.arg("group").arg(group.short()).arg("text").arg(asked.as_ref());
         let keep = keep.arg("patience").arg(beat::ms(*patience)).arg("ttl").arg(ttl);
-        keep.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
+        let (_, kept) = keep.run_durably(&self.link, *wants).await.map_err(|_| Unknown::Unavailable)?;
         let line = QUEUE.on([keys.queued(*group), keys.given(*group), keys.group(*group)]);
         let line = line.arg(member(call, *patience)).arg(ttl).arg(QUEUED_MAX).arg(beat::ms(KEPT) + ttl);
-        let said = line.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
+        let (said, lined) = line.run_durably(&self.link, *wants).await.map_err(|_| Unknown::Unavailable)?;
         match said.split_first() {
-            Some((word, holders)) if text(Some(word)) == "ok" => Ok(Queued::Waits(incarnations(holders))),
+            Some((word, holders)) if text(Some(word)) == "ok" => {
+                Ok(Queued::Waits(kept.min(lined), incarnations(holders)))
+            }
             _ => {
                 let _ = self.link.ask(cmd("DEL").arg(keys.call(call))).await;
                 Ok(Queued::Full)

@@ -63,17 +63,21 @@ impl Redis {
         }
         let mut back = self.understand_back(newcomer, &said).ok_or(NotBack::Unavailable)?;
         back.is_overtaken = !on_its_way.settle(Answered::Yes(&back.record));
+        Ok(back)
+    }
+
+    /// Its groups hear of it, and the place of the ghost goes.
+    pub(super) async fn settle_in(&self, back: &Back) {
+        let groups: Vec<_> = match back.is_overtaken {
+            true => Vec::new(),
+            false => back.record.groups().map(|group| group.key()).collect(),
+        };
         let ghost = async {
             if let Some(ghost) = &back.ghost {
                 self.leave_user(ghost, &ghost.owner).await;
             }
         };
-        let groups: Vec<_> = match back.is_overtaken {
-            true => Vec::new(),
-            false => back.record.groups().map(|group| group.key()).collect(),
-        };
         tokio::join!(self.tell(groups), ghost);
-        Ok(back)
     }
 
     async fn ask_back(&self, newcomer: &SocketRecord) -> Result<Vec<Value>, Fault> {

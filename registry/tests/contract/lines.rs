@@ -7,7 +7,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use registry::{CallId, Cancelled, GroupKey, Parcel, Registry, SocketId, Standing, Taken, WasGiven};
+use registry::{CallId, Cancelled, Durability, GroupKey, Parcel, Registry, SocketId, Standing, Taken, WasGiven};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -103,8 +103,9 @@ impl Form {
     async fn does(&mut self, step: &Step) -> String {
         match step {
             Step::Queue { call } if self.calls[*call].is_none() => {
+                let (text, wants) = ("x".into(), Durability::Memory);
                 let parcel =
-                    Parcel { call: CallId::queued(), group: self.group, text: "x".into(), ttl: LONG, patience: LONG };
+                    Parcel { call: CallId::queued(), group: self.group, text, ttl: LONG, patience: LONG, wants };
                 self.calls[*call] = Some(parcel.call.clone());
                 format!("{:?}", self.instances[0].queue(&parcel).await)
             }

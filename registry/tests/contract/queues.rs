@@ -8,7 +8,8 @@ use super::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use registry::{
-    Arrived, CallId, Cancelled, Parcel, Post, Queued, Registry, SocketId, Standing, Taken, WasGiven, queue::QUEUED_MAX,
+    Arrived, CallId, Cancelled, Durability, Parcel, Post, Queued, Registry, SocketId, Standing, Taken, WasGiven,
+    queue::QUEUED_MAX,
 };
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -18,12 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn parcel(text: &'static str) -> Parcel {
     let text = Bytes::from_static(text.as_bytes());
-    Parcel { call: CallId::queued(), group: store("s"), text, ttl: TTL, patience: PATIENCE }
+    Parcel { call: CallId::queued(), group: store("s"), text, ttl: TTL, patience: PATIENCE, wants: Durability::Memory }
 }
 
 async fn queued(registry: &Registry, text: &'static str) -> CallId {
     let parcel = parcel(text);
-    assert_eq!(registry.queue(&parcel).await, Ok(Queued::Waits(Vec::new())));
+    assert_eq!(registry.queue(&parcel).await, Ok(Queued::Waits(Durability::Memory, Vec::new())));
     assert_eq!(registry.standing(&parcel.call).await, Ok(Standing::Waits { attempt: 0 }));
     parcel.call
 }
@@ -122,7 +123,7 @@ pub async fn what_somebody_had_who_is_gone_goes_on_to_the_next(mut fleet: Fleet)
 pub async fn whoever_keeps_a_queued_call_for_too_long_loses_it(mut fleet: Fleet) {
     let (one, two) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let parcel = Parcel { patience: Duration::from_millis(100), ..parcel("x") };
-    assert_eq!(one.queue(&parcel).await, Ok(Queued::Waits(Vec::new())));
+    assert_eq!(one.queue(&parcel).await, Ok(Queued::Waits(Durability::Memory, Vec::new())));
     let taken = taken(&one).await;
     one.give(&taken.call, SocketId::fresh()).await.unwrap().unwrap();
     assert!(takes(&two).await.is_empty());
@@ -165,7 +166,7 @@ pub async fn a_queued_call_is_taken_back_in_every_state_but_the_last(mut fleet: 
 pub async fn a_queued_call_that_nobody_takes_in_time_is_overdue(mut fleet: Fleet) {
     let one = fleet.instance("web1").await;
     let parcel = Parcel { ttl: Duration::from_millis(300), patience: Duration::from_millis(10), ..parcel("x") };
-    assert_eq!(one.queue(&parcel).await, Ok(Queued::Waits(Vec::new())));
+    assert_eq!(one.queue(&parcel).await, Ok(Queued::Waits(Durability::Memory, Vec::new())));
     let overdue = async || {
         eventually(async || match one.standing(&parcel.call).await.unwrap() {
             Standing::Overdue(was_given) => Some(was_given),
@@ -198,7 +199,7 @@ pub async fn a_queued_call_that_nobody_takes_in_time_is_overdue(mut fleet: Fleet
 pub async fn only_so_many_calls_of_a_group_are_queued(mut fleet: Fleet) {
     let (one, two) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let asking = (0..QUEUED_MAX).map(async |n| if n % 2 == 0 { &one } else { &two }.queue(&parcel("x")).await);
-    assert!(join_all(asking).await.into_iter().all(|said| said == Ok(Queued::Waits(Vec::new()))));
+    assert!(join_all(asking).await.into_iter().all(|said| said == Ok(Queued::Waits(Durability::Memory, Vec::new()))));
     let beyond = parcel("x");
     assert_eq!(one.queue(&beyond).await, Ok(Queued::Full));
     assert_eq!(one.standing(&beyond.call).await, Ok(Standing::Unknown));
@@ -206,9 +207,9 @@ pub async fn only_so_many_calls_of_a_group_are_queued(mut fleet: Fleet) {
     let call = taken(&one).await.call;
     assert_eq!(one.queue(&beyond).await, Ok(Queued::Full));
     let another = Parcel { group: store("another"), ..parcel("x") };
-    assert_eq!(one.queue(&another).await, Ok(Queued::Waits(Vec::new())));
+    assert_eq!(one.queue(&another).await, Ok(Queued::Waits(Durability::Memory, Vec::new())));
     assert!(matches!(two.cancel(&call).await, Ok(Cancelled::Waited | Cancelled::Given(_))));
-    assert_eq!(one.queue(&parcel("x")).await, Ok(Queued::Waits(Vec::new())));
+    assert_eq!(one.queue(&parcel("x")).await, Ok(Queued::Waits(Durability::Memory, Vec::new())));
 }
 
 pub async fn whoever_comes_is_told_that_calls_are_queued(mut fleet: Fleet) {
@@ -222,5 +223,5 @@ pub async fn whoever_comes_is_told_that_calls_are_queued(mut fleet: Fleet) {
     // Also while somebody has it.
     takes(&one).await;
     assert_eq!(two.came(store("s")).await, Some(Arrived { group: store("s"), by: Vec::new(), queued: true }));
-    assert_eq!(one.queue(&parcel("x")).await, Ok(Queued::Waits(vec![two.incarnation()])));
+    assert_eq!(one.queue(&parcel("x")).await, Ok(Queued::Waits(Durability::Memory, vec![two.incarnation()])));
 }

@@ -1,0 +1,86 @@
+//! A client that shows a token: its socket again, and what it has missed; or somebody new.
+
+use super::Arrival;
+use crate::{close::Close, courier::Courier, socket::Line, sockets::Expected, upkeep};
+use registry::{Attempt, Back, Chain, Incarnation, SocketId, SocketRecord, log::Entry};
+use std::sync::Arc;
+use tracing::info;
+
+/// A socket that has a connection again.
+pub struct Returned {
+    pub record: Arc<SocketRecord>,
+    pub expected: Expected,
+    /// Who had it last.
+    pub came_from: Incarnation,
+    pub missed: Missed,
+}
+
+/// What its client has not heard.
+#[derive(Default)]
+pub struct Missed {
+    pub is_whole: bool,
+    /// It begins behind this one.
+    pub seq: u64,
+    /// The first of it.
+    pub entries: Vec<Entry>,
+}
+
+impl Arrival {
+    /// Nothing if the token is not good for it.
+    pub(super) async fn come_back(
+        &self,
+        newcomer: &SocketRecord,
+        token: &str,
+        last_seq: u64,
+        line: &Arc<Line>,
+    ) -> Result<Option<Returned>, Close> {
+        let Courier { registry, sockets, .. } = &self.gateway.courier;
+        let opened = registry.open_token(token, newcomer.user.as_ref()).filter(|_| newcomer.resumable.is_some());
+        let Some((id, n)) = opened else {
+            self.gateway.metrics.came_back("invalid");
+            return Ok(None);
+        };
+        let attempt = Attempt { n, ..newcomer.attempt };
+        let mut claimant = Arc::new(SocketRecord { id, attempt, ..newcomer.clone() });
+        let mut probed = false;
+        loop {
+            let expected = sockets.expect(&claimant, line.clone());
+            // Both at once: what is logged from now on is read when it has its seat.
+            let back = registry.admit_back(&claimant, self.gateway.config.cap);
+            let (back, missed) = tokio::join!(back, self.missed(id, last_seq));
+            let (Back { record, ghost, came_from, is_overtaken }, admission) = match back {
+                Ok(back) => back,
+                Err(why) => {
+                    info!(socket_id = %id, request_id = self.request_id, "WebSocket not resumed: {}", why.sentence());
+                    self.gateway.metrics.came_back(why.as_str());
+                    return Ok(None);
+                }
+            };
+            if let Some(ghost) = ghost {
+                self.gateway.courier.send_away(&ghost, Close::Replaced).await;
+            }
+            if is_overtaken {
+                self.gateway.metrics.came_back("used");
+                return Ok(None);
+            }
+            if self.is_let_in(admission, &mut probed).await? {
+                self.gateway.metrics.came_back("resumed");
+                return Ok(Some(Returned { record, expected, came_from, missed }));
+            }
+            claimant = Arc::new(claimant.once_more(registry.incarnation(), registry.now_ms()));
+        }
+    }
+
+    /// If anything of it is lost, all that was is over.
+    async fn missed(&self, id: SocketId, last_seq: u64) -> Missed {
+        let registry = &self.gateway.courier.registry;
+        match registry.read_log(id, last_seq, upkeep::PAGE).await {
+            Ok(page) if page.follows(last_seq, registry.now_ms()) == Chain::Whole => {
+                Missed { is_whole: true, seq: last_seq, entries: page.entries }
+            }
+            Ok(page) => Missed { seq: page.tail, ..Missed::default() },
+            // It begins anew, and hears all that is found later.
+            Err(_) => Missed { seq: last_seq, ..Missed::default() },
+        }
+    }
+}
