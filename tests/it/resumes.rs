@@ -456,3 +456,24 @@ async fn a_registry_in_memory_remembers_for_as_long_as_its_process() {
     }
     gateway.is_unharmed().await;
 }
+
+/// It may never come back, and somebody else is there.
+#[tokio::test]
+async fn a_queued_call_does_not_wait_for_who_is_away() {
+    let fleet = Fleet::with(&[]).await;
+    let asked = json!({"storeId": "s", "event": "x", "whenOffline": "queue", "timeoutMs": 30_000});
+    let queued = fleet[0].post("/api/call", &asked).await;
+    assert_eq!(queued.status, 202, "{}", queued.text());
+    let mut first = Page::opens(&fleet[1], "user_id=ann&store_id=s").await;
+    assert_eq!(first.client.hears().await["attempt"], 1);
+    let mut second = fleet[2].greeted("/ws?user_id=bob&store_id=s").await;
+    drop(first);
+    assert_eq!(replies(&mut second).await["attempt"], 2);
+    let call = queued.json()["callId"].as_str().unwrap().to_owned();
+    eventually("its outcome is told", async || {
+        let outcome = fleet[0].get(&format!("/api/calls/{call}")).await.json();
+        (outcome["result"] == "yes").then_some(())
+    })
+    .await;
+    fleet.is_sound().await;
+}

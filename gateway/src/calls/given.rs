@@ -132,7 +132,7 @@ impl Table {
 
     /// Takes all calls of a connection that ended, and whether each may have been written. To one that broke nothing
     /// more is written; any other end is a farewell, and that may be. Of a socket that `lasts` those stay that may have
-    /// been written.
+    /// been written, but for queued ones: there may be somebody else for them, now.
     pub fn take_all(
         &mut self,
         socket: SocketId,
@@ -145,7 +145,7 @@ impl Table {
         let held: Vec<_> = held.into_iter().filter(of_it).collect();
         let taken = held.into_iter().filter_map(|call| {
             let may_be_written = !broke || self.calls.get(&call)?.is_written();
-            if may_be_written && lasts {
+            if may_be_written && lasts && !call.is_queued() {
                 return None;
             }
             let given = if may_be_written { self.take(&call) } else { self.lift(&call) }?;
