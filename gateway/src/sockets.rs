@@ -259,3 +259,40 @@ impl Tables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::courier::tests::{courier, record};
+    use registry::Attempt;
+
+    /// Another connection of the same socket.
+    fn connection(of: &SocketRecord, n: u32) -> (Arc<SocketRecord>, Arc<Line>) {
+        let attempt = Attempt { n, ..of.attempt };
+        (Arc::new(SocketRecord { session: Session::fresh(), attempt, ..of.clone() }), Arc::new(Line::new(1024)))
+    }
+
+    #[test]
+    fn of_two_connections_the_later_has_the_seat_whichever_takes_it_first() {
+        let one = record(&courier(), None, &["r"]);
+        for order in [[1, 2], [2, 1]] {
+            let sockets = Arc::new(Sockets::default());
+            let both = order.map(|n| connection(&one, n));
+            let expected = both.clone().map(|(record, line)| sockets.expect(&record, line));
+            let mut seats: Vec<_> = expected
+                .into_iter()
+                .zip(both)
+                .map(|(expected, (record, line))| expected.enter(Arc::new(Socket::new(record, line))))
+                .collect();
+            seats.sort_by_key(|seat| seat.socket.record().attempt);
+            let (later, earlier) = (seats.pop().unwrap(), seats.pop().unwrap());
+            assert!(later.socket.line.is_open() && !earlier.socket.line.is_open(), "{order:?}");
+            let session = later.socket.record().session;
+            drop(earlier);
+            assert!(sockets.line(one.id, session).is_some(), "it took nothing with it");
+            assert_eq!((sockets.len(), sockets.members(one.groups().next().unwrap().key()).len()), (1, 1));
+            drop(later);
+            assert!(sockets.is_empty() && sockets.line(one.id, session).is_none());
+        }
+    }
+}

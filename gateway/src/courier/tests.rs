@@ -54,7 +54,7 @@ pub(crate) fn courier() -> Courier {
     deaf(&memory(), "web1").0.courier.clone()
 }
 
-fn record(courier: &Courier, user: Option<&str>, rooms: &[&str]) -> Arc<SocketRecord> {
+pub(crate) fn record(courier: &Courier, user: Option<&str>, rooms: &[&str]) -> Arc<SocketRecord> {
     Arc::new(SocketRecord {
         id: SocketId::fresh(),
         session: Session::fresh(),
