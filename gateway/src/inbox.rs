@@ -229,7 +229,11 @@ impl Clerk {
             Ok(target) => courier.to_many_here(&target, except, frame),
             Err((id, session)) => {
                 let Some(line) = courier.sockets.line(id, session) else { return Answer::Refused(Refusal::NotMine) };
-                if courier.sockets.get(id).is_some_and(|seated| (seated.id, seated.record().session) != (id, session)) {
+                // One that is just coming back is found before it has the seat of its ghost.
+                let is_wrong = |seated: &Arc<Socket>| {
+                    Arc::ptr_eq(&seated.line, &line) && (seated.id, seated.record().session) != (id, session)
+                };
+                if courier.sockets.get(id).is_some_and(|seated| is_wrong(&seated)) {
                     self.desk.metrics.wrong_owner_delivery.inc();
                     return Answer::Refused(Refusal::NotMine);
                 }

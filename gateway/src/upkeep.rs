@@ -135,11 +135,13 @@ async fn do_one(courier: &Courier, chore: Chore, socket: Arc<Socket>, wants: Dur
     let again = match chore {
         Chore::Heard => confirm(courier, &socket).await,
         Chore::Seated => {
+            // Until now nobody has looked at its log, and what its groups were left must not hold that up.
+            courier.upkeep.behind(&socket);
+            courier.upkeep.moved(&socket);
             courier.came(&socket).await;
-            // Until now nobody has looked at its log.
-            take_mail(courier, &socket, wants, || courier.upkeep.behind(&socket)).await
+            None
         }
-        Chore::Moved => take_mail(courier, &socket, wants, || courier.doubt(&socket)).await,
+        Chore::Moved => take_mail(courier, &socket, wants).await,
         Chore::Behind => catch_up(courier, &socket).await,
         Chore::Acked => tell_acked(courier, &socket).await,
     };
@@ -157,22 +159,21 @@ async fn confirm(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
     None
 }
 
-/// What was left for its user or store while that had no socket goes into its log, which is looked at `then`.
-async fn take_mail(courier: &Courier, socket: &Socket, wants: Durability, then: impl FnOnce()) -> Option<Duration> {
+/// What was left for its user or store while that had no socket goes into its log, which is looked at then.
+async fn take_mail(courier: &Courier, socket: &Arc<Socket>, wants: Durability) -> Option<Duration> {
+    let mut is_told = true;
     for group in socket.record().called_by() {
-        if courier.registry.take_mail(group, socket.id, wants).await.is_err() {
-            return Some(ANSWER_AFTER).filter(|_| socket.line.is_open());
-        }
+        is_told &= courier.registry.take_mail(group, socket.id, wants).await.is_ok();
     }
-    then();
-    None
+    courier.doubt(socket);
+    Some(ANSWER_AFTER).filter(|_| !is_told && socket.line.is_open())
 }
 
 async fn tell_acked(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
     let seq = socket.cursor.as_ref()?.acked();
-    // One that is lost costs room in the log, until the next.
-    let _ = courier.registry.ack(socket.id, seq).await;
-    None
+    let told = courier.registry.ack(socket.id, seq).await;
+    // One that is lost costs room in the log, and a full one refuses what would be acknowledged next.
+    Some(ANSWER_AFTER).filter(|_| told.is_err() && socket.line.is_open())
 }
 
 /// Writes what the log has and the connection has not. Where something of it is missing its client is told to begin
@@ -180,6 +181,9 @@ async fn tell_acked(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration>
 async fn catch_up(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
     let (line, cursor) = (&socket.line, socket.cursor.as_ref()?);
     while line.is_open() {
+        if line.is_half_full() {
+            return Some(ROOM_AFTER);
+        }
         let from = cursor.begin();
         let Ok(page) = courier.registry.read_log(socket.id, from, PAGE).await else { return Some(ANSWER_AFTER) };
         let now = courier.registry.now_ms();
@@ -187,8 +191,9 @@ async fn catch_up(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
             if line.send(frame::reset()) == Err(Refused::Full) {
                 return Some(ROOM_AFTER);
             }
-            let first = page.entries.iter().find(|entry| entry.until > now);
-            cursor.skip_to(first.map_or(page.tail, |first| first.prev));
+            let first = page.entries.iter().find(|entry| entry.until > now).map(|first| first.prev);
+            let end = page.entries.last().filter(|_| page.more).map_or(page.tail, |last| last.seq);
+            cursor.skip_to(first.unwrap_or(end));
         }
         for entry in page.entries.iter().filter(|entry| entry.until > now) {
             match cursor.catch_up(entry.seq, || line.send(frame::numbered(&entry.text, entry.seq))) {

@@ -196,9 +196,7 @@ impl Log {
         let (now, more) = (now_us / 1000, counts(&text));
         let has_room = |log: &Self| log.bytes + more <= bytes_max;
         if !has_room(self) {
-            while self.entries.front().is_some_and(|first| first.until <= now) {
-                self.drop_first();
-            }
+            self.expire(now);
         }
         if !has_room(self) {
             return None;
@@ -239,6 +237,15 @@ impl Log {
     /// Something of it was lost: whatever comes next names a number that nobody has.
     pub fn break_off(&mut self, now_us: u64) {
         self.tail = next(self.tail, now_us);
+    }
+
+    /// Drops the first of it whose time is over; says how much that was.
+    pub fn expire(&mut self, now: u64) -> u64 {
+        let before = self.bytes;
+        while self.entries.front().is_some_and(|first| first.until <= now) {
+            self.drop_first();
+        }
+        before - self.bytes
     }
 
     /// Whether nobody wants any of it.

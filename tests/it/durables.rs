@@ -8,6 +8,7 @@ use crate::{
     http::{Answer, Request},
     patience::{eventually, soon},
 };
+use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
@@ -280,17 +281,6 @@ async fn what_makes_no_sense_is_refused() {
         let (status, text) = send(to).await;
         assert!(status == 422 && text.contains("/durable"), "{text}");
     }
-    // More than one delivery is kept for.
-    let redis = fleet.redis();
-    let kept = redis.keys().into_iter().filter(|key| key.ends_with(":kept"));
-    for key in kept {
-        let one = redis.text(&["ZRANDMEMBER", &key]);
-        for n in 0..1000 {
-            redis.ask(&["ZADD", &key, "0", &format!("{}{n:04}{}", &one[..14], &one[18..])]);
-        }
-    }
-    let (status, text) = send(json!({"storeId": "s"})).await;
-    assert!(status == 422 && text.contains("too_many_sockets"), "{text}");
     page.client.heard_all().await;
     for (ack, part) in [
         (json!({"type": "ack", "seq": 9}), "nothing so late"),
@@ -307,6 +297,40 @@ async fn what_makes_no_sense_is_refused() {
     let mut plain = fleet[0].greeted("/ws?user_id=bob").await;
     acks(&mut plain, 9).await;
     plain.heard_all().await;
+    fleet.is_sound().await;
+}
+
+/// As many as one delivery is kept for, and one more. Those that were never there do not count.
+#[tokio::test]
+async fn a_store_of_too_many_that_may_come_back_is_refused_as_a_whole() {
+    let fleet = Fleet::with(&[("MAX_SOCKETS_PER_USER", "0")]).await;
+    let first = Page::opens(&fleet[0], "store_id=s").await;
+    let redis = fleet.redis();
+    let key = redis.keys().into_iter().find(|key| key.ends_with(":kept")).unwrap();
+    let one = redis.text(&["ZRANDMEMBER", &key]);
+    for n in 0..1000 {
+        redis.ask(&["ZADD", &key, "0", &format!("{}{n:04}{}", &one[..14], &one[18..])]);
+    }
+    let to = json!({"storeId": "s"});
+    // As soon as it is certain that they were never there.
+    eventually("they are forgotten", async || (sends(&fleet[1], &to, 0).await.status == 202).then_some(())).await;
+    assert_eq!(redis.text(&["ZCARD", &key]), "1");
+    for n in 0..20 {
+        let fleet = &fleet;
+        join_all((0..50).map(|nth| async move { drop(Page::opens(&fleet[(n + nth) % 3], "store_id=s").await) })).await;
+    }
+    let refused = sends(&fleet[2], &to, 1).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("too_many_sockets")), "{}", refused.text());
+    let Page { mut client, .. } = first;
+    assert_eq!(hears(&mut client).await.1, 0);
+    client.heard_all().await;
+    client.leaves().await;
+    let body = eventually("it has ended", async || {
+        let answer = sends(&fleet[2], &to, 2).await;
+        (answer.status == 202).then(|| answer.json())
+    })
+    .await;
+    assert_eq!((&body["matched"], &body["queued"]), (&json!(1000), &json!(1000)), "{body}");
     fleet.is_sound().await;
 }
 

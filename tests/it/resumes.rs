@@ -330,6 +330,14 @@ async fn what_is_ended_on_purpose_does_not_come_back() {
     is_closed(&fleet[1], &id, "kicked").await;
     comes(&token, &id).await;
     assert_eq!(fleet[2].delete(&format!("/api/sockets/{id}")).await.status, 410);
+
+    // And with all others of its user.
+    let (id, token) = Page::opens(&fleet[0], "user_id=ann").await.breaks();
+    is_away(&fleet[1], &id, "connection_lost").await;
+    let kicked = fleet[2].delete("/api/users/ann").await;
+    assert_eq!((kicked.status, &kicked.json()["closed"]), (200, &json!(1)), "{}", kicked.text());
+    is_closed(&fleet[1], &id, "kicked").await;
+    comes(&token, &id).await;
     fleet.is_sound().await;
 }
 

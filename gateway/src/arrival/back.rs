@@ -71,16 +71,26 @@ impl Arrival {
         }
     }
 
-    /// If anything of it is lost, all that was is over.
+    /// If anything of it is lost, all that was is over. Only the first of it is kept here, and looked through to the end.
     async fn missed(&self, id: SocketId, last_seq: u64) -> Missed {
         let registry = &self.gateway.courier.registry;
-        match registry.read_log(id, last_seq, upkeep::PAGE).await {
-            Ok(page) if page.follows(last_seq, registry.now_ms()) == Chain::Whole => {
-                Missed { is_whole: true, seq: last_seq, entries: page.entries }
+        let mut missed = Missed { is_whole: true, seq: last_seq, entries: Vec::new() };
+        let mut at = last_seq;
+        loop {
+            // Without an answer it begins anew, and hears all that is found later.
+            let Ok(page) = registry.read_log(id, at, upkeep::PAGE).await else {
+                return Missed { seq: last_seq, ..Missed::default() };
+            };
+            if page.follows(at, registry.now_ms()) == Chain::Broken {
+                return Missed { seq: page.tail, ..Missed::default() };
             }
-            Ok(page) => Missed { seq: page.tail, ..Missed::default() },
-            // It begins anew, and hears all that is found later.
-            Err(_) => Missed { seq: last_seq, ..Missed::default() },
+            at = page.entries.last().map_or(at, |last| last.seq);
+            if missed.entries.is_empty() {
+                missed.entries = page.entries;
+            }
+            if !page.more {
+                return missed;
+            }
         }
     }
 }

@@ -2,12 +2,16 @@
 //! accepted is in the log, whatever becomes of the telling.
 
 use super::{Absent, Courier, Receipt, Target};
-use crate::{durable::Offered, frame, letters::Unheard};
+use crate::{
+    durable::Offered,
+    frame,
+    letters::{Undelivered, Unheard},
+};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use registry::{
-    Appended, Delivery, Durability, Group, Incarnation, Left, SocketId, Unknown,
-    envelope::{Answer, Logged, Message, To},
+    Appended, Delivery, Durability, Group, Incarnation, Left, Lookup, SocketId, Unknown,
+    envelope::{Answer, Logged, Message, Refusal, To},
 };
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -16,6 +20,8 @@ use tokio::time::Instant;
 pub const KEPT_MAX: usize = 1000;
 /// A group that is found empty and not empty in turn is on its way from one to the other; it is asked so often.
 const LOOKS: usize = 3;
+/// Sockets that are looked for at once.
+const LOOKED_AT_ONCE: usize = 64;
 
 /// Why nothing was logged or written.
 #[derive(Debug)]
@@ -69,19 +75,18 @@ impl Courier {
         let key = group.key();
         for _ in 0..LOOKS {
             let mut kept = self.registry.kept(key, KEPT_MAX + 1).await.map_err(Unkept::Blind)?;
-            if kept.len() > KEPT_MAX {
+            if kept.len() > KEPT_MAX && self.forget_the_gone(group, &kept).await == 0 {
                 return Err(Unkept::TooMany);
+            } else if kept.len() > KEPT_MAX {
+                continue;
             }
-            let is_known = !kept.is_empty();
             kept.retain(|id| Some(*id) != except);
             let (mut receipt, told) = self.log_for(group, &kept, delivery).await?;
             self.tell_logged(&mut receipt, Some(group), except, told, &delivery.text, by).await;
-            if receipt.matched > 0 || receipt.blind.is_some() || is_known || except.is_some() {
-                return if receipt.kept == 0 && receipt.delivered == 0 && receipt.full > 0 {
-                    Err(Unkept::Full)
-                } else {
-                    Ok(receipt)
-                };
+            let is_settled = receipt.matched > 0 || receipt.unknown > 0 || receipt.blind.is_some();
+            if is_settled || except.is_some() {
+                let is_full = receipt.full > 0 && receipt.kept + receipt.delivered + receipt.unknown == 0;
+                return if is_full && receipt.blind.is_none() { Err(Unkept::Full) } else { Ok(receipt) };
             }
             match self.registry.leave(key, delivery).await {
                 Left::Left(durability) => {
@@ -94,6 +99,22 @@ impl Courier {
             }
         }
         Err(Unkept::Absent(Absent::Unsettled))
+    }
+
+    /// Takes those off a group's list that have ended, and were not taken off; says how many these were.
+    async fn forget_the_gone(&self, group: &Group, kept: &[SocketId]) -> usize {
+        let mut gone = 0;
+        for some in kept.chunks(LOOKED_AT_ONCE) {
+            let looks = some.iter().map(async |id| {
+                let over = match self.registry.whereabouts(&id.to_string()).await {
+                    Lookup::Gone(verdict) => !verdict.is_away(),
+                    Lookup::Live(_) | Lookup::Unknown(_) => false,
+                };
+                over && self.registry.unkeep(&[group.key()], *id).await.is_ok()
+            });
+            gone += join_all(looks).await.into_iter().filter(|over| *over).count();
+        }
+        gone
     }
 
     /// Into the log of each, and who is to be told of it.
@@ -146,27 +167,37 @@ impl Courier {
     ) {
         let own = self.registry.incarnation();
         let ours = told.remove(&own).unwrap_or_default();
+        let mut plain_there = BTreeMap::new();
         let target = group.cloned().map(Target::Group);
         let (plain, written) = self.deliver_here(target.as_ref(), except, &ours, text);
         receipt.add(&plain, written);
         if let Some(target) = target.as_ref().filter(|_| !self.registry.is_alone()) {
             match self.others(target).await {
-                Ok(others) => others.into_iter().for_each(|other| _ = told.entry(other.owner).or_default()),
+                Ok(others) => others.into_iter().for_each(|other| {
+                    // As far as is known, those for whom nothing is logged.
+                    let logged = told.entry(other.owner.clone()).or_default().len();
+                    plain_there.insert(other.owner, other.members.saturating_sub(logged));
+                }),
                 Err(unknown) => receipt.blind = Some(unknown),
             }
         }
         let letters = told.into_iter().map(async |(owner, logged)| {
             let message = Message::Deliver { to: group.cloned().map(To::Group), except, logged };
-            self.letters.ask(&owner, message, text.clone(), by).await
+            let answer = self.letters.ask(&owner, message, text.clone(), by).await;
+            (plain_there.get(&owner).copied().unwrap_or_default(), answer)
         });
-        for answer in join_all(letters).await {
+        for (plain, answer) in join_all(letters).await {
             match answer {
                 Ok((Answer::Delivered { matched, delivered, full, written }, _)) => {
                     receipt.add(&Receipt { matched, delivered, full, ..Receipt::default() }, written);
                 }
-                // What is logged is read from there. Of the rest nothing is known but that its instance is silent.
-                Err(Unheard::Silent) if group.is_some() => receipt.unknown += 1,
-                Ok(_) | Err(_) => {}
+                // What is logged is read from there; this is of the rest. Those of the dead ended with them.
+                Err(Unheard::NotDelivered(Undelivered::Gone | Undelivered::Refused(Refusal::NotMine))) => {}
+                Err(Unheard::NotDelivered(_)) => receipt.matched += plain,
+                Ok(_) | Err(Unheard::Silent) => {
+                    receipt.matched += plain;
+                    receipt.unknown += plain;
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Parting with sockets: one by name, a group, or one that a newcomer takes the place of.
 
-use super::{Absent, Courier, Found, Target};
+use super::{Absent, Courier, Found, KEPT_MAX, Target};
 use crate::{
     close::Close,
     letters::{Undelivered, Unheard},
@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use registry::{
-    Cause, Ending, Incarnation, Lookup, Session, SocketId, SocketRecord, Unknown, Verdict,
+    Cause, Ending, Group, Incarnation, Lookup, Session, SocketId, SocketRecord, Unknown, Verdict,
     envelope::{Answer, Message, To},
     rules::State,
 };
@@ -106,6 +106,14 @@ impl Courier {
             Some(id) => self.registry.dismiss(id, &close.ending()).await,
             None => false,
         }
+    }
+
+    /// Ends those of a group that are away; says how many these were.
+    pub async fn dismiss_many(&self, group: &Group, close: &Close) -> usize {
+        let kept = self.registry.kept(group.key(), KEPT_MAX).await.unwrap_or_default();
+        let ending = close.ending();
+        let dismiss = async |id| usize::from(self.registry.dismiss(id, &ending).await);
+        stream::iter(kept).map(dismiss).buffer_unordered(VERDICTS_AT_ONCE).fold(0, async |all, one| all + one).await
     }
 
     /// Tells everybody meant to go, wherever they are.

@@ -8,12 +8,13 @@ use super::{
 use crate::{
     courier::{Absent, KEPT_MAX, Receipt, Target, Unkept},
     frame, json,
+    letters::LATE,
 };
 use hyper::StatusCode;
 use registry::{Delivery, Group, Hashed, RoomName, SocketId, StoreName, Unknown, UserName, Verdict};
 use serde_json::{Value, json, value::RawValue};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub const fn field(name: &'static str, kind: Kind, meaning: &'static str) -> Field {
@@ -183,14 +184,19 @@ impl Send<'_> {
             ttl: ttl.unwrap_or(gateway.config.queue_ttl),
             wants: gateway.config.durability,
         };
-        let sent = match &self.to {
-            To::Socket(id) if self.except.is_some() && SocketId::parse(id) == self.except => Ok(Receipt::default()),
-            To::Socket(id) => gateway.courier.to_socket_durably(id, &delivery, by).await,
-            To::Many(Target::Group(group)) => gateway.courier.to_group_durably(group, self.except, &delivery, by).await,
-            // Refused when it was read.
-            To::Many(_) => Ok(Receipt::default()),
+        let sending = async {
+            match &self.to {
+                To::Socket(id) if self.except.is_some() && SocketId::parse(id) == self.except => Ok(Receipt::default()),
+                To::Socket(id) => gateway.courier.to_socket_durably(id, &delivery, by).await,
+                To::Many(Target::Group(group)) => {
+                    gateway.courier.to_group_durably(group, self.except, &delivery, by).await
+                }
+                // Refused when it was read.
+                To::Many(_) => Ok(Receipt::default()),
+            }
         };
-        match sent {
+        match timeout_at(by + LATE, sending).await.unwrap_or(Err(Unkept::Perhaps)) {
+            Ok(Receipt { matched: 0, kept: 0, blind: Some(unknown), .. }) => Sent::Blind(unknown),
             Ok(receipt) if receipt.full > 0 && receipt.matched == receipt.full && receipt.kept == 0 => Sent::Busy,
             Ok(receipt) => Sent::Line(receipt),
             Err(Unkept::Absent(absent)) => Sent::Absent(absent),

@@ -14,7 +14,7 @@ use hyper::StatusCode;
 use registry::{Group, Incarnation, NameFault, RoomName, Unknown, UserName};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long another instance may take to do what is asked here.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,8 +90,11 @@ pub async fn kick(request: Request) -> Answer {
 pub async fn kick_user(request: Request) -> Answer {
     let close = asked_close(&request)?;
     let user = UserName::parse(request.path_value()).map_err(|fault| bad_name("user", fault))?;
-    let target = Target::Group(Group::User(user));
-    let parted = request.gateway.courier.close_many(&target, close, Instant::now() + PATIENCE).await;
+    let (courier, group) = (&request.gateway.courier, Group::User(user));
+    // First those who are away: who comes back meanwhile is there.
+    let away = timeout(PATIENCE, courier.dismiss_many(&group, &close)).await.unwrap_or_default();
+    let mut parted = courier.close_many(&Target::Group(group), close, Instant::now() + PATIENCE).await;
+    parted.closed += away;
     let mut body = json!({ "status": "closed", "userId": request.path_value(), "closed": parted.closed });
     match &parted.blind {
         Some(unknown) if parted.closed == 0 => return Err(Problem::unknown(unknown)),

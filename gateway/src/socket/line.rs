@@ -153,6 +153,11 @@ impl Line {
         self.outbox.unsent()
     }
 
+    /// Whether its client is behind by more than it has to be: what is read for it would find no room.
+    pub fn is_half_full(&self) -> bool {
+        self.unsent() > self.queue_bytes_max / 2
+    }
+
     /// Whether a frame of so many bytes would be taken.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.outbox.has_room(bytes, self.queue_bytes_max)

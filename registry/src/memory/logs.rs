@@ -69,7 +69,10 @@ impl Logs {
     }
 
     fn has_room(&self, whose: Whose, more: u64) -> bool {
-        (self.logs.len() < LOGS_MAX || self.logs.contains_key(&whose)) && self.bytes + more <= BYTES_MAX
+        let is_one_more = !self.logs.contains_key(&whose) && self.logs.len() >= LOGS_MAX;
+        // One that is empty only remembers where it ends, and goes with its socket.
+        let has_place = !is_one_more || self.logs.values().filter(|log| log.bytes() > 0).count() < LOGS_MAX;
+        has_place && self.bytes + more <= BYTES_MAX
     }
 
     fn ack(&mut self, whose: Whose, seq: u64) -> Acked {
@@ -86,9 +89,12 @@ impl Logs {
         self.bytes -= self.logs.remove(&whose).map_or(0, |log| log.bytes());
     }
 
-    /// Mail whose time is over makes room. Logs go with their sockets.
+    /// What is over makes room.
     fn sweep(&mut self) {
         let now = now_us() / 1000;
+        for log in self.logs.values_mut() {
+            self.bytes -= log.expire(now);
+        }
         let is_over = |(whose, log): (&Whose, &Log)| matches!(whose, Whose::Group(_)) && log.is_over(now);
         let over: Vec<_> = self.logs.iter().filter(|log| is_over(*log)).map(|(whose, _)| *whose).collect();
         over.into_iter().for_each(|whose| self.remove(whose));

@@ -15,7 +15,6 @@ use crate::{
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
     rules::Left,
-    rules::State,
     verdict::{Cause, Ending},
 };
 use redis::cmd;
@@ -109,9 +108,6 @@ impl Redis {
             self.owner().told(id);
         }
         self.ending_told.notify_waiters();
-        if told != Some(Told::Elsewhere) && record.leaves(&parting.ending) == State::Closed {
-            self.last_no_more(&record).await;
-        }
         told != Some(Told::Elsewhere)
     }
 
@@ -195,6 +191,11 @@ impl Redis {
         let (own, to) = (self.own(), Left::of(record.leaves(ending)));
         let told = self.end(record.id, record.session, &own, to, rows::ending(ending)).await;
         way.answered = told.is_ok();
+        // Where another connection has the socket, all that is kept is its own.
+        if matches!(told, Ok(Told::Ended | Told::Nothing)) && to == Left::Closed {
+            drop(way);
+            self.last_no_more(record).await;
+        }
         told.ok()
     }
 

@@ -334,8 +334,12 @@ impl Redis {
                     }
                     owner.start(partition(record.id))
                 };
-                let (registered, (), ()) =
-                    tokio::join!(self.claim(record, ticket), self.add_member(record), self.tell_groups_of(record));
+                let (registered, (), (), ()) = tokio::join!(
+                    self.claim(record, ticket),
+                    self.add_member(record),
+                    self.tell_groups_of(record),
+                    self.last(record)
+                );
                 match registered {
                     Registered::Superseded(why) => {
                         // Its place among its user's sockets was taken beside the claim.
