@@ -85,6 +85,7 @@ mod redises;
 mod refusals;
 mod repeats;
 mod resumes;
+mod rolling;
 mod rooms;
 mod sends;
 mod start;
