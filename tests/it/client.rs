@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{
-        Bytes, Message, Utf8Bytes,
+        Bytes, Error, Message, Utf8Bytes,
         client::IntoClientRequest,
         http::{HeaderName, HeaderValue},
         protocol::CloseFrame,
@@ -23,6 +23,17 @@ pub struct Client {
 
 impl Client {
     pub async fn open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
+        match Self::try_open(address, target, headers).await {
+            Ok(client) => client,
+            Err(error) => {
+                let answer = Request::knock(address, target).await;
+                panic!("{target}: {error}; asked once more: {} {}", answer.status, answer.text());
+            }
+        }
+    }
+
+    /// The same for whoever may be refused.
+    pub async fn try_open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Result<Self, Error> {
         let mut request = format!("ws://{address}{target}").into_client_request().unwrap();
         for (name, value) in headers {
             let name: HeaderName = name.parse().unwrap();
@@ -30,13 +41,8 @@ impl Client {
         }
         let stream = soon("TCP connects", TcpStream::connect(address)).await.expect("the gateway listens");
         stream.set_nodelay(true).unwrap();
-        match soon("the upgrade is answered", client_async(request, stream)).await {
-            Ok((socket, _)) => Self { socket, id: String::new() },
-            Err(error) => {
-                let answer = Request::knock(address, target).await;
-                panic!("{target}: {error}; asked once more: {} {}", answer.status, answer.text());
-            }
-        }
+        let (socket, _) = soon("the upgrade is answered", client_async(request, stream)).await?;
+        Ok(Self { socket, id: String::new() })
     }
 
     /// Hears `hi`, which says who it is, and `reset`; returns `hi`.
@@ -50,6 +56,11 @@ impl Client {
 
     pub async fn says(&mut self, text: impl Into<Utf8Bytes>) {
         self.sends(Message::Text(text.into())).await;
+    }
+
+    /// The same, where the connection may have broken.
+    pub async fn tries_to_say(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), Error> {
+        soon("the gateway reads on", self.socket.send(Message::Text(text.into()))).await
     }
 
     pub async fn says_bytes(&mut self, bytes: impl Into<Bytes>) {
@@ -71,7 +82,8 @@ impl Client {
         soon("the client hears something", self.listens()).await
     }
 
-    async fn listens(&mut self) -> Option<Message> {
+    /// The same, however long it takes.
+    pub async fn listens(&mut self) -> Option<Message> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}

@@ -2,6 +2,7 @@
 
 use crate::{client::Client, gateway::Gateway};
 use serde_json::Value;
+use std::net::SocketAddr;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A page that keeps what it needs to come back.
@@ -21,7 +22,13 @@ impl Page {
     }
 
     pub async fn comes(gateway: &Gateway, query: &str, token: &str, last_seq: u64) -> Self {
-        let mut client = gateway.connect(&format!("/ws?{query}&resume={token}&last_seq={last_seq}")).await;
+        Self::comes_to(gateway.address(), query, token, last_seq).await
+    }
+
+    /// To a gateway, or to what is before it.
+    pub async fn comes_to(at: SocketAddr, query: &str, token: &str, last_seq: u64) -> Self {
+        let target = format!("/ws?{query}&resume={token}&last_seq={last_seq}");
+        let mut client = Client::open(at, &target, &[]).await;
         let hi = client.hears().await;
         assert_eq!(hi["type"], "hi", "{hi}");
         client.id = hi["socketId"].as_str().unwrap().to_owned();

@@ -1,26 +1,10 @@
 //! Durable deliveries: kept until their client has them, in order, each once; or said to be lost.
 
-use crate::{
-    client::Client,
-    comebacks::Page,
-    fleet::Fleet,
-    gateway::Gateway,
-    http::{Answer, Request},
-    patience::{eventually, soon},
-};
+use crate::{client::Client, comebacks::Page, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
 use futures_util::future::join_all;
-use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{task::JoinHandle, time::sleep};
-use tokio_tungstenite::tungstenite::Message;
+use std::time::Duration;
+use tokio::time::sleep;
 
 fn durable(to: &Value, data: impl Into<Value>) -> Value {
     json!({"to": to, "event": "order", "data": data.into(), "durable": true})
@@ -331,111 +315,6 @@ async fn a_store_of_too_many_that_may_come_back_is_refused_as_a_whole() {
     })
     .await;
     assert_eq!((&body["matched"], &body["queued"]), (&json!(1000), &json!(1000)), "{body}");
-    fleet.is_sound().await;
-}
-
-/// Sends one after the other until it is told to stop; says what was accepted.
-fn sender(at: SocketAddr, id: String, stop: Arc<AtomicBool>) -> JoinHandle<Vec<u64>> {
-    tokio::spawn(async move {
-        let (mut accepted, mut n) = (Vec::new(), 0_u64);
-        while !stop.load(Ordering::Relaxed) {
-            let body = durable(&json!({"socketId": id}), n);
-            if Request::new(at, "POST", "/api/send").json(&body).await.status == 202 {
-                accepted.push(n);
-            }
-            n += 1;
-            sleep(Duration::from_millis(5)).await;
-        }
-        accepted
-    })
-}
-
-/// A page that reads, acknowledges now and then, and comes back whenever its connection ends.
-struct Reader {
-    token: String,
-    last_seq: u64,
-    heard: Vec<u64>,
-    resets: usize,
-}
-
-impl Reader {
-    async fn reads(&mut self, client: &mut Client, enough: impl Fn(&[u64]) -> bool) -> bool {
-        while !enough(&self.heard) {
-            match client.next().await {
-                Some(Message::Text(text)) => {
-                    let frame: Value = serde_json::from_str(&text).unwrap();
-                    match frame["type"].as_str() {
-                        Some("order") => {
-                            let seq = frame["seq"].as_u64().unwrap();
-                            assert!(seq > self.last_seq, "{seq} after {}", self.last_seq);
-                            self.last_seq = seq;
-                            self.heard.push(frame["data"].as_u64().unwrap());
-                            if self.heard.len().is_multiple_of(20) {
-                                acks(client, seq).await;
-                            }
-                        }
-                        Some("reset") => self.resets += 1,
-                        Some("retry") => {}
-                        other => panic!("{other:?}"),
-                    }
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    async fn returns(&mut self, gateway: &Gateway) -> Client {
-        let page = Page::comes(gateway, "user_id=ann", &self.token, self.last_seq).await;
-        self.token = page.token().to_owned();
-        self.resets += usize::from(page.reset);
-        page.client
-    }
-}
-
-/// Its connection is cut, its instance drained, and killed; all in a row.
-#[tokio::test]
-async fn nothing_is_lost_and_nothing_comes_twice_across_cuts_drains_and_kills() {
-    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "3s")]).await;
-    let page = Page::opens(&fleet[0], "user_id=ann").await;
-    let (id, stop) = (page.id().to_owned(), Arc::new(AtomicBool::new(false)));
-    let sending = sender(fleet[2].address(), id.clone(), stop.clone());
-    let mut reader = Reader { token: page.token().to_owned(), last_seq: 0, heard: Vec::new(), resets: 0 };
-    let mut client = page.client;
-    let more = |reader: &Reader, by: usize| {
-        let wanted = reader.heard.len() + by;
-        move |heard: &[u64]| heard.len() >= wanted
-    };
-    for at in [1, 0, 0] {
-        let enough = more(&reader, 50);
-        assert!(reader.reads(&mut client, enough).await);
-        drop(client);
-        // For a while nobody is there.
-        sleep(Duration::from_millis(500)).await;
-        client = reader.returns(&fleet[at]).await;
-    }
-    let enough = more(&reader, 50);
-    assert!(reader.reads(&mut client, enough).await);
-    fleet[0].signal(Signal::TERM);
-    assert!(!reader.reads(&mut client, |_| false).await, "it is told to go");
-    client = reader.returns(&fleet[1]).await;
-    let enough = more(&reader, 50);
-    assert!(reader.reads(&mut client, enough).await);
-    fleet.ends(0).await;
-    fleet.kill(1);
-    assert!(!reader.reads(&mut client, |_| false).await);
-    client = reader.returns(&fleet[2]).await;
-    let enough = more(&reader, 50);
-    assert!(reader.reads(&mut client, enough).await);
-    stop.store(true, Ordering::Relaxed);
-    let accepted = soon("the sender stops", sending).await.unwrap();
-    let last = *accepted.last().unwrap();
-    assert!(reader.reads(&mut client, |heard| heard.contains(&last)).await);
-    assert_eq!(reader.resets, 0, "nothing was lost");
-    // What was not accepted may have come: nobody was told that it was not. What was, came once and in order.
-    assert!(reader.heard.is_sorted_by(|one, other| one < other), "{:?}", reader.heard);
-    let missing: Vec<_> = accepted.iter().filter(|n| reader.heard.binary_search(n).is_err()).collect();
-    assert!(missing.is_empty(), "{missing:?} of {}", accepted.len());
     fleet.is_sound().await;
 }
 

@@ -33,12 +33,15 @@ pub async fn within(deadline: Duration, what: &str, mut look: impl AsyncFnMut() 
     began.elapsed()
 }
 
+/// Names and values.
+type Settings = Vec<(String, String)>;
+
 pub struct Fleet {
     gateways: Vec<Gateway>,
     /// Those that were killed, or have ended, hold nothing any more.
     gone: Vec<bool>,
     /// How each is started again.
-    started_with: Vec<Vec<(String, String)>>,
+    started_with: Vec<Settings>,
     /// Its own, where the fact brought none; it ends after the gateways.
     redis: Option<Server>,
 }
@@ -59,6 +62,16 @@ impl Fleet {
         Self { redis: Some(redis), ..fleet }
     }
 
+    /// The same, each at a port that it keeps when it is started again, as a proxy knows it.
+    pub async fn at_ports(settings: &[(&str, &str)]) -> Self {
+        let redis = Server::start();
+        let mut started_with = ways_to_start([&redis.url(); 3].map(String::as_str), settings);
+        for settings in &mut started_with {
+            settings.push(("PORT".to_owned(), servers::free_port().to_string()));
+        }
+        Self { redis: Some(redis), ..Self::started(started_with).await }
+    }
+
     pub fn redis(&self) -> &Server {
         self.redis.as_ref().expect("a fleet that was started without a Redis of somebody else's")
     }
@@ -70,12 +83,10 @@ impl Fleet {
 
     /// Each with its own way to Redis.
     pub async fn at(urls: [&str; 3], settings: &[(&str, &str)]) -> Self {
-        let started_with = urls.iter().zip(["web1", "web2", "web3"]).map(|(url, name)| {
-            let own = [("REDIS_URL", *url), ("INSTANCE", name), ("LOG_LEVEL", "info")];
-            let all = own.into_iter().chain(settings.iter().copied());
-            all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
-        });
-        let started_with: Vec<_> = started_with.collect();
+        Self::started(ways_to_start(urls, settings)).await
+    }
+
+    async fn started(started_with: Vec<Settings>) -> Self {
         let gateways = join_all(started_with.iter().map(|settings| start(settings))).await;
         let fleet = Self { gateways, gone: vec![false; 3], started_with, redis: None };
         fleet.hears().await;
@@ -196,6 +207,15 @@ impl Fleet {
             }
         }
     }
+}
+
+fn ways_to_start(urls: [&str; 3], settings: &[(&str, &str)]) -> Vec<Settings> {
+    let of = |(url, name): (&&str, &str)| {
+        let own = [("REDIS_URL", *url), ("INSTANCE", name), ("LOG_LEVEL", "info")];
+        let all = own.into_iter().chain(settings.iter().copied());
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    urls.iter().zip(["web1", "web2", "web3"]).map(of).collect()
 }
 
 async fn start(settings: &[(String, String)]) -> Gateway {

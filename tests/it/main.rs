@@ -13,6 +13,7 @@
 //! | `client.rs` | a WebSocket client that behaves |
 //! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
+//! | `comebacks.rs`, `numbers.rs` | a page that comes back, and what it must have heard |
 //! | `nginx.rs` | a real nginx in front of gateways |
 //! | `terminal.rs` | commands, as somebody types them |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
@@ -33,6 +34,7 @@ mod gateway;
 mod holdfast;
 mod http;
 mod nginx;
+mod numbers;
 mod patience;
 mod raw;
 mod stream;
@@ -69,6 +71,7 @@ mod listeners;
 mod locks;
 mod logs;
 mod lookups;
+mod losses;
 mod managers;
 mod many;
 mod moves;
@@ -85,6 +88,7 @@ mod redises;
 mod refusals;
 mod repeats;
 mod resumes;
+mod rolling;
 mod rooms;
 mod sends;
 mod start;

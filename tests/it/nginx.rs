@@ -1,4 +1,5 @@
-//! A real nginx in front of gateways, as every guide sets it up: nothing in it is about streams, or about drains.
+//! A real nginx in front of gateways, as every guide sets it up: nothing in it is about streams. About drains there is one line: a
+//! new socket that an instance refuses is let in by the next.
 
 use crate::patience::eventually;
 use std::{
@@ -28,19 +29,22 @@ impl Nginx {
         // Free a moment ago; who takes it meanwhile makes nginx end, and the fact fail with its words.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-        let servers: String = gateways.iter().map(|gateway| format!("server {gateway};")).collect();
+        let servers: String = gateways.iter().map(|gateway| format!("server {gateway} max_fails=0;")).collect();
         let configuration = format!(
-            "daemon off; worker_processes 1; {user} pid nginx.pid; error_log stderr warn;
-            events {{ worker_connections 512; }}
+            "daemon off; worker_processes 1; {user} pid nginx.pid; error_log stderr crit;
+            events {{ worker_connections 4096; }}
             http {{
               access_log off; client_body_temp_path body; proxy_temp_path proxy;
               fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+              map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
               upstream gateways {{ {servers} keepalive 16; }}
               server {{
                 listen {address};
                 location / {{
                   proxy_pass http://gateways; proxy_http_version 1.1;
-                  proxy_set_header Host $http_host; proxy_set_header Connection '';
+                  proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;
+                  proxy_set_header Connection $connection_upgrade;
+                  proxy_next_upstream error timeout http_503;
                 }}
               }}
             }}"

@@ -46,6 +46,7 @@ mod process;
 
 pub use cluster::Cluster;
 pub use migration::Migration;
+pub use port::free as free_port;
 pub use relay::Relay;
 pub use sentinel::Sentinels;
 pub use server::Server;
