@@ -132,15 +132,16 @@ async fn a_killed_instance_keeps_nobody_from_coming_back() {
     let mut soon = Page::comes(&fleet[1], "user_id=ann", &token, 0).await;
     assert_eq!((soon.id(), soon.reset), (id.as_str(), false), "{}", soon.hi);
     let (id, token) = late.breaks();
-    within(MENDED, "it is away", async || {
+    let is_away = within(MENDED, "it is away", async || {
         let answer = fleet[2].get(&format!("/api/sockets/{id}")).await;
         let verdict = &answer.json()["verdict"];
         match verdict["state"] == "away" && verdict["cause"] == "instance_crash" {
             true => Ok(()),
             false => Err(answer.text()),
         }
-    })
-    .await;
+    });
+    // That takes longer than a client may be silent.
+    soon.client.stays_while(is_away).await;
     let mut late = Page::comes(&fleet[2], "user_id=bob", &token, 0).await;
     assert_eq!((late.id(), late.reset), (id.as_str(), false), "{}", late.hi);
     is_called(&fleet[1], &mut late, &[json!({"storeId": "t"})]).await;
