@@ -121,8 +121,6 @@ pub enum Said {
 
 struct Caller {
     place: Option<Place>,
-    /// Nobody has it; its caller waits until somebody comes.
-    rests: bool,
     since: Instant,
     news: mpsc::Sender<News>,
 }
@@ -196,10 +194,9 @@ impl Calls {
         lock(&self.given).is_asked(socket, Instant::now())
     }
 
-    /// Waits until nobody here waits for an answer, and whoever asked elsewhere was told. Those who wait for somebody to
-    /// come hold up nobody.
+    /// Waits until nobody here waits for an answer, or for somebody to come, and whoever asked elsewhere was told.
     pub async fn finish(&self) {
-        while !lock(&self.asked).calls.values().all(|asked| asked.rests) {
+        while !lock(&self.asked).calls.is_empty() {
             sleep(ROUND).await;
         }
         self.all_is_told().await;

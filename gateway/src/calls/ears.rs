@@ -38,13 +38,6 @@ impl Ears {
         self.place = None;
     }
 
-    /// Nobody has it, and its caller waits until somebody comes; or it is looked for again.
-    pub fn rest(&mut self, rests: bool) {
-        if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
-            asked.rests = rests;
-        }
-    }
-
     /// The next word, unless the time is over before.
     pub async fn next(&mut self, by: Instant) -> Option<News> {
         let news = timeout_at(by, self.heard.recv()).await.ok().flatten();
@@ -75,7 +68,7 @@ impl Calls {
     /// Begins to listen for what becomes of a call here.
     pub(super) fn listen(self: &Arc<Self>, id: CallId) -> Ears {
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        let caller = Caller { place: None, rests: false, since: Instant::now(), news };
+        let caller = Caller { place: None, since: Instant::now(), news };
         lock(&self.asked).calls.insert(id.clone(), caller);
         Ears { calls: self.clone(), id, heard, place: None }
     }

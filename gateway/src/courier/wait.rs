@@ -107,7 +107,6 @@ impl Way<'_> {
                 (waiter, is_new) = (Some(joined), true);
             }
             let Some(waiting) = &mut waiter else { return outcome };
-            self.ears.rest(true);
             let said = timeout_at(by, self.courier.registry.wait(key)).await;
             // Who came between the look before and this has rung nobody.
             let is_there = is_new && matches!(said, Ok(Ok(true)));
@@ -121,7 +120,6 @@ impl Way<'_> {
                 // Our own instance ends; nobody else speaks of it, since nobody has it.
                 Some(News::CutOff) = self.ears.next(by) => return Outcome::Absent(Absent::Draining),
             };
-            self.ears.rest(false);
             if is_over {
                 return Outcome::NobodyCame { awaited, last: Box::new(outcome) };
             }
