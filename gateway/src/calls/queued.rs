@@ -10,7 +10,8 @@ use crate::{courier::Courier, frame, kept::Kept, problem::Problem, session::Desk
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use registry::{
-    CallId, GroupKey, Handed, Hearing, Incarnation, Map, SocketId, StoreName, Taken, WasGiven, envelope::Refusal,
+    CallId, GroupKey, Handed, Hearing, Incarnation, Map, SocketId, Standing, StoreName, Taken, WasGiven,
+    envelope::Refusal,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -241,9 +242,11 @@ impl Clerk<'_> {
             self.look_later(taken.group);
             return Vec::new();
         };
-        match self.ask(&taken).await {
-            Held::Over => {}
-            Held::Answered { attempt, outcome } => self.tell(&taken.call, attempt, &outcome).await,
+        let is_over = match self.ask(&taken).await {
+            Held::Over => true,
+            Held::Answered { attempt, outcome } => {
+                self.tell(&taken.call, attempt, &outcome).await || self.is_over(&taken.call).await
+            }
             Held::Unasked if self.courier.calls.are_closed() => {
                 self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
                 return Vec::new();
@@ -260,10 +263,11 @@ impl Clerk<'_> {
                     self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
                     return Vec::new();
                 }
+                self.is_over(&taken.call).await
             }
-        }
-        if self.courier.registry.over(&taken).await.is_err() {
-            // Whoever takes it finds that it is over.
+        };
+        if !is_over || self.courier.registry.over(&taken).await.is_err() {
+            // Whoever takes it finds how it stands. It may be somebody else's by now, or ours once more.
             self.look_later(taken.group);
         }
         Vec::new()
@@ -378,15 +382,21 @@ impl Clerk<'_> {
         }
     }
 
-    /// A registry that is away is told when it is back, if that is soon.
-    async fn tell(&self, call: &CallId, attempt: u32, outcome: &Bytes) {
+    /// Whether nobody is to have it any more, as far as the registry says so.
+    async fn is_over(&self, call: &CallId) -> bool {
+        matches!(self.courier.registry.standing(call).await, Ok(Standing::Done(_) | Standing::Unknown))
+    }
+
+    /// A registry that is away is told when it is back, if that is soon. False: this is not what came of it.
+    async fn tell(&self, call: &CallId, attempt: u32, outcome: &Bytes) -> bool {
         for _ in 0..TELLS {
             match self.courier.registry.answer(call, Some(attempt), outcome).await {
-                Ok(_) => return,
+                Ok(is_first) => return is_first,
                 Err(_) => sleep(TELL_AGAIN).await,
             }
         }
         warn!("what came of queued call {call} could not be told to the registry");
+        false
     }
 }
 

@@ -76,7 +76,7 @@ impl Registry {
         }
     }
 
-    /// Takes a call that is over out of its group's lists.
+    /// Takes a call that is over out of its group's lists, if it is in the hands of this instance there.
     pub async fn over(&self, taken: &Taken) -> Result<(), Unknown> {
         match self {
             // There it left them when its outcome was told.

@@ -158,8 +158,8 @@ impl Form {
                 let taken = self.taken(*call);
                 let said = self.instances[0].answer(&taken.call, Some(*attempt), &Bytes::from_static(b"o")).await;
                 if said == Ok(true) {
-                    self.hands.remove(call);
-                    self.instances[1].over(&taken).await.unwrap();
+                    let Hands { of, .. } = self.hands.remove(call).unwrap();
+                    self.instances[of].over(&taken).await.unwrap();
                 }
                 format!("{said:?}")
             }

@@ -133,6 +133,9 @@ pub async fn whoever_keeps_a_queued_call_for_too_long_loses_it(mut fleet: Fleet)
     })
     .await;
     assert_eq!(again, taken);
+    // Nor does it take the other's out of the line.
+    one.over(&taken).await.unwrap();
+    assert_eq!(two.take(store("s"), 100).await.unwrap().before, std::slice::from_ref(&again));
     let handed = two.give(&taken.call, SocketId::fresh()).await.unwrap().unwrap();
     assert_eq!(handed.attempt, 2);
     assert_eq!(one.answer(&taken.call, Some(1), &Bytes::from_static(b"late")).await, Ok(false));
@@ -194,6 +197,18 @@ pub async fn a_queued_call_that_nobody_takes_in_time_is_overdue(mut fleet: Fleet
     })
     .await;
     assert_eq!(was_given, WasGiven::Yes);
+
+    // Of the last who had it nothing was heard.
+    let parcel = Parcel { call: CallId::queued(), ..parcel };
+    one.queue(&parcel).await.unwrap();
+    assert_eq!(takes(&one).await.len(), 1);
+    one.give(&parcel.call, SocketId::fresh()).await.unwrap().unwrap();
+    let was_given = eventually(async || match one.standing(&parcel.call).await.unwrap() {
+        Standing::Overdue(was_given) => Some(was_given),
+        _ => None,
+    })
+    .await;
+    assert_eq!(was_given, WasGiven::Unknown);
 }
 
 pub async fn only_so_many_calls_of_a_group_are_queued(mut fleet: Fleet) {
