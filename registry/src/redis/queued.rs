@@ -70,10 +70,13 @@ impl Redis {
         Ok(Turn { calls: calls(0), others: incarnations(list(said.get(1))), before: calls(2) })
     }
 
-    pub(crate) async fn give(&self, call: &CallId, to: SocketId) -> Result<Option<Handed>, Unknown> {
-        let give = GIVE.on([self.keys.call(call)]).arg(self.own().to_string()).arg(to.to_string());
+    pub(crate) async fn give(&self, call: &CallId, to: SocketId, by: u64) -> Result<Option<Handed>, Unknown> {
+        let give = GIVE.on([self.keys.call(call)]).arg(self.own().to_string()).arg(to.to_string()).arg(by);
         let said = give.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
         let Some(Value::BulkString(asked)) = said.first() else { return Ok(None) };
+        if said.len() == 1 {
+            return Err(Unknown::Unavailable);
+        }
         let attempt = u32::try_from(number(said.get(1))).unwrap_or(u32::MAX);
         Ok(Some(Handed { text: Bytes::from(asked.clone()), attempt, queued_at: number(said.get(2)) }))
     }

@@ -123,7 +123,8 @@ impl Form {
             }
             Step::Give { call } => {
                 let Some(Hands { of, attempt: None }) = self.hands.get(call).copied() else { return String::new() };
-                let handed = self.instances[of].give(&self.taken(*call).call, SocketId::fresh()).await.unwrap();
+                let handed =
+                    self.instances[of].give(&self.taken(*call).call, SocketId::fresh(), u64::MAX).await.unwrap();
                 self.loose.remove(call);
                 match &handed {
                     Some(handed) => drop(self.hands.insert(*call, Hands { of, attempt: Some(handed.attempt) })),
