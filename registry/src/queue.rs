@@ -56,7 +56,7 @@ pub struct Turn {
     pub calls: Vec<Taken>,
     /// Those that it has taken before. It may not know of one, if the answer was lost.
     pub before: Vec<Taken>,
-    /// Others who have calls of the group in their hands.
+    /// Others who have calls of the group in their hands. It may be one of them itself, of a call that it is about to lose.
     pub others: Vec<Incarnation>,
 }
 

@@ -226,7 +226,9 @@ impl Clerk<'_> {
         // One of which nobody here knows was taken when the answer was lost.
         let unknown = turn.before.into_iter().filter(|taken| !lock(&self.held).contains(&taken.call));
         let taken = turn.calls.into_iter().chain(unknown).map(|taken| Todo::Give(taken, by));
-        taken.chain(turn.others.into_iter().map(|other| Todo::Mind(group, other))).collect()
+        let own = registry.incarnation();
+        let others = turn.others.into_iter().filter(|other| *other != own);
+        taken.chain(others.map(|other| Todo::Mind(group, other))).collect()
     }
 
     /// What somebody has who is gone goes on to the next.
