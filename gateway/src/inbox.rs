@@ -343,8 +343,12 @@ impl Clerk {
     /// Somebody came here whom calls wait for. They hear of it when there is somebody to ask.
     fn rings(&mut self, arrived: Arrived) {
         let courier = self.desk.courier.clone();
+        if arrived.queued {
+            // Of those nobody looks by itself, so it is done also where this bell is lost.
+            courier.queue.look_soon(arrived.group);
+        }
         if self.errands.len() >= ERRANDS_MAX {
-            // They look by themselves as well.
+            // Who waits looks by itself as well.
             return;
         }
         self.errands.spawn(async move {

@@ -22,6 +22,8 @@ pub const GRACE: Duration = Duration::from_secs(5);
 const CALLS_MAX: usize = 10_000;
 /// The bytes of what they ask and of their outcomes; beyond them the same.
 const BYTES_MAX: usize = 64 << 20;
+/// How often all groups are looked at when it is full.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A call that is to be kept.
 #[derive(Debug, Clone)]
@@ -54,7 +56,7 @@ pub struct Turn {
     pub calls: Vec<Taken>,
     /// Those that it has taken before. It may not know of one, if the answer was lost.
     pub before: Vec<Taken>,
-    /// Others who have calls of the group in their hands.
+    /// Others who have calls of the group in their hands. It may be one of them itself, of a call that it is about to lose.
     pub others: Vec<Incarnation>,
 }
 
@@ -100,6 +102,11 @@ impl WasGiven {
             "unknown" => Self::Unknown,
             _ => Self::No,
         }
+    }
+
+    /// Of whoever had it last nothing may have been heard: of an attempt that was not taken back it is not known.
+    pub(crate) fn after(self, attempt: u32) -> Self {
+        if self == Self::No && attempt > 0 { Self::Unknown } else { self }
     }
 }
 
@@ -160,15 +167,20 @@ pub struct Queue {
     /// Those that are, by when they are forgotten.
     done: VecDeque<(Instant, CallId)>,
     bytes: usize,
+    /// When all groups were looked at for those that nobody took.
+    swept: Option<Instant>,
 }
 
 impl Queue {
     /// False: as many wait as may.
     pub fn put(&mut self, parcel: Parcel, now: Instant, now_ms: u64) -> bool {
         self.expire(parcel.group, now);
-        self.make_room(now);
+        self.make_room(1, parcel.text.len(), now);
+        if self.is_full(1, parcel.text.len()) && self.expire_all(now) {
+            self.make_room(1, parcel.text.len(), now);
+        }
         let of_group = self.by_group.get(&parcel.group).map_or(0, VecDeque::len);
-        if of_group >= QUEUED_MAX || self.calls.len() >= CALLS_MAX || self.bytes + parcel.text.len() > BYTES_MAX {
+        if of_group >= QUEUED_MAX || self.is_full(1, parcel.text.len()) {
             return false;
         }
         self.bytes += parcel.text.len();
@@ -180,12 +192,14 @@ impl Queue {
         true
     }
 
-    /// The oldest outcomes go; what is not over stays.
-    fn make_room(&mut self, now: Instant) {
-        while self.done.front().is_some_and(|(due, _)| *due <= now)
-            || self.calls.len() >= CALLS_MAX
-            || self.bytes > BYTES_MAX
-        {
+    /// Whether there is no room for so many more.
+    fn is_full(&self, calls: usize, bytes: usize) -> bool {
+        self.calls.len() + calls > CALLS_MAX || self.bytes + bytes > BYTES_MAX
+    }
+
+    /// For so many more the oldest outcomes go; what is not over stays.
+    fn make_room(&mut self, calls: usize, bytes: usize, now: Instant) {
+        while self.done.front().is_some_and(|(due, _)| *due <= now) || self.is_full(calls, bytes) {
             let Some((_, call)) = self.done.pop_front() else { return };
             self.remove(&call);
         }
@@ -219,6 +233,18 @@ impl Queue {
                 self.done.push_back((now + KEPT, call));
             }
         }
+    }
+
+    /// The same of all groups: one that nobody puts into or takes from any more would fill it for ever. Not at every
+    /// call that finds it full, since there may be many. False: not now.
+    fn expire_all(&mut self, now: Instant) -> bool {
+        if self.swept.is_some_and(|swept| now < swept + SWEEP_EVERY) {
+            return false;
+        }
+        self.swept = Some(now);
+        let groups: Vec<_> = self.by_group.keys().copied().collect();
+        groups.into_iter().for_each(|group| self.expire(group, now));
+        true
     }
 
     /// Whether calls of the group are not over.
@@ -308,17 +334,17 @@ impl Queue {
         let parcel = entry.parcel.clone();
         self.leave(&parcel);
         self.done.push_back((now + KEPT, parcel.call));
-        self.make_room(now);
+        self.make_room(0, 0, now);
         true
     }
 
     pub fn standing(&mut self, call: &CallId, now: Instant) -> Standing {
-        self.make_room(now);
+        self.make_room(0, 0, now);
         let Some(entry) = self.calls.get(call) else { return Standing::Unknown };
         let attempt = entry.attempt;
         match &entry.state {
             State::Done(outcome) => Standing::Done(outcome.clone()),
-            _ if entry.until <= now => Standing::Overdue(entry.was_given),
+            _ if entry.until <= now => Standing::Overdue(entry.was_given.after(attempt)),
             State::Given { owner, socket: Some(socket), .. } => {
                 Standing::Given { socket: *socket, owner: owner.clone(), attempt }
             }
@@ -344,5 +370,32 @@ impl Entry {
             State::Done(outcome) => self.parcel.text.len() + outcome.len(),
             State::Waits | State::Given { .. } => self.parcel.text.len(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(ttl: Duration) -> Parcel {
+        let (group, patience) = (GroupKey::of_socket(SocketId::fresh()), Duration::from_secs(1));
+        Parcel { call: CallId::queued(), group, text: Bytes::new(), ttl, patience, wants: Durability::Memory }
+    }
+
+    #[tokio::test]
+    async fn calls_that_nobody_took_in_time_make_room_for_others_of_whatever_group() {
+        let (mut queue, start, ttl) = (Queue::default(), Instant::now(), Duration::from_secs(10));
+        let first = parcel(ttl);
+        assert!(queue.put(first.clone(), start, 0));
+        assert!((1..CALLS_MAX).all(|_| queue.put(parcel(ttl), start, 0)));
+        assert!(!queue.put(parcel(ttl), start, 0), "none of them is over");
+        let later = start + ttl;
+        assert!(queue.answer(&first.call, None, Bytes::new(), later));
+        assert_eq!(queue.standing(&first.call, later), Standing::Done(Bytes::new()), "nobody needs its room");
+        let second = parcel(ttl);
+        assert!(queue.put(second.clone(), later, 0) && queue.put(parcel(ttl), later + SWEEP_EVERY, 0));
+        assert_eq!(queue.standing(&first.call, later), Standing::Unknown);
+        assert_eq!(queue.standing(&second.call, later), Standing::Waits { attempt: 0 });
+        assert!(queue.calls.len() <= CALLS_MAX && queue.by_group.len() == 2);
     }
 }

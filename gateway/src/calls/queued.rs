@@ -10,7 +10,8 @@ use crate::{courier::Courier, frame, kept::Kept, problem::Problem, session::Desk
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use registry::{
-    CallId, GroupKey, Handed, Hearing, Incarnation, Map, SocketId, StoreName, Taken, WasGiven, envelope::Refusal,
+    CallId, GroupKey, Handed, Hearing, Incarnation, Map, SocketId, Standing, StoreName, Taken, WasGiven,
+    envelope::Refusal, queue::GRACE,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -36,8 +37,10 @@ const AT_ONCE: usize = 64;
 const HELD_MAX: usize = 10_000;
 /// Whoever has room for so many bytes goes before whoever has not; it is not known yet how many a call has.
 const ROOM: usize = 4096;
-/// Who holds no lease at so many looks is gone, and what it had goes on.
-const GONE_LOOKS: u32 = 2;
+/// Who holds no lease for so long is gone, and what it had goes on. That is seen at the second look.
+const GONE_AFTER: Duration = Duration::from_millis(1500);
+/// So often a group is looked at where nobody can be asked: who was let in may not have its seat yet.
+const ABSENT_LOOKS: u32 = 5;
 /// How often, and how far apart, the registry is told what came of a call. After that it is somebody else's.
 const TELLS: u32 = 30;
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -64,44 +67,68 @@ impl Asked {
 /// The groups to look at, and when.
 #[derive(Default)]
 pub struct Queue {
-    due: Mutex<Map<GroupKey, Instant>>,
+    due: Mutex<Map<GroupKey, Look>>,
     wake: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// So often it is looked at while nobody can be asked.
+    absent: u32,
 }
 
 impl Queue {
     /// Calls wait for somebody of it, or may soon.
     pub fn look_at(&self, group: GroupKey) {
-        self.look_at_by(group, Instant::now());
+        self.put(group, Look { at: Instant::now(), absent: ABSENT_LOOKS });
     }
 
-    fn look_at_by(&self, group: GroupKey, at: Instant) {
+    /// The same in a moment: somebody of it comes, or it is not known whether calls wait.
+    pub fn look_soon(&self, group: GroupKey) {
+        self.put(group, Look { at: a_moment_later(), absent: ABSENT_LOOKS });
+    }
+
+    fn put(&self, group: GroupKey, look: Look) {
         let mut due = lock(&self.due);
         if due.len() < GROUPS_MAX || due.contains_key(&group) {
-            let next = due.entry(group).or_insert(at);
-            *next = at.min(*next);
+            let next = due.entry(group).or_insert(look);
+            *next = Look { at: look.at.min(next.at), absent: look.absent.max(next.absent) };
             self.wake.notify_one();
         }
     }
 
     /// Those whose time has come. Whoever looks says whether it has to look again.
-    fn due(&self, now: Instant) -> Vec<GroupKey> {
+    fn due(&self, now: Instant) -> Vec<(GroupKey, Look)> {
         let mut due = lock(&self.due);
-        let now: Vec<_> = due.iter().filter(|(_, at)| **at <= now).map(|(group, _)| *group).collect();
-        for group in &now {
+        let now: Vec<_> = due.iter().filter(|(_, look)| look.at <= now).map(|(group, look)| (*group, *look)).collect();
+        for (group, _) in &now {
             due.remove(group);
         }
         now
     }
 
     fn next(&self) -> Option<Instant> {
-        lock(&self.due).values().min().copied()
+        lock(&self.due).values().map(|look| look.at).min()
     }
 }
 
-/// What a step comes to: calls that are to be given to sockets now.
-type Step<'a> = BoxFuture<'a, Vec<Taken>>;
-/// Holders that held no lease lately, and at how many looks.
-type Missing = Mutex<HashMap<(GroupKey, Incarnation), u32>>;
+fn a_moment_later() -> Instant {
+    Instant::now() + LOOK_EVERY.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+/// What comes of looking at a group. It is done in steps of their own: whoever is asked for may be slow, and what is
+/// taken is ours alone for a moment only.
+enum Todo {
+    /// To be given to a socket until then, by the registry's clock.
+    Give(Taken, u64),
+    /// To be looked after: it has calls of the group in its hands.
+    Mind(GroupKey, Incarnation),
+}
+
+type Step<'a> = BoxFuture<'a, Vec<Todo>>;
+/// Holders that held no lease lately, and since when.
+type Missing = Mutex<HashMap<(GroupKey, Incarnation), Instant>>;
 
 /// Gives queued calls to sockets here, until the instance ends. `ttl`: how long one waits for the next socket.
 pub async fn run(desk: Arc<Desk>, ttl: Duration) {
@@ -119,22 +146,20 @@ pub async fn run(desk: Arc<Desk>, ttl: Duration) {
         };
         let done = async {
             match steps.next().await {
-                Some(taken) => taken,
+                Some(todo) => todo,
                 None => pending().await,
             }
         };
-        let taken = tokio::select! {
+        let todo = tokio::select! {
             () = woken => Vec::new(),
-            taken = done => taken,
+            todo = done => todo,
         };
-        steps.extend(taken.into_iter().map(|taken| clerk.hold(taken).boxed()));
-        let due = courier.queue.due(Instant::now());
-        let room = HELD_MAX.saturating_sub(steps.len());
-        if room == 0 {
-            due.into_iter().for_each(|group| clerk.look_later(group));
-            continue;
-        }
-        steps.extend(due.into_iter().map(|group| clerk.look(group).boxed()));
+        steps.extend(todo.into_iter().map(|todo| clerk.does(todo).boxed()));
+        let mut due = courier.queue.due(Instant::now());
+        let looks = HELD_MAX.saturating_sub(steps.len()) / AT_ONCE;
+        let beyond = due.split_off(looks.min(due.len()));
+        beyond.into_iter().for_each(|(group, _)| clerk.look_later(group));
+        steps.extend(due.into_iter().map(|(group, look)| clerk.look(group, look).boxed()));
     }
 }
 
@@ -161,35 +186,49 @@ impl Drop for Hold<'_> {
 
 impl Clerk<'_> {
     fn look_later(&self, group: GroupKey) {
-        let pause = LOOK_EVERY.mul_f64(0.8 + 0.4 * fastrand::f64());
-        self.courier.queue.look_at_by(group, Instant::now() + pause);
+        self.courier.queue.look_soon(group);
+    }
+
+    async fn does(&self, todo: Todo) -> Vec<Todo> {
+        match todo {
+            Todo::Give(taken, by) => self.hold(taken, by).await,
+            Todo::Mind(group, other) => self.mind(group, &other).await,
+        }
+        Vec::new()
     }
 
     /// Takes what waits, if there is somebody to ask. While others have calls of the group it is looked at again, since
     /// these may die.
-    async fn look(&self, group: GroupKey) -> Vec<Taken> {
+    async fn look(&self, group: GroupKey, look: Look) -> Vec<Todo> {
         let Courier { sockets, calls, registry, queue, .. } = self.courier;
-        let nobody = sockets.most_active(group, None, 0).is_none();
-        if calls.are_closed() || nobody {
-            // Whoever comes is told again.
+        if calls.are_closed() {
             return Vec::new();
         }
+        let Some(socket) = sockets.most_active(group, None, ROOM) else {
+            // Whoever comes later is told again.
+            if let Some(absent) = look.absent.checked_sub(1) {
+                queue.put(group, Look { at: a_moment_later(), absent });
+            }
+            return Vec::new();
+        };
+        let by = registry.now_ms() + u64::try_from(GRACE.as_millis() / 2).unwrap_or_default();
         let Ok(turn) = registry.take(group, AT_ONCE).await else {
             self.look_later(group);
             return Vec::new();
         };
-        if turn.calls.len() == AT_ONCE {
-            queue.look_at(group);
-        }
-        if !turn.others.is_empty() {
-            self.look_later(group);
-        }
-        for other in &turn.others {
-            self.mind(group, other).await;
+        match turn.calls.len() == AT_ONCE {
+            true if socket.line.has_room(ROOM) => queue.look_at(group),
+            // All are full, and would be found so again.
+            true => self.look_later(group),
+            false if turn.others.is_empty() => {}
+            false => self.look_later(group),
         }
         // One of which nobody here knows was taken when the answer was lost.
         let unknown = turn.before.into_iter().filter(|taken| !lock(&self.held).contains(&taken.call));
-        turn.calls.into_iter().chain(unknown).collect()
+        let taken = turn.calls.into_iter().chain(unknown).map(|taken| Todo::Give(taken, by));
+        let own = registry.incarnation();
+        let others = turn.others.into_iter().filter(|other| *other != own);
+        taken.chain(others.map(|other| Todo::Mind(group, other))).collect()
     }
 
     /// What somebody has who is gone goes on to the next.
@@ -202,9 +241,8 @@ impl Clerk<'_> {
                     // Groups that nobody looks at any more are among them; the others are counted anew.
                     missing.clear();
                 }
-                let looks = missing.entry(key.clone()).or_default();
-                *looks += 1;
-                let is_gone = *looks >= GONE_LOOKS;
+                let since = missing.entry(key.clone()).or_insert_with(Instant::now);
+                let is_gone = since.elapsed() >= GONE_AFTER;
                 if is_gone {
                     missing.remove(&key);
                 }
@@ -234,39 +272,41 @@ impl Clerk<'_> {
     }
 
     /// Gives one to a socket, and tells the registry what comes of it.
-    async fn hold(&self, taken: Taken) -> Vec<Taken> {
+    async fn hold(&self, taken: Taken, by: u64) {
         let own = self.courier.registry.incarnation();
         let Some(hold) = self.begin(&taken.call) else {
             // It is on its way back into the line.
             self.look_later(taken.group);
-            return Vec::new();
+            return;
         };
-        match self.ask(&taken).await {
-            Held::Over => {}
-            Held::Answered { attempt, outcome } => self.tell(&taken.call, attempt, &outcome).await,
+        let is_over = match self.ask(&taken, by).await {
+            Held::Over => true,
+            Held::Answered { attempt, outcome } => {
+                self.tell(&taken.call, attempt, &outcome).await || self.is_over(&taken.call).await
+            }
             Held::Unasked if self.courier.calls.are_closed() => {
                 self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
-                return Vec::new();
+                return;
             }
             Held::Unasked => {
                 let _ = self.courier.registry.next(taken.group, &own, Some(&taken), self.ttl).await;
                 // At once it would find the same.
                 self.look_later(taken.group);
-                return Vec::new();
+                return;
             }
             Held::Lost { attempt, was_given } => {
                 // Told or not: whoever takes it finds how it stands.
                 if self.courier.registry.back(&taken.call, attempt, was_given).await != Ok(false) {
                     self.put_back(taken.group, &own, Some(&taken), Some(hold)).await;
-                    return Vec::new();
+                    return;
                 }
+                self.is_over(&taken.call).await
             }
-        }
-        if self.courier.registry.over(&taken).await.is_err() {
-            // Whoever takes it finds that it is over.
+        };
+        if !is_over || self.courier.registry.over(&taken).await.is_err() {
+            // Whoever takes it finds how it stands. It may be somebody else's by now, or ours once more.
             self.look_later(taken.group);
         }
-        Vec::new()
     }
 
     /// From now on it is in hand here. `None`: it is already.
@@ -275,11 +315,11 @@ impl Clerk<'_> {
         is_new.then(|| Hold { held: &self.held, call: call.clone() })
     }
 
-    async fn ask(&self, taken: &Taken) -> Held {
+    async fn ask(&self, taken: &Taken, give_by: u64) -> Held {
         let Courier { sockets, calls, registry, .. } = self.courier;
         let mut ears = calls.listen(taken.call.clone());
         let Some(socket) = sockets.most_active(taken.group, None, ROOM) else { return Held::Unasked };
-        let handed = match registry.give(&taken.call, socket.id).await {
+        let handed = match registry.give(&taken.call, socket.id, give_by).await {
             Ok(Some(handed)) => handed,
             Ok(None) => return Held::Over,
             Err(_) => return Held::Unasked,
@@ -378,15 +418,21 @@ impl Clerk<'_> {
         }
     }
 
-    /// A registry that is away is told when it is back, if that is soon.
-    async fn tell(&self, call: &CallId, attempt: u32, outcome: &Bytes) {
+    /// Whether nobody is to have it any more, as far as the registry says so.
+    async fn is_over(&self, call: &CallId) -> bool {
+        matches!(self.courier.registry.standing(call).await, Ok(Standing::Done(_) | Standing::Unknown))
+    }
+
+    /// A registry that is away is told when it is back, if that is soon. False: this is not what came of it.
+    async fn tell(&self, call: &CallId, attempt: u32, outcome: &Bytes) -> bool {
         for _ in 0..TELLS {
             match self.courier.registry.answer(call, Some(attempt), outcome).await {
-                Ok(_) => return,
+                Ok(is_first) => return is_first,
                 Err(_) => sleep(TELL_AGAIN).await,
             }
         }
         warn!("what came of queued call {call} could not be told to the registry");
+        false
     }
 }
 

@@ -2,10 +2,10 @@
 //! it from there (`calls/queued.rs`).
 
 use super::{Absent, Courier, Outcome, Whom, call::Way};
-use crate::calls::Asked;
+use crate::{calls::Asked, letters::LATE};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use registry::{CallId, Group, GroupKey, Incarnation, Parcel, Queued, Unknown, envelope::Message};
+use registry::{CallId, Cancelled, Group, GroupKey, Incarnation, Parcel, Queued, Unknown, envelope::Message};
 use std::time::Duration;
 use tokio::time::timeout_at;
 
@@ -19,6 +19,15 @@ impl Courier {
             false => drop(self.letters.tell(holder, Message::Waits(group), Bytes::new()).await),
         });
         join_all(tellings).await;
+    }
+
+    /// A queued call was taken back from whoever had it. The client may finish what it began; what it answers is heard
+    /// by nobody.
+    pub async fn take_from(&self, owner: &Incarnation, call: &CallId) {
+        match *owner == self.registry.incarnation() {
+            true => self.calls.cancelled(call, None),
+            false => drop(self.letters.tell(owner, Message::Cancel { call: call.clone() }, Bytes::new()).await),
+        }
     }
 }
 
@@ -45,14 +54,19 @@ impl Way<'_> {
         match timeout_at(question.by, registry.queue(&parcel)).await {
             Ok(Ok(Queued::Waits(durability, holders))) => {
                 // Somebody may have come meanwhile, or could not be asked a moment ago.
-                self.courier.ring_holders(parcel.group, holders).await;
+                let _ = timeout_at(question.by + LATE, self.courier.ring_holders(parcel.group, holders)).await;
                 Outcome::Queued(call, durability)
             }
             Ok(Ok(Queued::Full)) => Outcome::QueueFull(group),
             // It may be kept, and is not to be asked behind the back of a caller who was told that it is not.
-            Ok(Err(_)) | Err(_) => match registry.cancel(&call).await {
-                Ok(_) => outcome,
-                Err(_) => Outcome::QueueSilent(call),
+            Ok(Err(_)) | Err(_) => match timeout_at(question.by + LATE, registry.cancel(&call)).await {
+                Ok(Ok(Cancelled::Waited | Cancelled::Unknown)) => outcome,
+                // Somebody was quicker, and may have been asked.
+                Ok(Ok(Cancelled::Given(owner))) => {
+                    let _ = timeout_at(question.by + LATE, self.courier.take_from(&owner, &call)).await;
+                    Outcome::QueueSilent(call)
+                }
+                Ok(Ok(Cancelled::Done) | Err(_)) | Err(_) => Outcome::QueueSilent(call),
             },
         }
     }

@@ -62,10 +62,22 @@ impl Courier {
         let hidden = record.called_by().filter(|key| self.sockets.is_first_to_answer(*key, socket.id));
         let itself = (record.attempt.n > 1).then(|| GroupKey::of_socket(socket.id));
         for key in hidden.chain(itself) {
-            if let Ok(Some(arrived)) = timeout(TOLD_WITHIN, self.registry.came(key)).await {
-                self.ring(arrived).await;
+            let told = timeout(TOLD_WITHIN, self.tell_who_waits(key)).await;
+            if told.is_err() || told == Ok(false) {
+                // Calls may be queued for it, and of those nobody looks by itself.
+                self.queue.look_soon(key);
             }
         }
+    }
+
+    /// False if the registry does not say who they are.
+    async fn tell_who_waits(&self, key: GroupKey) -> bool {
+        match self.registry.came(key).await {
+            Ok(Some(arrived)) => self.ring(arrived).await,
+            Ok(None) => {}
+            Err(_) => return false,
+        }
+        true
     }
 
     /// Tells those whose calls have waited for the group that somebody of it is here who can be asked.

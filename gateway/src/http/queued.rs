@@ -7,7 +7,7 @@ use hyper::{
     Response, StatusCode,
     header::{HeaderValue, LOCATION},
 };
-use registry::{CallId, Cancelled, Durability, Group, Standing, Unknown, envelope::Message};
+use registry::{CallId, Cancelled, Durability, Group, Standing, Unknown};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout_at;
@@ -112,11 +112,7 @@ pub async fn cancel(request: Request) -> Answer {
                 .member("callId", call.as_str()));
         }
         Cancelled::Waited => {}
-        Cancelled::Given(owner) if owner == courier.registry.incarnation() => courier.calls.cancelled(&call, None),
-        Cancelled::Given(owner) => {
-            // The client may finish what it began; what it answers is heard by nobody.
-            let _ = courier.letters.tell(&owner, Message::Cancel { call: call.clone() }, Bytes::new()).await;
-        }
+        Cancelled::Given(owner) => courier.take_from(&owner, &call).await,
     }
     Ok(ok(&json!({ "status": "cancelled", "callId": call.as_str() })))
 }

@@ -1,7 +1,7 @@
 //! The registry's verbs for calls that wait for somebody to come, and for calls that are kept until then.
 
 use crate::{
-    all::{Arrived, Registry, Unknown},
+    all::{Arrived, Registry, Unknown, epoch_ms},
     names::{CallId, GroupKey, Incarnation, SocketId},
     queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven},
 };
@@ -23,9 +23,9 @@ impl Registry {
 
     /// Who has waited for somebody of a group to come, where that was not told by a registration: it is not the first
     /// one here, or it is a socket that was there before.
-    pub async fn came(&self, group: GroupKey) -> Option<Arrived> {
+    pub async fn came(&self, group: GroupKey) -> Result<Option<Arrived>, Unknown> {
         match self {
-            Self::Memory(local) => local.memory.came(group),
+            Self::Memory(local) => Ok(local.memory.came(group)),
             Self::Redis(redis) => redis.came(group).await,
         }
     }
@@ -46,11 +46,13 @@ impl Registry {
         }
     }
 
-    /// Notes to which socket here a call that was taken is about to be written; nothing if it is over.
-    pub async fn give(&self, call: &CallId, to: SocketId) -> Result<Option<Handed>, Unknown> {
+    /// Notes to which socket here a call that was taken is about to be written; nothing if it is over. After `by`, in
+    /// the registry's time, it is refused: somebody else may have taken it by then.
+    pub async fn give(&self, call: &CallId, to: SocketId, by: u64) -> Result<Option<Handed>, Unknown> {
         match self {
+            Self::Memory(_) if epoch_ms() > by => Err(Unknown::Unavailable),
             Self::Memory(local) => Ok(local.memory.give(call, &local.own, to)),
-            Self::Redis(redis) => redis.give(call, to).await,
+            Self::Redis(redis) => redis.give(call, to, by).await,
         }
     }
 
@@ -76,7 +78,7 @@ impl Registry {
         }
     }
 
-    /// Takes a call that is over out of its group's lists.
+    /// Takes a call that is over out of its group's lists, if it is in the hands of this instance there.
     pub async fn over(&self, taken: &Taken) -> Result<(), Unknown> {
         match self {
             // There it left them when its outcome was told.

@@ -3,7 +3,7 @@
 
 use super::{
     Redis, beat,
-    scripts::{ANSWER, BACK, CANCEL, GIVE, KEEP, NEXT, QUEUE, TAKE, number, text},
+    scripts::{ANSWER, BACK, CANCEL, GIVE, KEEP, NEXT, OVER, QUEUE, TAKE, number, text},
 };
 use crate::{
     all::Unknown,
@@ -70,10 +70,13 @@ impl Redis {
         Ok(Turn { calls: calls(0), others: incarnations(list(said.get(1))), before: calls(2) })
     }
 
-    pub(crate) async fn give(&self, call: &CallId, to: SocketId) -> Result<Option<Handed>, Unknown> {
-        let give = GIVE.on([self.keys.call(call)]).arg(self.own().to_string()).arg(to.to_string());
+    pub(crate) async fn give(&self, call: &CallId, to: SocketId, by: u64) -> Result<Option<Handed>, Unknown> {
+        let give = GIVE.on([self.keys.call(call)]).arg(self.own().to_string()).arg(to.to_string()).arg(by);
         let said = give.run(&self.link).await.map_err(|_| Unknown::Unavailable)?;
         let Some(Value::BulkString(asked)) = said.first() else { return Ok(None) };
+        if said.len() == 1 {
+            return Err(Unknown::Unavailable);
+        }
         let attempt = u32::try_from(number(said.get(1))).unwrap_or(u32::MAX);
         Ok(Some(Handed { text: Bytes::from(asked.clone()), attempt, queued_at: number(said.get(2)) }))
     }
@@ -98,12 +101,9 @@ impl Redis {
     }
 
     pub(crate) async fn over(&self, taken: &Taken) -> Result<(), Unknown> {
-        let member = member(&taken.call, taken.patience);
-        let (mut given, mut waits) = (cmd("HDEL"), cmd("ZREM"));
-        given.arg(self.keys.given(taken.group)).arg(&member);
-        waits.arg(self.keys.queued(taken.group)).arg(&member);
-        let (given, waits) = tokio::join!(self.link.ask(&given), self.link.ask(&waits));
-        given.and(waits).map(drop).map_err(|_| Unknown::Unavailable)
+        let over = OVER.on([self.keys.given(taken.group)]).arg(self.own().to_string());
+        let over = over.arg(member(&taken.call, taken.patience)).run(&self.link).await;
+        over.map(drop).map_err(|_| Unknown::Unavailable)
     }
 
     pub(crate) async fn answer(&self, call: &CallId, attempt: Option<u32>, outcome: &Bytes) -> Result<bool, Unknown> {
@@ -123,7 +123,7 @@ impl Redis {
         let given = || Some((SocketId::parse(text(said.get(2)))?, Incarnation::parse(text(said.get(3)))?));
         Ok(match (text(said.first()), said.get(4)) {
             ("done", Some(Value::BulkString(outcome))) => Standing::Done(Bytes::from(outcome.clone())),
-            ("waits" | "given", _) if is_over => Standing::Overdue(WasGiven::parse(text(said.get(6)))),
+            ("waits" | "given", _) if is_over => Standing::Overdue(WasGiven::parse(text(said.get(6))).after(attempt)),
             ("given", _) => given().map_or(Standing::Waits { attempt }, |(socket, owner)| Standing::Given {
                 socket,
                 owner,
@@ -144,8 +144,12 @@ impl Redis {
         };
         if let Some(group) = GroupKey::parse(text(said.get(1))) {
             let patience = Duration::from_millis(number(said.get(2)));
+            let member = member(call, patience);
+            let (mut given, mut waits) = (cmd("HDEL"), cmd("ZREM"));
+            given.arg(self.keys.given(group)).arg(&member);
+            waits.arg(self.keys.queued(group)).arg(&member);
             // Whoever takes one that is left behind finds that it is over.
-            let _ = self.over(&Taken { call: call.clone(), group, patience }).await;
+            let _ = tokio::join!(self.link.ask(&given), self.link.ask(&waits));
         }
         Ok(cancelled)
     }

@@ -54,6 +54,7 @@ scripts! {
     GIVE "give";
     BACK "back";
     ANSWER "answer";
+    OVER "over";
     CANCEL "cancel";
 }
 

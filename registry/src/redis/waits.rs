@@ -11,6 +11,7 @@ use crate::{
     waiting::WAITS,
 };
 use redis::cmd;
+use tokio::sync::mpsc::error::TrySendError;
 
 impl Redis {
     /// Notes that calls of this instance wait for somebody of the group, and says whether somebody may be there.
@@ -21,19 +22,18 @@ impl Redis {
     }
 
     /// Who has waited for somebody of the group, who is not the first here or was here before.
-    pub(crate) async fn came(&self, group: GroupKey) -> Option<Arrived> {
-        self.look_who_waits(group, "").await.ok().flatten()
+    pub(crate) async fn came(&self, group: GroupKey) -> Result<Option<Arrived>, Unknown> {
+        self.look_who_waits(group, "").await.map_err(|_| Unknown::Unavailable)
     }
 
-    /// Writes how many of the group are here, and passes on who has waited for one. A word that finds no room is lost:
-    /// they look by themselves as well. False if Redis did not hear it.
+    /// Writes how many of the group are here, and passes on who has waited for one. False if Redis did not hear it, or
+    /// if that finds no room: then it is told once more, since of calls that are queued nobody looks by itself.
     pub(super) async fn tell_count(&self, group: GroupKey, count: &str) -> bool {
         match self.look_who_waits(group, count).await {
             Ok(arrived) => {
-                if let Some(arrived) = arrived {
-                    let _ = self.inbox.try_send(Post::Arrived(arrived));
-                }
-                true
+                let is_full =
+                    |arrived| matches!(self.inbox.try_send(Post::Arrived(arrived)), Err(TrySendError::Full(_)));
+                !arrived.is_some_and(is_full)
             }
             // Of a right that is missing in a script Redis does not say which it is; of a command it does.
             Err(Fault::Refused(_)) => {

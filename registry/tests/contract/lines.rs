@@ -123,7 +123,8 @@ impl Form {
             }
             Step::Give { call } => {
                 let Some(Hands { of, attempt: None }) = self.hands.get(call).copied() else { return String::new() };
-                let handed = self.instances[of].give(&self.taken(*call).call, SocketId::fresh()).await.unwrap();
+                let handed =
+                    self.instances[of].give(&self.taken(*call).call, SocketId::fresh(), u64::MAX).await.unwrap();
                 self.loose.remove(call);
                 match &handed {
                     Some(handed) => drop(self.hands.insert(*call, Hands { of, attempt: Some(handed.attempt) })),
@@ -158,8 +159,8 @@ impl Form {
                 let taken = self.taken(*call);
                 let said = self.instances[0].answer(&taken.call, Some(*attempt), &Bytes::from_static(b"o")).await;
                 if said == Ok(true) {
-                    self.hands.remove(call);
-                    self.instances[1].over(&taken).await.unwrap();
+                    let Hands { of, .. } = self.hands.remove(call).unwrap();
+                    self.instances[of].over(&taken).await.unwrap();
                 }
                 format!("{said:?}")
             }

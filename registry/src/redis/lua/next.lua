@@ -4,11 +4,16 @@
 -- Says  the instances that hold members
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local given = redis.call('HGETALL', KEYS[2])
+local given
+if ARGV[4] == '' then
+    given = redis.call('HGETALL', KEYS[2])
+else
+    given = { ARGV[4], redis.call('HGET', KEYS[2], ARGV[4]) or '' }
+end
 local back = 0
 for i = 1, #given, 2 do
     local owner = string.match(given[i + 1], '^(.*)|%d+$')
-    if owner == ARGV[1] and (ARGV[4] == '' or ARGV[4] == given[i]) then
+    if owner == ARGV[1] then
         redis.call('HDEL', KEYS[2], given[i])
         redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), given[i])
         back = back + 1
