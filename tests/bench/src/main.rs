@@ -9,7 +9,8 @@
 //! * [`figure`]: figures and budgets; [`report`]: the table and the JSON
 //! * [`side`]: a server and its load in a process of their own, for samples in quick turns
 //! * [`server`]: a server as a child process; [`usage`]: what it costs
-//! * [`load`]: the fleet of client sockets; [`member`]: one of them; [`caller`]: the one HTTP caller
+//! * [`load`]: the fleet of client sockets; [`member`]: one of them; [`visitor`]: one that comes alone;
+//!   [`caller`]: the one HTTP caller
 //! * [`floor`]: the server to compare with; [`relay`]: one half of the floor of a call, with what it speaks
 //!   to Redis in [`resp`]
 //! * [`wire`] and [`poller`]: frames and epoll, shared by the fleet and the floor
@@ -29,6 +30,7 @@ mod resp;
 mod server;
 mod side;
 mod usage;
+mod visitor;
 mod wire;
 
 use std::error::Error;

@@ -10,25 +10,31 @@ use crate::report::Report;
 use crate::server::{Kind, Server};
 
 mod call;
+pub mod cycles;
+mod durable;
 pub mod fanout;
 mod handshakes;
 mod idle;
 mod memory;
 pub mod pingpong;
 pub mod registry;
+mod resume;
 
 /// After the last handshake: what a server still does then belongs to the handshakes.
 const SETTLE: Duration = Duration::from_secs(3);
 
 type Measure = fn(&Options) -> Result<Vec<Figure>>;
 
-const MEASURES: [(&str, Measure); 7] = [
+const MEASURES: [(&str, Measure); 10] = [
     ("memory", memory::measure),
     ("handshakes", handshakes::measure),
     ("pingpong", pingpong::measure),
     ("fanout", fanout::measure),
     ("idle", idle::measure),
     ("call", call::measure),
+    ("durable", durable::measure),
+    ("resume", resume::measure),
+    (cycles::NAME, cycles::measure),
     (registry::NAME, registry::measure),
 ];
 

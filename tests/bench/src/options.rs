@@ -5,11 +5,26 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 use crate::Result;
-use crate::measures::{fanout, registry};
+use crate::measures::{cycles, fanout, registry};
 use crate::server::Gateway;
 use crate::side::Role;
 
-const MEASURES: [&str; 8] = ["memory", "pingpong", "fanout", "handshakes", "idle", "call", registry::NAME, "all"];
+const MEASURES: [&str; 11] = [
+    "memory",
+    "pingpong",
+    "fanout",
+    "handshakes",
+    "idle",
+    "call",
+    "durable",
+    "resume",
+    cycles::NAME,
+    registry::NAME,
+    "all",
+];
+
+/// Asked for by name: one takes as long as all others together, the other is a proof and no figure of speed.
+const BY_NAME: [&str; 2] = [registry::NAME, cycles::NAME];
 
 /// Files that a process holds besides the sockets that are counted.
 const FILES_RESERVED: u64 = 200;
@@ -27,8 +42,7 @@ pub struct Options {
 
 impl Options {
     pub fn wants(&self, measure: &str) -> bool {
-        // The registry takes as long as all others together, and needs a Redis server: it is asked for by name.
-        self.measures.iter().any(|asked| asked == measure || (asked == "all" && measure != registry::NAME))
+        self.measures.iter().any(|asked| asked == measure || (asked == "all" && !BY_NAME.contains(&measure)))
     }
 
     /// How many samples of each server a measure takes, that has these counts of its own.
@@ -83,7 +97,12 @@ pub fn parse() -> Options {
 fn command() -> Command {
     Command::new("holdfast-bench")
         .about("Measures a gateway against the floor: a bare epoll server driven by the same load")
-        .arg(Arg::new("measure").value_parser(MEASURES).num_args(0..).help("What to measure [default: all]"))
+        .arg(
+            Arg::new("measure")
+                .value_parser(MEASURES)
+                .num_args(0..)
+                .help("What to measure; registry and cycles are not among all [default: all]"),
+        )
         .arg(Arg::new("gateway").long("gateway").value_name("PATH").value_parser(value_parser!(PathBuf)).help(
             "The holdfast binary [default: the one beside this]; `floor` compares the floor \
                      with itself, which shows how far this machine's noise moves a ratio from 1",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::usage::{Cpu, Memory};
+use crate::usage::{self, Cpu, Memory};
 use crate::{Result, floor, relay};
 
 /// The hidden subcommand that runs the rest of its command line; see [`leash`].
@@ -124,6 +124,10 @@ impl Server {
 
     pub fn memory(&self) -> Result<Memory> {
         Memory::of(self.child.id())
+    }
+
+    pub fn files(&self) -> Result<usize> {
+        usage::files(self.child.id())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a process costs, read from /proc: processor time and memory.
+//! What a process costs, read from /proc: processor time, memory, open files.
 
 use std::collections::HashMap;
 use std::fs;
@@ -85,6 +85,11 @@ impl Memory {
         };
         Ok(Self { pss: bytes("Pss")?, private_dirty: bytes("Private_Dirty")?, anonymous: bytes("Anonymous")? })
     }
+}
+
+/// Open files of a process, its sockets among them.
+pub fn files(pid: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 fn number(text: Option<&str>, place: &str) -> Result<u64> {

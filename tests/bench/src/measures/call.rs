@@ -2,8 +2,8 @@
 //! other, Redis between them. The *floor* is two relays on a Redis of their own, under the same load.
 
 mod asker;
-mod crowd;
-mod pair;
+pub mod crowd;
+pub mod pair;
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::server::Kind;
 use crowd::Pace;
 use pair::{Counted, Pair, Taken};
 
+const CLIENT: &str = "/ws?user_id=u&store_id=s&room_id=r";
 /// Callers at once, where each asks as soon as it is answered.
 const CALLERS: usize = 64;
 /// Enough that an open load finds one who is free even while a server stands still for a moment.
@@ -33,11 +34,13 @@ const MANY: usize = 10;
 pub enum Act {
     Call,
     Send,
+    Durable,
 }
 
 pub fn measure(options: &Options) -> Result<Vec<Figure>> {
-    let start =
-        |kind: Kind, callers| Pair::start(kind, options, 2, callers).map_err(|error| format!("{kind}: {error}"));
+    let start = |kind: Kind, callers| {
+        Pair::start(kind, options, 2, callers, CLIENT).map_err(|error| format!("{kind}: {error}"))
+    };
     let mut floor = [start(Kind::Floor, CALLERS)?, start(Kind::Floor, CALLERS_OPEN)?];
     let mut holdfast = [start(Kind::Holdfast, CALLERS)?, start(Kind::Holdfast, CALLERS_OPEN)?];
     let (mut calls, mut sends, mut open) = (Samples::new(), Samples::new(), Samples::new());
@@ -56,10 +59,10 @@ pub fn measure(options: &Options) -> Result<Vec<Figure>> {
     figures.extend(of_sends(&sends));
     figures.push(Figure::new("calls, 1 000/s: p50 since due", "µs", open.map(|taken| wait(taken, 0.5).into())));
     figures.push(Figure::new("calls, 1 000/s: p99 since due", "µs", open.map(|taken| wait(taken, 0.99).into())));
-    let plain = floor[0].count()?;
-    figures.extend(of_counts("2 instances", &holdfast[0].count()?, Some(&plain)));
+    let plain = floor[0].count(Act::Call)?;
+    figures.extend(of_counts("2 instances", &holdfast[0].count(Act::Call)?, Some(&plain)));
     drop((floor, holdfast));
-    let many = Pair::start(Kind::Holdfast, options, MANY, CALLERS)?.count()?;
+    let many = Pair::start(Kind::Holdfast, options, MANY, CALLERS, CLIENT)?.count(Act::Call)?;
     figures.extend(of_counts("10 instances", &many, None));
     Ok(figures)
 }
@@ -107,10 +110,10 @@ fn of_counts(of: &str, counted: &Counted, floor: Option<&Counted>) -> Vec<Figure
     ]
 }
 
-fn per_second(taken: &Taken, count: u64) -> f64 {
+pub fn per_second(taken: &Taken, count: u64) -> f64 {
     count as f64 / taken.done.elapsed.as_secs_f64()
 }
 
-fn wait(taken: &Taken, share: f64) -> f64 {
+pub fn wait(taken: &Taken, share: f64) -> f64 {
     quantile(&taken.done.waits, share).unwrap_or(f64::NAN)
 }

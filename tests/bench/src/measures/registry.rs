@@ -8,7 +8,7 @@ mod beats;
 mod bytes;
 mod costs;
 mod crowd;
-mod distance;
+pub mod distance;
 mod durables;
 mod fleet;
 mod idle;

@@ -56,10 +56,10 @@ pub enum Pace {
 
 impl Crowd {
     /// So many callers at one server, the client at the other.
-    pub fn gather(callers: usize, asked: &Server, owner: &Server) -> Result<Self> {
+    pub fn gather(callers: usize, asked: &Server, owner: &Server, client: &str) -> Result<Self> {
         let mut poller = Poller::new()?;
         let source = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-        let mut member = Member::dial(source, owner.address, "/ws?user_id=u&store_id=s&room_id=r")?;
+        let mut member = Member::dial(source, owner.address, client)?;
         poller.watch(member.stream(), CLIENT)?;
         let mut scratch = vec![0; SCRATCH_BYTES];
         let (mut id, mut greeted, mut is_open, began) = ("floor".to_owned(), 0, false, Instant::now());
@@ -195,7 +195,7 @@ impl Crowd {
     }
 }
 
-/// The one WebSocket, which answers with what it was asked.
+/// The one WebSocket, which answers with what it was asked, and acknowledges the last that it read of what was logged.
 struct Client {
     member: Member,
     /// The last number of each caller.
@@ -211,6 +211,7 @@ impl Client {
     fn hear(&mut self, scratch: &mut [u8]) -> Result<()> {
         let Self { member, heard, out } = self;
         out.clear();
+        let mut logged = None;
         member.read(scratch, 0, |text| {
             let asked = text.strip_prefix(br#"{"type":"m","callId":""#);
             let call = asked.and_then(|rest| rest.split(|byte| *byte == b'"').next());
@@ -223,12 +224,18 @@ impl Client {
                 Some((last, number)) if number == *last + 1 => *last = number,
                 _ => return Err(format!("out of order, twice or lost: {}", String::from_utf8_lossy(text)).into()),
             }
+            if let Some(at) = wire::find(text, br#","seq":"#) {
+                logged = Some(text[at + 7..text.len() - 1].to_vec());
+            }
             if let Some(call) = call {
                 let reply = [br#"{"type":"reply","callId":""#, call, br#"","data":"#, data, b"}"].concat();
                 out.extend(wire::masked(wire::TEXT, &reply));
             }
             Ok(())
         })?;
+        if let Some(seq) = logged {
+            out.extend(wire::masked(wire::TEXT, &[br#"{"type":"ack","seq":"#, &seq[..], b"}"].concat()));
+        }
         if out.is_empty() { Ok(()) } else { member.write(out) }
     }
 }

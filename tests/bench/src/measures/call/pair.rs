@@ -35,7 +35,7 @@ pub struct Taken {
     pub own: Spent,
 }
 
-/// What Redis did for one call.
+/// What Redis did for one call or send.
 pub struct Counted {
     pub commands: f64,
     pub deliveries: f64,
@@ -50,7 +50,7 @@ struct Costs {
 
 impl Pair {
     /// The callers' server is the first of so many, the client's the last.
-    pub fn start(kind: Kind, options: &Options, servers: usize, callers: usize) -> Result<Self> {
+    pub fn start(kind: Kind, options: &Options, servers: usize, callers: usize, client: &str) -> Result<Self> {
         let redis = Redis::start();
         let began = Instant::now();
         let start = |index: usize| {
@@ -63,7 +63,7 @@ impl Pair {
         };
         let servers = (0..servers).map(start).collect::<Result<Vec<_>>>()?;
         let (Some(asked), Some(owner)) = (servers.first(), servers.last()) else { return Err("no servers".into()) };
-        let crowd = Crowd::gather(callers, asked, owner)?;
+        let crowd = Crowd::gather(callers, asked, owner, client)?;
         let mut pair = Self { crowd, servers, redis };
         pair.crowd.exactly(Act::Call, callers)?;
         if kind == Kind::Holdfast {
@@ -80,7 +80,7 @@ impl Pair {
         self.crowd.finish()?;
         let count = match act {
             Act::Call => done.answered as f64,
-            Act::Send => done.heard as f64,
+            Act::Send | Act::Durable => done.heard as f64,
         };
         if count == 0.0 {
             return Err("nothing was done in all this time".into());
@@ -103,16 +103,16 @@ impl Pair {
     }
 
     /// Looks at all that Redis does. It costs Redis much, so nothing else is measured meanwhile.
-    pub fn count(&mut self) -> Result<Counted> {
+    pub fn count(&mut self, act: Act) -> Result<Counted> {
         let tap = Tap::open(&self.redis)?;
-        self.crowd.exactly(Act::Call, COUNTED)?;
+        self.crowd.exactly(act, COUNTED)?;
         let heard = tap.close()?;
         let mut deliveries = 0;
         for (channel, messages) in &heard.published {
             deliveries += messages * self.listeners(channel)?;
         }
-        let per_call = |count: u64| count as f64 / COUNTED as f64;
-        Ok(Counted { commands: per_call(heard.commands), deliveries: per_call(deliveries) })
+        let each = |count: u64| count as f64 / COUNTED as f64;
+        Ok(Counted { commands: each(heard.commands), deliveries: each(deliveries) })
     }
 
     /// To how many connections each message on a channel goes.
