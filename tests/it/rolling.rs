@@ -34,11 +34,14 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// How long a client waits that was refused, or not told how long to wait.
 const WAITS: Duration = Duration::from_secs(1);
 
-/// Sockets that may come back, and such that just connect anew.
-const RETURNING: usize = 250;
-const PLAIN: usize = 250;
-const CALLS_PER_SECOND: u32 = 200;
-const SENDS_PER_SECOND: u32 = 50;
+/// How much goes on.
+struct Size {
+    /// Sockets that may come back, and such that just connect anew.
+    returning: usize,
+    plain: usize,
+    calls_per_second: u32,
+    sends_per_second: u32,
+}
 
 /// A client went and came again.
 struct Return {
@@ -66,8 +69,8 @@ struct Oracle {
     refused: usize,
     slowest_call: Duration,
     replied: usize,
-    /// Calls that were told to try again, since their instance ended before whom they waited for was back.
-    turned_away: usize,
+    /// Calls without a reply.
+    failed: Vec<String>,
     /// What must not be.
     faults: Vec<String>,
 }
@@ -212,24 +215,15 @@ impl Town {
     async fn calls(self, n: u64) {
         let (nth, to) = self.target(n);
         let body = json!({"to": to, "event": "ask", "data": n, "whenOffline": "wait", "timeoutMs": 15_000});
-        let mut asked = Instant::now();
-        let (answer, said) = loop {
-            let answer = Request::new(self.nginx, "POST", "/api/call").json(&body).await;
-            let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            if answer.status != 503 || said["code"] != "draining" {
-                break (answer, said);
-            }
-            // Nothing was written, so that it may be asked again; whatever is written twice is noticed.
-            self.oracle().turned_away += 1;
-            sleep(WAITS).await;
-            asked = Instant::now();
-        };
+        let asked = Instant::now();
+        let answer = Request::new(self.nginx, "POST", "/api/call").json(&body).await;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let mut oracle = self.oracle();
         oracle.slowest_call = oracle.slowest_call.max(asked.elapsed());
         if answer.status == 200 && said["result"] == n && said["socketId"] == json!(oracle.pages[nth].id) {
             oracle.replied += 1;
         } else {
-            oracle.faults.push(format!(
+            oracle.failed.push(format!(
                 "call {n} of {to} after {:?}: {} {}",
                 asked.elapsed(),
                 answer.status,
@@ -279,19 +273,31 @@ fn busiest(returns: &[Instant]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_a_rolling_restart() {
+    let size = Size { returning: 60, plain: 60, calls_per_second: 40, sends_per_second: 20 };
+    restarts_and_nobody_notices(size).await;
+}
+
+#[ignore = "two cores have their fill of it: ./x rolling"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_of_five_hundred_notices_a_rolling_restart() {
+    let size = Size { returning: 250, plain: 250, calls_per_second: 200, sends_per_second: 50 };
+    restarts_and_nobody_notices(size).await;
+}
+
+async fn restarts_and_nobody_notices(size: Size) {
     let mut fleet = Fleet::at_ports(&[("DRAIN_TIMEOUT", "8s")]).await;
     let addresses = [0, 1, 2].map(|at| fleet[at].address());
     let Some(nginx) = Nginx::before(&addresses).await else { return note("there is no nginx here") };
     let town = Town { nginx: nginx.address, oracle: Arc::default() };
-    town.oracle().pages.resize_with(RETURNING, Page::default);
+    town.oracle().pages.resize_with(size.returning, Page::default);
     let mut clients = JoinSet::new();
-    for nth in 0..RETURNING {
+    for nth in 0..size.returning {
         clients.spawn(town.clone().returning(nth));
     }
-    for nth in 0..PLAIN {
+    for nth in 0..size.plain {
         clients.spawn(town.clone().plain(nth));
     }
-    let all = RETURNING + PLAIN;
+    let all = size.returning + size.plain;
     let all_are_here = async |town: &Town| {
         within(SETTLED, "all clients are here", async || {
             let here = town.oracle().here;
@@ -303,9 +309,9 @@ async fn nobody_notices_a_rolling_restart() {
 
     let (stop, stopped) = watch::channel(false);
     let (caller, sender) = (town.clone(), town.clone());
-    let calling = tokio::spawn(keeps(CALLS_PER_SECOND, stopped.clone(), move |n| caller.clone().calls(n)));
-    let sending = tokio::spawn(keeps(SENDS_PER_SECOND, stopped, move |n| sender.clone().sends(n)));
-    let began = Instant::now();
+    let calling = tokio::spawn(keeps(size.calls_per_second, stopped.clone(), move |n| caller.clone().calls(n)));
+    let sending = tokio::spawn(keeps(size.sends_per_second, stopped, move |n| sender.clone().sends(n)));
+    let (began, mut crowds) = (Instant::now(), Vec::new());
     for at in 0..3 {
         let (before, told) = (town.oracle().returns.len(), Instant::now());
         fleet[at].signal(Signal::TERM);
@@ -321,7 +327,7 @@ async fn nobody_notices_a_rolling_restart() {
             returns.len()
         ));
         assert!(returns.len() * 5 > all, "there was somebody to part with");
-        assert!(busiest as f64 <= 3.0 * mean, "{busiest} in a second, {mean} on average");
+        crowds.extend((busiest as f64 > 3.0 * mean).then_some(busiest));
     }
     stop.send(true).unwrap();
     let took = began.elapsed();
@@ -346,12 +352,13 @@ async fn nobody_notices_a_rolling_restart() {
         oracle.returns.len(),
         oracle.refused,
     ));
-    match slowest <= IN_TIME {
-        true => assert_eq!(oracle.turned_away, 0, "calls failed"),
-        false => note(&format!("this machine is too busy to tell whether {} calls had to fail", oracle.turned_away)),
-    }
-    assert_eq!((oracle.replied, kept), (calls, sends), "{:?}", oracle.faults.first());
+    assert_eq!(kept, sends);
     assert!(oracle.faults.is_empty(), "{}: {:#?}", oracle.faults.len(), &oracle.faults[..oracle.faults.len().min(20)]);
     assert!(slowest <= BACK_WITHIN, "{slowest:?}");
     assert!(oracle.pages.iter().all(|page| page.returns > 0), "somebody was never parted with");
+    if slowest > IN_TIME {
+        return note(&format!("this machine is too busy to tell: {crowds:?}, {:?}", oracle.failed));
+    }
+    assert!(crowds.is_empty(), "{crowds:?}");
+    assert_eq!((oracle.replied, oracle.failed.len()), (calls, 0), "{:?}", oracle.failed.first());
 }
