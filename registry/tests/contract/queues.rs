@@ -112,7 +112,7 @@ pub async fn what_somebody_had_who_is_gone_goes_on_to_the_next(mut fleet: Fleet)
     let turn = two.take(store("s"), 100).await.unwrap();
     assert_eq!((turn.calls, turn.others), (Vec::new(), vec![own.clone()]));
     // Whoever stood still since it took one asks nobody.
-    let late = one.give(&first[1].call, SocketId::fresh(), one.now_ms() - 1).await;
+    let late = one.give(&first[1].call, SocketId::fresh(), one.now_ms() - 60_000).await;
     assert_eq!(late, Err(Unknown::Unavailable));
     assert_eq!(two.standing(&first[1].call).await, Ok(Standing::Waits { attempt: 0 }));
     two.register(of(&two, "s")).await;
