@@ -13,6 +13,7 @@ use back::{
 use drains::{of_two_that_are_let_go_at_once_one_stays, the_last_that_serves_is_let_go_only_if_it_may_be_the_last};
 use fleet::Fleet;
 use futures_util::FutureExt;
+use instance::record;
 use logs::{
     a_full_log_refuses_and_loses_nothing, a_group_names_its_sockets_that_may_be_resumed,
     what_cannot_be_resumed_has_no_log, what_is_left_for_nobody_is_taken_by_one_in_order,
@@ -30,7 +31,6 @@ use registry::{
     envelope::{Message, To},
 };
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -43,6 +43,7 @@ mod bell;
 mod drains;
 #[path = "contract/fleet.rs"]
 mod fleet;
+mod instance;
 #[path = "contract/lines.rs"]
 mod lines;
 #[path = "contract/logs.rs"]
@@ -137,23 +138,6 @@ facts! {
     a_queued_call_that_nobody_takes_in_time_is_overdue
     only_so_many_calls_of_a_group_are_queued
     whoever_comes_is_told_that_calls_are_queued
-}
-
-fn record(registry: &Registry) -> SocketRecord {
-    let id = SocketId::fresh();
-    SocketRecord {
-        id,
-        session: Session::fresh(),
-        owner: registry.incarnation(),
-        attempt: Attempt::first(registry.now_ms()),
-        user: None,
-        store: None,
-        rooms: Box::default(),
-        client: None,
-        address: IpAddr::from([127, 0, 0, 1]),
-        connected_at: id.made_at(),
-        resumable: None,
-    }
 }
 
 fn of_user(registry: &Registry, user: &str, client: Option<&str>) -> Arc<SocketRecord> {

@@ -4,15 +4,17 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod instance;
+
 use registry::{
-    About, Admission, Attempt, Cap, Cause, Ending, Group, Health, Incarnation, Policy, RedisUrl, Registry, Session,
-    Settings, SocketId, SocketRecord, UserName,
+    Admission, Attempt, Cap, Cause, Ending, Group, Health, Incarnation, Policy, Registry, Session, SocketId,
+    SocketRecord, UserName,
 };
 use servers::Server;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -27,35 +29,17 @@ struct Instance {
 }
 
 async fn instance(server: &Server, name: &str) -> Instance {
-    let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
-    let url = RedisUrl::parse(&server.url()).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(60), secrets: Vec::new() };
-    let (registry, mut inbox) = Registry::on_redis(settings, about);
-    registry.open().await.unwrap();
+    let (registry, mut inbox) = instance::on_redis(&server.url(), name, Duration::from_secs(60));
     let mut keeping = JoinSet::new();
-    let kept = registry.clone();
-    keeping.spawn(async move { kept.keep().await });
     keeping.spawn(async move { while inbox.recv().await.is_some() {} });
-    timeout(DEADLINE, registry.heard()).await.unwrap();
+    instance::keep(&registry, &mut keeping, DEADLINE).await;
     Instance { registry, keeping }
 }
 
 impl Instance {
     fn socket(&self, client: Option<&str>) -> Arc<SocketRecord> {
-        let id = SocketId::fresh();
-        Arc::new(SocketRecord {
-            id,
-            session: Session::fresh(),
-            owner: self.registry.incarnation(),
-            attempt: Attempt::first(self.registry.now_ms()),
-            user: Some(UserName::parse("ann").unwrap()),
-            store: None,
-            rooms: Box::default(),
-            client: client.map(Into::into),
-            address: IpAddr::from([127, 0, 0, 1]),
-            connected_at: id.made_at(),
-            resumable: None,
-        })
+        let user = Some(UserName::parse("ann").unwrap());
+        Arc::new(SocketRecord { user, client: client.map(Into::into), ..instance::record(&self.registry) })
     }
 
     /// It beats no more, and its lease has lapsed. Returns its mark.

@@ -3,17 +3,19 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod instance;
+
 use futures_util::future::join_all;
 use registry::{
-    About, Appended, Attempt, Cause, Chain, Delivery, Durability, Ending, Group, Hashed, Left, RedisUrl, Registered,
-    Registry, Resumable, Session, Settings, SocketId, SocketRecord, UserName,
+    Appended, Cause, Chain, Delivery, Durability, Ending, Group, Hashed, Left, Registered, Registry, Resumable,
+    SocketId, SocketRecord, UserName,
     log::{LIMITS, Page},
 };
 use servers::{Cluster, Sentinels, Server};
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -24,35 +26,18 @@ struct Instance {
 }
 
 async fn instance(url: &str) -> Instance {
-    let about = About { instance: "web1".into(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
-    let url = RedisUrl::parse(url).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(600), secrets: Vec::new() };
-    let (registry, mut inbox) = Registry::on_redis(settings, about);
-    registry.open().await.unwrap();
-    let (kept, mut keeping) = (registry.clone(), JoinSet::new());
-    keeping.spawn(async move { kept.keep().await });
+    let (registry, mut inbox) = instance::on_redis(url, "web1", Duration::from_secs(600));
+    let mut keeping = JoinSet::new();
     keeping.spawn(async move { while inbox.recv().await.is_some() {} });
-    timeout(DEADLINE, registry.heard()).await.unwrap();
+    instance::keep(&registry, &mut keeping, DEADLINE).await;
     Instance { registry, _keeping: keeping }
 }
 
 impl Instance {
     /// A socket that may be resumed.
     async fn socket(&self) -> Arc<SocketRecord> {
-        let id = SocketId::fresh();
-        let record = Arc::new(SocketRecord {
-            id,
-            session: Session::fresh(),
-            owner: self.registry.incarnation(),
-            attempt: Attempt::first(self.registry.now_ms()),
-            user: None,
-            store: None,
-            rooms: Box::default(),
-            client: None,
-            address: IpAddr::from([127, 0, 0, 1]),
-            connected_at: id.made_at(),
-            resumable: NonZeroU32::new(30).map(|window| Resumable { window, confirmed: 0 }),
-        });
+        let resumable = NonZeroU32::new(30).map(|window| Resumable { window, confirmed: 0 });
+        let record = Arc::new(SocketRecord { resumable, ..instance::record(&self.registry) });
         assert!(matches!(self.registry.register(record.clone()).await, Registered::Fresh));
         record
     }

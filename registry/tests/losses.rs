@@ -4,16 +4,17 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod instance;
+
 use registry::{
-    About, Attempt, Gone, Inbox, Lookup, Post, RedisUrl, Registered, Registry, Session, Settings, SocketId,
-    SocketRecord, Superseded, Unknown,
+    Attempt, Gone, Inbox, Lookup, Post, Registered, Registry, Session, SocketId, SocketRecord, Superseded, Unknown,
     owner::{h32, partition},
 };
 use servers::Server;
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// A round of comparisons takes a third of it.
@@ -26,14 +27,9 @@ struct Instance {
 }
 
 async fn instance(server: &Server, name: &str) -> Instance {
-    let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
-    let url = RedisUrl::parse(&server.url()).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(600), secrets: Vec::new() };
-    let (registry, inbox) = Registry::on_redis(settings, about);
-    registry.open().await.unwrap();
-    let (kept, mut keeping) = (registry.clone(), JoinSet::new());
-    keeping.spawn(async move { kept.keep().await });
-    timeout(DEADLINE, registry.heard()).await.unwrap();
+    let (registry, inbox) = instance::on_redis(&server.url(), name, Duration::from_secs(600));
+    let mut keeping = JoinSet::new();
+    instance::keep(&registry, &mut keeping, DEADLINE).await;
     Instance { registry, inbox, _keeping: keeping }
 }
 
@@ -49,19 +45,7 @@ impl Instance {
     /// A socket of that partition is let in.
     async fn enters(&self, k: usize) -> Arc<SocketRecord> {
         let id = stranger(k);
-        let record = Arc::new(SocketRecord {
-            id,
-            session: Session::fresh(),
-            owner: self.registry.incarnation(),
-            attempt: Attempt::first(self.registry.now_ms()),
-            user: None,
-            store: None,
-            rooms: Box::default(),
-            client: None,
-            address: IpAddr::from([127, 0, 0, 1]),
-            connected_at: id.made_at(),
-            resumable: None,
-        });
+        let record = Arc::new(SocketRecord { id, connected_at: id.made_at(), ..instance::record(&self.registry) });
         assert!(matches!(self.registry.register(record.clone()).await, Registered::Fresh));
         record
     }

@@ -4,16 +4,18 @@
 // In a test a failed expectation is the message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod instance;
+
 use futures_util::FutureExt;
 use registry::{
-    About, Admission, Attempt, Back, Cap, Cause, Ending, Gone, Group, Inbox, Lookup, NotBack, Policy, RedisUrl,
-    Registered, Registry, Resumable, RoomName, Session, Settings, SocketId, SocketRecord, StoreName, UserName,
+    Admission, Attempt, Back, Cap, Cause, Ending, Gone, Group, Inbox, Lookup, NotBack, Policy, Registered, Registry,
+    Resumable, RoomName, SocketId, SocketRecord, StoreName, UserName,
 };
 use servers::{Relay, Server};
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// A dead instance is noticed after a third of it.
@@ -28,33 +30,23 @@ struct Instance {
 }
 
 async fn instance(server: &Server, name: &str) -> Instance {
-    let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
     let relay = Relay::to(server.port());
-    let url = RedisUrl::parse(&format!("redis://127.0.0.1:{}", relay.port())).unwrap();
-    let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(600), secrets: Vec::new() };
-    let (registry, inbox) = Registry::on_redis(settings, about);
-    registry.open().await.unwrap();
-    let (kept, mut keeping) = (registry.clone(), JoinSet::new());
-    keeping.spawn(async move { kept.keep().await });
-    timeout(DEADLINE, registry.heard()).await.unwrap();
+    let url = format!("redis://127.0.0.1:{}", relay.port());
+    let (registry, inbox) = instance::on_redis(&url, name, Duration::from_secs(600));
+    let mut keeping = JoinSet::new();
+    instance::keep(&registry, &mut keeping, DEADLINE).await;
     Instance { registry, inbox, keeping, relay }
 }
 
 impl Instance {
     fn socket(&self, nth: usize) -> SocketRecord {
-        let id = SocketId::fresh();
         SocketRecord {
-            id,
-            session: Session::fresh(),
-            owner: self.registry.incarnation(),
-            attempt: Attempt::first(self.registry.now_ms()),
             user: Some(user(nth)),
             store: Some(StoreName::parse(&format!("shop {}", nth % 3)).unwrap()),
             rooms: [RoomName::parse("lobby").unwrap()].into(),
             client: Some("tab".into()),
-            address: IpAddr::from([127, 0, 0, 1]),
-            connected_at: id.made_at(),
             resumable: Some(Resumable { window: NonZeroU32::new(600).unwrap(), confirmed: 0 }),
+            ..instance::record(&self.registry)
         }
     }
 

@@ -1,13 +1,13 @@
 //! Letters that a bell has missed, or that lie beside it, while the link to Redis breaks in that very moment.
 
-use super::{fleet::eventually, letter, next_letter};
-use registry::{About, Envelope, Figures, Inbox, RedisUrl, Registry, Settings};
+use super::{
+    fleet::{DEADLINE, eventually},
+    instance, letter, next_letter,
+};
+use registry::{Envelope, Figures, Inbox, Registry};
 use servers::{Relay, Server};
 use std::time::Duration;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinSet, time::Instant};
 
 /// An instance that is alone on its server, and what lies there of it.
 struct Listener {
@@ -19,14 +19,10 @@ struct Listener {
 
 impl Listener {
     async fn at(port: u16) -> Self {
-        let about = About { instance: "web1".into(), version: "1".into(), pid: 1, started_at: 0, canary: false };
-        let url = RedisUrl::parse(&format!("redis://127.0.0.1:{port}")).unwrap();
-        let settings = Settings { url, namespace: "test".into(), why_ttl: Duration::from_secs(4), secrets: Vec::new() };
-        let (registry, inbox) = Registry::on_redis(settings, about);
-        registry.open().await.unwrap();
-        let (kept, mut keeping) = (registry.clone(), JoinSet::new());
-        keeping.spawn(async move { kept.keep().await });
-        timeout(super::fleet::DEADLINE, registry.heard()).await.unwrap();
+        let url = format!("redis://127.0.0.1:{port}");
+        let (registry, inbox) = instance::on_redis(&url, "web1", Duration::from_secs(4));
+        let mut keeping = JoinSet::new();
+        instance::keep(&registry, &mut keeping, DEADLINE).await;
         let lease = format!("test:{{i:{}}}:lease", registry.incarnation().mark());
         Self { registry, inbox, _keeping: keeping, lease }
     }

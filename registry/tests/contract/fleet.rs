@@ -1,11 +1,12 @@
 //! Several instances on one registry, in either form.
 
-use registry::{About, Inbox, Memory, RedisUrl, Registry, Retention, Settings};
+use super::instance;
+use registry::{Inbox, Memory, Registry, Retention};
 use servers::Server;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// Generous, since two busy cores may run everything at once.
@@ -56,21 +57,11 @@ impl Fleet {
     }
 
     pub async fn with_inbox(&mut self, name: &str) -> (Registry, Inbox) {
-        let about = About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false };
         let (registry, inbox) = match &self.form {
-            Form::Memory(memory) => Registry::in_memory(memory, about),
-            Form::Redis(server) => {
-                let url = RedisUrl::parse(&server.url()).unwrap();
-                Registry::on_redis(
-                    Settings { url, namespace: "test".into(), why_ttl: self.why_ttl, secrets: Vec::new() },
-                    about,
-                )
-            }
+            Form::Memory(memory) => Registry::in_memory(memory, instance::about(name)),
+            Form::Redis(server) => instance::on_redis(&server.url(), name, self.why_ttl),
         };
-        registry.open().await.unwrap();
-        let kept = registry.clone();
-        self.keeping.spawn(async move { kept.keep().await });
-        timeout(DEADLINE, registry.heard()).await.unwrap();
+        instance::keep(&registry, &mut self.keeping, DEADLINE).await;
         (registry, inbox)
     }
 }
