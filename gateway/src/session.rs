@@ -243,6 +243,10 @@ impl Inner {
                 self.desk.courier.upkeep.acked(&self.socket);
                 return Reaction::Silence;
             }
+            Some(Acked::Much) => {
+                self.desk.courier.upkeep.acked_much(&self.socket);
+                return Reaction::Silence;
+            }
             Some(Acked::Noted) => return Reaction::Silence,
             Some(Acked::Beyond(last)) => format!("nothing so late was delivered; the last seq is {last}"),
             None => "seq is missing or no whole number".to_owned(),

@@ -9,7 +9,10 @@ use crate::{
     sockets::{SLICE, Socket},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use registry::{Chain, Durability, Resumable, SocketId, SocketRecord, log::Limits};
+use registry::{
+    Chain, Durability, Resumable, SocketId, SocketRecord,
+    log::{Limits, counts},
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -41,7 +44,7 @@ enum Chore {
     Heard,
     /// It has its seat: what waited for its groups is its own, and its log has what came before.
     Seated,
-    /// It is of another store.
+    /// It is of another store, or there is room for what waits for its groups.
     Moved,
     /// Its log has more than was written to it.
     Behind,
@@ -82,9 +85,14 @@ impl Upkeep {
         self.put(Chore::Behind, socket.clone(), Duration::ZERO);
     }
 
-    /// A client has acknowledged something.
+    /// A client has acknowledged something, and more will follow.
     pub fn acked(&self, socket: &Arc<Socket>) {
         self.put(Chore::Acked, socket.clone(), ACKS_TOGETHER);
+    }
+
+    /// A client has acknowledged much.
+    pub fn acked_much(&self, socket: &Arc<Socket>) {
+        self.put(Chore::Acked, socket.clone(), Duration::ZERO);
     }
 
     fn put(&self, chore: Chore, socket: Arc<Socket>, after: Duration) {
@@ -161,19 +169,31 @@ async fn confirm(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
 
 /// What was left for its user or store while that had no socket goes into its log, which is looked at then.
 async fn take_mail(courier: &Courier, socket: &Arc<Socket>, wants: Durability) -> Option<Duration> {
-    let mut is_told = true;
+    let (mut is_told, mut waits) = (true, false);
     for group in socket.record().called_by() {
-        is_told &= courier.registry.take_mail(group, socket.id, wants).await.is_ok();
+        match courier.registry.take_mail(group, socket.id, wants).await {
+            Ok(mail) => waits |= mail.waits,
+            Err(_) => is_told = false,
+        }
+    }
+    if let Some(cursor) = &socket.cursor {
+        cursor.set_mail_waits(waits);
     }
     courier.doubt(socket);
     Some(ANSWER_AFTER).filter(|_| !is_told && socket.line.is_open())
 }
 
 async fn tell_acked(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
-    let seq = socket.cursor.as_ref()?.acked();
-    let told = courier.registry.ack(socket.id, seq).await;
-    // One that is lost costs room in the log, and a full one refuses what would be acknowledged next.
-    Some(ANSWER_AFTER).filter(|_| told.is_err() && socket.line.is_open())
+    let cursor = socket.cursor.as_ref()?;
+    if courier.registry.ack(socket.id, cursor.acked()?).await.is_err() {
+        // One that is lost costs room in the log, and a full one refuses what would be acknowledged next.
+        cursor.is_untold();
+        return Some(ANSWER_AFTER).filter(|_| socket.line.is_open());
+    }
+    if cursor.take_mail_waits() {
+        courier.upkeep.moved(socket);
+    }
+    None
 }
 
 /// Writes what the log has and the connection has not. Where something of it is missing its client is told to begin
@@ -196,7 +216,8 @@ async fn catch_up(courier: &Courier, socket: &Arc<Socket>) -> Option<Duration> {
             cursor.skip_to(first.unwrap_or(end));
         }
         for entry in page.entries.iter().filter(|entry| entry.until > now) {
-            match cursor.catch_up(entry.seq, || line.send(frame::numbered(&entry.text, entry.seq))) {
+            match cursor.catch_up(entry.seq, counts(&entry.text), || line.send(frame::numbered(&entry.text, entry.seq)))
+            {
                 Ok(()) => {}
                 Err(Refused::Full) => return Some(ROOM_AFTER),
                 Err(Refused::Closing) => return None,

@@ -71,14 +71,14 @@ pub use all::{
 };
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
-pub use log::{Acked, Appended, Chain, Delivery, Durability, Left, Page};
+pub use log::{Acked, Appended, Chain, Delivery, Durability, Left, Mail, Page};
 pub use map::Map;
 pub use memory::Memory;
 pub use names::{CallId, Group, GroupKey, Incarnation, NameFault, RoomName, Session, SocketId, StoreName, UserName};
 pub use once::{Errand, Hashed, Once, Outcome, Ticket};
 pub use queue::{Cancelled, Handed, Parcel, Queued, Standing, Taken, Turn, WasGiven};
 pub use record::{Attempt, Holder, Resumable, SocketRecord};
-pub use redis::{RedisUrl, Settings, Unusable};
+pub use redis::{RedisUrl, Settings, Unusable, script};
 pub use resume::{Back, NotBack};
 pub use seen::Seen;
 pub use token::Secret;

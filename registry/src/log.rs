@@ -25,9 +25,6 @@ pub fn counts(text: &[u8]) -> u64 {
     COUNTS_MIN.max(text.len() as u64)
 }
 
-/// For how long a delivery that is tried again is known by its key: longer than anybody tries.
-pub const REPEATED_WITHIN: Duration = Duration::from_secs(60);
-
 /// How much fits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -123,6 +120,14 @@ pub enum Left {
     Unknown(Unknown),
     /// The registry did not answer: it may have been left.
     Perhaps,
+}
+
+/// What a socket took over of what was left for one of its groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mail {
+    pub taken: usize,
+    /// Some is left: its log has no room for it.
+    pub waits: bool,
 }
 
 /// One delivery in a log.

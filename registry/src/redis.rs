@@ -14,14 +14,16 @@
 //! | `lookups.rs` | asking it |
 //! | `waits.rs`, `queued.rs` | calls that wait for somebody to come, and calls that are kept until then |
 //! | `once.rs` | requests that are acted upon once |
-//! | `logs.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
+//! | `logs.rs`, `appends.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
 //! | `drains.rs` | who may drain, so that one stays |
-//! | `lanes.rs`, `post.rs`, `bell.rs` | letters out, letters in |
+//! | `lanes.rs` | what goes the same way, going together |
+//! | `post.rs`, `bell.rs` | letters out, letters in |
 //! | `losses.rs` | whether they are there still when a server is another than before |
 //! | `rehearsal.rs` | whether Redis lets us do all that |
 //! | `clock.rs` | Redis' clock, by which instances understand each other |
 //! | `beat.rs`, `verify.rs`, `reaper.rs`, `watch.rs` | what is done again and again |
 
+mod appends;
 mod away;
 mod beat;
 mod bell;
@@ -60,6 +62,7 @@ mod watch;
 mod wire;
 
 pub use link::Unusable;
+pub use scripts::script;
 pub use url::RedisUrl;
 
 use crate::{
@@ -71,6 +74,7 @@ use crate::{
     rules::Silence,
     token::{Keyring, Secret},
 };
+use appends::To;
 use arc_swap::ArcSwap;
 use bell::Bell;
 use clock::Clock;
@@ -134,7 +138,8 @@ pub struct Redis {
     clock: Clock,
     bell: Arc<Bell>,
     inbox: mpsc::Sender<Post>,
-    lanes: Lanes,
+    letters: Lanes<Incarnation, post::Waiting>,
+    appends: Lanes<To, appends::Waiting>,
     /// What we logged lately.
     lately: Lately,
     draining: AtomicBool,
@@ -184,7 +189,8 @@ impl Redis {
             clock: Clock::new(),
             bell: Arc::default(),
             inbox: sender,
-            lanes: Lanes::default(),
+            letters: Lanes::default(),
+            appends: Lanes::default(),
             lately: Lately::default(),
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -230,9 +236,11 @@ impl Redis {
     pub(crate) async fn keep(self: &Arc<Self>) {
         // Letters and entries are tasks of their own: there may be thousands a second, and the others have hardly ever
         // to do.
-        let (reader, sender, scribe, mut letters) = (self.clone(), self.clone(), self.clone(), JoinSet::new());
+        let (reader, sender, scribe) = (self.clone(), self.clone(), self.clone());
+        let (appender, mut letters) = (self.clone(), JoinSet::new());
         letters.spawn(async move { reader.keep_bell().await });
         letters.spawn(async move { sender.keep_post().await });
+        letters.spawn(async move { appender.keep_appending().await });
         letters.spawn(async move { scribe.link.keep_steadfast().await });
         let all = async {
             tokio::join!(

@@ -16,8 +16,8 @@ use futures_util::FutureExt;
 use instance::record;
 use logs::{
     a_full_log_refuses_and_loses_nothing, a_group_names_its_sockets_that_may_be_resumed,
-    what_cannot_be_resumed_has_no_log, what_is_left_for_nobody_is_taken_by_one_in_order,
-    what_is_logged_is_read_in_order_until_it_is_acknowledged, what_is_tried_again_is_logged_once,
+    what_cannot_be_resumed_has_no_log, what_comes_at_once_is_logged_in_one_row,
+    what_is_left_for_nobody_is_taken_by_one_in_order, what_is_logged_is_read_in_order_until_it_is_acknowledged,
     what_nobody_took_to_the_end_goes_to_the_next, whoever_takes_over_may_die_anywhere,
 };
 use once::{
@@ -110,7 +110,7 @@ facts! {
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
     what_is_logged_is_read_in_order_until_it_is_acknowledged
-    what_is_tried_again_is_logged_once
+    what_comes_at_once_is_logged_in_one_row
     what_cannot_be_resumed_has_no_log
     a_full_log_refuses_and_loses_nothing
     a_group_names_its_sockets_that_may_be_resumed

@@ -7,12 +7,20 @@ mod instance;
 
 use futures_util::future::join_all;
 use registry::{
-    Appended, Cause, Chain, Delivery, Durability, Ending, Group, Hashed, Left, Registered, Registry, Resumable,
+    Appended, Cause, Chain, Delivery, Durability, Ending, Group, Hashed, Left, Mail, Registered, Registry, Resumable,
     SocketId, SocketRecord, UserName,
     log::{LIMITS, Page},
 };
-use servers::{Cluster, Sentinels, Server};
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use servers::{Cluster, Relay, Sentinels, Server};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -95,6 +103,52 @@ async fn without_a_replica_or_a_disk_it_is_said_to_be_in_memory() {
         assert_eq!(web1.logs(record.id, text, wants).await.1, Durability::Memory, "{wants:?}");
     }
     assert_eq!(texts(&web1.read(record.id).await.unwrap()), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn what_was_asked_for_on_a_connection_that_broke_is_logged_once() {
+    let server = Server::start();
+    let relay = Relay::to(server.port());
+    let web1 = instance(&format!("redis://127.0.0.1:{}", relay.port())).await;
+    let record = web1.socket().await;
+    let looked_for =
+        || server.info("commandstats", "cmdstat_xrange").map(|line| line.split(',').next().map(str::to_owned));
+    // Until one was looked for, since its answer was lost.
+    let before = looked_for();
+    let is_enough = AtomicBool::new(false);
+    let cuts = async {
+        let deadline = Instant::now() + DEADLINE;
+        while looked_for() == before && Instant::now() < deadline {
+            sleep(Duration::from_millis(30)).await;
+            relay.cut();
+        }
+        is_enough.store(true, Ordering::Relaxed);
+    };
+    // As many as fit into the log in all.
+    let sends = join_all((0..8).map(async |sender| {
+        let mut said = Vec::new();
+        while said.len() < 1000 && !is_enough.load(Ordering::Relaxed) {
+            let text = format!("{sender}.{}", said.len());
+            let wants = [Durability::Memory, Durability::Fsync][said.len() % 2];
+            said.push((text.clone(), web1.send(record.id, &text, wants).await));
+            sleep(Duration::from_millis(2)).await;
+        }
+        said
+    }));
+    let ((), said) = tokio::join!(cuts, sends);
+    assert_ne!(looked_for(), before, "no cut hit a delivery");
+    let page = eventually("it can be read again", async || web1.read(record.id).await).await;
+    let seqs: BTreeMap<_, _> = page.entries.iter().zip(texts(&page)).map(|(entry, text)| (text, entry.seq)).collect();
+    assert_eq!(seqs.len(), page.entries.len(), "none is there twice");
+    for (text, said) in said.into_iter().flatten() {
+        match said {
+            Appended::Logged { seq, .. } => assert_eq!(seqs.get(&text), Some(&seq), "{text}"),
+            Appended::Unknown(_) => assert_eq!(seqs.get(&text), None, "{text}"),
+            Appended::Perhaps => {}
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    assert_eq!(page.follows(0, web1.registry.now_ms()), Chain::Whole);
 }
 
 #[tokio::test]
@@ -235,7 +289,10 @@ async fn every_master_of_a_cluster_waits_for_its_own_replica() {
     }
     web1.registry.keep_for(&[ann], ids[0]).await.unwrap();
     assert_eq!(web1.registry.kept(ann, 10).await.unwrap(), [ids[0]]);
-    assert_eq!(web1.registry.take_mail(ann, ids[0], Durability::Replica).await.unwrap(), 2);
+    assert_eq!(
+        web1.registry.take_mail(ann, ids[0], Durability::Replica).await.unwrap(),
+        Mail { taken: 2, waits: false }
+    );
     assert_eq!(texts(&web1.read(ids[0]).await.unwrap()), ["1", "2"]);
 }
 
@@ -253,7 +310,10 @@ async fn what_was_logged_from_the_mail_is_nobody_elses_even_if_its_mover_died_an
     let (mail, mailed) = (key("}:mail"), key("}:mailed"));
     server.ask(&["COPY", &mail, "copy"]);
     let first = web1.socket().await;
-    assert_eq!(web1.registry.take_mail(ann, first.id, Durability::Memory).await.unwrap(), 2);
+    assert_eq!(
+        web1.registry.take_mail(ann, first.id, Durability::Memory).await.unwrap(),
+        Mail { taken: 2, waits: false }
+    );
     // As if whoever moved it had died before it was taken out of the mail, and one more was left meanwhile.
     server.ask(&["COPY", "copy", &mail, "REPLACE"]);
     let now = web1.registry.now_ms();
@@ -263,7 +323,10 @@ async fn what_was_logged_from_the_mail_is_nobody_elses_even_if_its_mover_died_an
     let ending = Ending { cause: Cause::ClientClosed, code: Some(1000), reason: "".into() };
     assert!(web1.registry.unregister(first.id, first.session, ending).await);
     let second = web1.socket().await;
-    assert_eq!(web1.registry.take_mail(ann, second.id, Durability::Memory).await.unwrap(), 1);
+    assert_eq!(
+        web1.registry.take_mail(ann, second.id, Durability::Memory).await.unwrap(),
+        Mail { taken: 1, waits: false }
+    );
     assert_eq!(texts(&web1.read(second.id).await.unwrap()), ["3"]);
     assert_eq!(server.text(&["XLEN", &mail]), "0");
 }

@@ -214,6 +214,29 @@ async fn what_nobody_was_there_for_goes_to_the_first_who_may_come_back() {
 }
 
 #[tokio::test]
+async fn what_found_no_room_in_a_log_comes_when_something_is_acknowledged() {
+    let fleet = Fleet::with(&[("MAX_BODY_BYTES", "1MiB")]).await;
+    let large = "x".repeat(100_000);
+    for to in [json!({"userId": "ann"}), json!({"storeId": "s"})] {
+        for n in 0..8 {
+            is_queued(&sends(&fleet[n % 3], &to, format!("{n}{large}")).await, "queued");
+        }
+    }
+    let mut page = Page::opens(&fleet[0], "user_id=ann&store_id=s").await;
+    let mut heard = [0; 8];
+    for nth in 0..16 {
+        let (seq, data) = hears(&mut page.client).await;
+        heard[usize::from(data.as_str().unwrap().as_bytes()[0] - b'0')] += 1;
+        if nth >= 7 {
+            acks(&mut page.client, seq).await;
+        }
+    }
+    assert_eq!(heard, [2; 8]);
+    page.client.heard_all().await;
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
 async fn a_full_log_refuses_and_loses_nothing() {
     let fleet = Fleet::with(&[("MAX_BODY_BYTES", "1MiB")]).await;
     let page = Page::opens(&fleet[0], "user_id=ann").await;

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use registry::{
     Appended, Delivery, Durability, Group, Incarnation, Left, Lookup, SocketId, Unknown,
     envelope::{Answer, Logged, Message, Refusal, To},
+    log::counts,
 };
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -221,7 +222,7 @@ impl Courier {
                 continue;
             };
             let Some(cursor) = &socket.cursor else { continue };
-            match cursor.offer(*seq, *prev, || socket.line.send(frame::numbered(text, *seq))) {
+            match cursor.offer(*seq, *prev, counts(text), || socket.line.send(frame::numbered(text, *seq))) {
                 Offered::Written | Offered::Old => written += 1,
                 Offered::FallsBehind => self.upkeep.behind(&socket),
                 Offered::Behind => {}

@@ -2,7 +2,7 @@
 
 use super::{Registry, Unknown};
 use crate::{
-    log::{Acked, Appended, Delivery, Durability, Left, Limits, Page},
+    log::{Acked, Appended, Delivery, Durability, Left, Limits, Mail, Page},
     names::{GroupKey, SocketId},
 };
 use futures_util::future::join_all;
@@ -11,8 +11,7 @@ use futures_util::future::join_all;
 const APPENDED_AT_ONCE: usize = 256;
 
 impl Registry {
-    /// Logs a delivery for a socket that may be resumed, and says who is to be told. Asked again with the same
-    /// delivery, it is logged once.
+    /// Logs a delivery for a socket that may be resumed, once, and says who is to be told.
     pub async fn append(&self, id: SocketId, delivery: &Delivery) -> Appended {
         match self {
             Self::Memory(local) => local.memory.append(id, delivery),
@@ -80,10 +79,10 @@ impl Registry {
         }
     }
 
-    /// Moves what was left for a group into the log of a socket that may be resumed, in order; says how much. To be
+    /// Moves what was left for a group into the log of a socket that may be resumed, in order. To be
     /// asked when the socket is registered and kept for the group: from then on nothing is left for nobody. What finds
     /// no room in its log stays until somebody asks again.
-    pub async fn take_mail(&self, group: GroupKey, id: SocketId, wants: Durability) -> Result<usize, Unknown> {
+    pub async fn take_mail(&self, group: GroupKey, id: SocketId, wants: Durability) -> Result<Mail, Unknown> {
         match self {
             Self::Memory(local) => Ok(local.memory.take_mail(group, id)),
             Self::Redis(redis) => redis.take_mail(group, id, wants).await,

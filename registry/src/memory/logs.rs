@@ -4,23 +4,20 @@
 use super::{Memory, Tables};
 use crate::{
     all::Lookup,
-    log::{Acked, Appended, Delivery, Durability, LIMITS, Left, Limits, Log, Page, REPEATED_WITHIN, counts},
+    log::{Acked, Appended, Delivery, Durability, LIMITS, Left, Limits, Log, Mail, Page, counts},
     names::{GroupKey, SocketId},
-    once::Hashed,
     record::SocketRecord,
 };
+use bytes::Bytes;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::Instant;
 
 /// Logs with something in them, mail among them, and bytes of all together. Beyond it what is to be logged is refused.
 const LOGS_MAX: usize = 10_000;
 const BYTES_MAX: u64 = 64 << 20;
-/// Deliveries that are known when they are tried again.
-const REPEATED_MAX: usize = 20_000;
 
 /// Whose a log is: a socket's, or a group's that has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,9 +32,6 @@ pub(super) struct Logs {
     kept: BTreeSet<(GroupKey, SocketId)>,
     logs: HashMap<Whose, Log>,
     bytes: u64,
-    repeated: HashMap<(Whose, Hashed), (u64, u64)>,
-    /// In the order in which they came.
-    order: VecDeque<(Instant, Whose, Hashed)>,
 }
 
 fn now_us() -> u64 {
@@ -46,12 +40,8 @@ fn now_us() -> u64 {
 }
 
 impl Logs {
-    fn append(&mut self, whose: Whose, delivery: &Delivery) -> Option<(u64, u64)> {
-        self.forget();
-        if let Some(numbers) = self.repeated.get(&(whose, delivery.key)) {
-            return Some(*numbers);
-        }
-        let more = counts(&delivery.text);
+    fn append(&mut self, whose: Whose, text: Bytes, ttl: Duration) -> Option<(u64, u64)> {
+        let more = counts(&text);
         if !self.has_room(whose, more) {
             self.sweep();
         }
@@ -60,12 +50,9 @@ impl Logs {
         }
         let log = self.logs.entry(whose).or_default();
         let before = log.bytes();
-        let numbers = log.append(delivery.text.clone(), delivery.ttl, now_us(), LIMITS.bytes);
+        let numbers = log.append(text, ttl, now_us(), LIMITS.bytes);
         self.bytes = self.bytes - before + log.bytes();
-        let numbers = numbers?;
-        self.repeated.insert((whose, delivery.key), numbers);
-        self.order.push_back((Instant::now(), whose, delivery.key));
-        Some(numbers)
+        numbers
     }
 
     fn has_room(&self, whose: Whose, more: u64) -> bool {
@@ -98,14 +85,6 @@ impl Logs {
         let is_over = |(whose, log): (&Whose, &Log)| matches!(whose, Whose::Group(_)) && log.is_over(now);
         let over: Vec<_> = self.logs.iter().filter(|log| is_over(*log)).map(|(whose, _)| *whose).collect();
         over.into_iter().for_each(|whose| self.remove(whose));
-    }
-
-    fn forget(&mut self) {
-        let is_old = |(at, ..): &(Instant, Whose, Hashed)| at.elapsed() >= REPEATED_WITHIN;
-        while self.order.len() > REPEATED_MAX || self.order.front().is_some_and(is_old) {
-            let Some((_, whose, key)) = self.order.pop_front() else { break };
-            self.repeated.remove(&(whose, key));
-        }
     }
 
     fn of_group(&self, group: GroupKey) -> impl Iterator<Item = SocketId> {
@@ -153,7 +132,7 @@ impl Memory {
             };
         };
         let (owner, session) = (record.owner.clone(), record.session);
-        match tables.logs.append(Whose::Socket(id), delivery) {
+        match tables.logs.append(Whose::Socket(id), delivery.text.clone(), delivery.ttl) {
             Some((seq, prev)) => Appended::Logged { seq, prev, owner, session, away, durability: Durability::Memory },
             None => Appended::Full,
         }
@@ -189,32 +168,32 @@ impl Memory {
         if tables.ids(group).next().is_some() || tables.logs.of_group(group).next().is_some() {
             return Left::Somebody;
         }
-        match tables.logs.append(Whose::Group(group), delivery) {
+        match tables.logs.append(Whose::Group(group), delivery.text.clone(), delivery.ttl) {
             Some(_) => Left::Left(Durability::Memory),
             None => Left::Full,
         }
     }
 
-    pub(crate) fn take_mail(&self, group: GroupKey, id: SocketId) -> usize {
+    pub(crate) fn take_mail(&self, group: GroupKey, id: SocketId) -> Mail {
         let mut tables = self.tables();
         let is_lasting = tables.lasting(id).is_some();
         let logs = &mut tables.logs;
         let (now, mail, own) = (now_us() / 1000, Whose::Group(group), Whose::Socket(id));
-        let Some(waits) = logs.logs.get(&mail).filter(|_| is_lasting) else { return 0 };
+        let Some(waits) = logs.logs.get(&mail).filter(|_| is_lasting) else {
+            return Mail { taken: 0, waits: false };
+        };
         let (mut taken, waits) = (0, waits.read(0, LIMITS).entries);
         for entry in waits {
             if entry.until > now {
-                let key = Hashed::of(&[group.short().as_bytes(), &entry.seq.to_be_bytes()]);
                 let ttl = Duration::from_millis(entry.until - now);
-                let delivery = Delivery { key, text: entry.text, ttl, wants: Durability::Memory };
-                if logs.append(own, &delivery).is_none() {
-                    return taken;
+                if logs.append(own, entry.text, ttl).is_none() {
+                    return Mail { taken, waits: true };
                 }
                 taken += 1;
             }
             logs.ack(mail, entry.seq);
         }
         logs.remove(mail);
-        taken
+        Mail { taken, waits: false }
     }
 }

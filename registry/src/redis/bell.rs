@@ -4,7 +4,7 @@
 use super::{
     Redis,
     link::Fault,
-    post::{BESIDE, TOGETHER, apart},
+    post::{BESIDE, SEVERAL, apart},
     resp::Said,
     scripts::text,
     wire::Wire,
@@ -294,7 +294,7 @@ impl<'a> Reader<'a> {
             _ => payload,
         };
         let letters = match bytes.first() {
-            Some(&TOGETHER) => apart(bytes.slice(1..)).unwrap_or_default(),
+            Some(&SEVERAL) => apart(bytes.slice(1..)).unwrap_or_default(),
             _ => vec![bytes],
         };
         let known: Vec<_> = letters.iter().filter_map(Envelope::decode).collect();

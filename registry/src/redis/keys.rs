@@ -79,11 +79,6 @@ impl Keys {
         self.of_partition(partition(id), &["logged:", &id.short()].concat())
     }
 
-    /// That one of them was logged, for whoever asks twice.
-    pub fn sent(&self, id: SocketId, key: Hashed) -> String {
-        self.of_partition(partition(id), &format!("sent:{}:{key}", id.short()))
-    }
-
     fn of_instance(&self, mark: &str, rest: &str) -> String {
         [&self.namespace, ":{i:", mark, "}:", rest].concat()
     }
@@ -215,7 +210,7 @@ mod tests {
         let id = SocketId::fresh();
         let k = partition(id);
         let of_row = [keys.row(id), keys.owned(k, "m"), keys.left(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
-        let of_log = [keys.log(id), keys.logged(id), keys.sent(id, Hashed::of(&[]))];
+        let of_log = [keys.log(id), keys.logged(id)];
         assert!(of_log.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_log:?}");
         assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
         let user = GroupKey::of("user", "ann");

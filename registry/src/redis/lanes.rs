@@ -1,56 +1,92 @@
-//! Letters that wait for others to the same instance. What is written while it is being rung at goes when Redis has
-//! answered, the small ones together: a busy instance is rung at no more often than it must be.
+//! What waits for others that go the same way. What comes while something is on its way goes when Redis has answered,
+//! the small ones together: a busy way is gone no more often than it must be.
 
-use crate::{all::Routed, envelope::Envelope, map::Map, names::Incarnation};
+use crate::map::Map;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use std::{
     collections::{VecDeque, hash_map::Entry},
+    hash::Hash,
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
 
-/// Bytes that wait for one instance. Beyond it a letter is refused, unless it is the only one.
+/// Bytes that wait in one lane. Beyond it nothing is taken in, unless it is the only one.
 const BYTES_MAX: usize = 64 << 20;
 
-/// A letter as it travels, and who wants to know what became of it.
-pub struct Waiting {
-    pub bytes: Vec<u8>,
-    pub from: Incarnation,
-    pub id: u64,
-    pub told: Box<dyn FnOnce(Routed) + Send>,
+/// What waits, as far as it matters here.
+pub trait Waits {
+    fn bytes(&self) -> usize;
 }
 
-impl Waiting {
-    pub fn new(letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) -> Self {
-        let head = &letter.head;
-        Self { bytes: letter.encode(), from: head.from.clone(), id: head.id, told: Box::new(told) }
-    }
+/// What goes together at most.
+#[derive(Clone, Copy)]
+pub struct Together {
+    pub bytes: usize,
+    pub count: usize,
 }
 
-/// Instances that are rung at now, and what waits for them.
-#[derive(Default)]
-pub struct Lanes {
-    lanes: Mutex<Busy>,
+/// Ways that are gone now, and what waits for them.
+pub struct Lanes<To, W> {
+    lanes: Mutex<Busy<To, W>>,
     /// Somebody is to be gone to.
     wake: Notify,
 }
 
-#[derive(Default)]
-struct Busy {
-    lanes: Map<Incarnation, Lane>,
+struct Busy<To, W> {
+    lanes: Map<To, Lane<W>>,
     /// To whom nobody goes yet.
-    new: Vec<Incarnation>,
+    new: Vec<To>,
 }
 
-#[derive(Default)]
-struct Lane {
-    letters: VecDeque<Waiting>,
+struct Lane<W> {
+    waiting: VecDeque<W>,
     bytes: usize,
 }
 
-impl Lanes {
-    /// Takes a letter in. One for which there is no room is given back.
-    pub fn join(&self, to: &Incarnation, letter: Waiting) -> Option<Waiting> {
+impl<W> Default for Lane<W> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<To, W> Default for Lanes<To, W> {
+    fn default() -> Self {
+        Self { lanes: Mutex::new(Busy { lanes: Map::default(), new: Vec::new() }), wake: Notify::new() }
+    }
+}
+
+impl<To: Clone + Eq + Hash, W: Waits> Lanes<To, W> {
+    /// Brings what waits, to all at once. Never returns.
+    pub async fn keep<Brought: Future<Output = ()>>(&self, together: Together, bring: impl Fn(To, Vec<W>) -> Brought) {
+        self.call_again();
+        let mut ways = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                called = self.called() => ways.extend(called.into_iter().map(|to| self.go(to, together, &bring))),
+                Some(()) = ways.next() => {}
+            }
+        }
+    }
+
+    /// Until nothing waits.
+    async fn go<Brought: Future<Output = ()>>(
+        &self,
+        to: To,
+        together: Together,
+        bring: &impl Fn(To, Vec<W>) -> Brought,
+    ) {
+        loop {
+            let goes = self.next(&to, together);
+            if goes.is_empty() {
+                return;
+            }
+            join_all(goes.into_iter().map(|some| bring(to.clone(), some))).await;
+        }
+    }
+
+    /// Takes one in. One for which there is no room is given back.
+    pub fn join(&self, to: &To, one: W) -> Option<W> {
         let mut busy = self.busy();
         let Busy { lanes, new } = &mut *busy;
         let lane = match lanes.entry(to.clone()) {
@@ -61,16 +97,16 @@ impl Lanes {
             }
             Entry::Occupied(lane) => lane.into_mut(),
         };
-        if !lane.letters.is_empty() && lane.bytes + letter.bytes.len() > BYTES_MAX {
-            return Some(letter);
+        if !lane.waiting.is_empty() && lane.bytes + one.bytes() > BYTES_MAX {
+            return Some(one);
         }
-        lane.bytes += letter.bytes.len();
-        lane.letters.push_back(letter);
+        lane.bytes += one.bytes();
+        lane.waiting.push_back(one);
         None
     }
 
     /// To whom somebody has to go from now on, until [`Self::next`] has nothing for them.
-    pub async fn called(&self) -> Vec<Incarnation> {
+    async fn called(&self) -> Vec<To> {
         loop {
             let new = mem::take(&mut self.busy().new);
             if !new.is_empty() {
@@ -81,37 +117,37 @@ impl Lanes {
     }
 
     /// Whoever went to them goes no more.
-    pub fn call_again(&self) {
+    fn call_again(&self) {
         let mut busy = self.busy();
         busy.new = busy.lanes.keys().cloned().collect();
     }
 
-    /// All that waits, in order, as it goes: together up to `bytes_max`, a larger one alone. Nothing, when nobody waits
-    /// any more.
-    pub fn next(&self, to: &Incarnation, bytes_max: usize) -> Vec<Vec<Waiting>> {
+    /// All that waits, in order, as it goes: together as far as that is allowed, what is larger alone. Nothing, when
+    /// nobody waits any more.
+    fn next(&self, to: &To, together: Together) -> Vec<Vec<W>> {
         let mut busy = self.busy();
-        let letters = busy.lanes.get_mut(to).map(mem::take).unwrap_or_default().letters;
-        if letters.is_empty() {
+        let waiting = busy.lanes.get_mut(to).map(mem::take).unwrap_or_default().waiting;
+        if waiting.is_empty() {
             busy.lanes.remove(to);
         }
         drop(busy);
-        let (mut rings, mut room) = (Vec::<Vec<_>>::new(), 0);
-        for letter in letters {
-            let length = letter.bytes.len();
-            match rings.last_mut().filter(|_| length <= room) {
-                Some(ring) => ring.push(letter),
+        let (mut goes, mut room) = (Vec::<Vec<_>>::new(), 0);
+        for one in waiting {
+            let bytes = one.bytes();
+            match goes.last_mut().filter(|last| bytes <= room && last.len() < together.count) {
+                Some(last) => last.push(one),
                 None => {
-                    room = bytes_max;
-                    rings.push(vec![letter]);
+                    room = together.bytes;
+                    goes.push(vec![one]);
                 }
             }
-            room = room.saturating_sub(length);
+            room = room.saturating_sub(bytes);
         }
-        rings
+        goes
     }
 
     /// A panic while the lock was held leaves queues that can be used: every step is whole.
-    fn busy(&self) -> MutexGuard<'_, Busy> {
+    fn busy(&self) -> MutexGuard<'_, Busy<To, W>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,53 +157,56 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    const TOGETHER: usize = 8;
+    const TOGETHER: Together = Together { bytes: 8, count: 3 };
 
-    fn letter(length: usize) -> Waiting {
-        Waiting { bytes: vec![b'x'; length], from: Incarnation::fresh("c"), id: 1, told: Box::new(|_| ()) }
+    impl Waits for usize {
+        fn bytes(&self) -> usize {
+            *self
+        }
     }
 
-    fn next(lanes: &Lanes, to: &Incarnation) -> Vec<Vec<usize>> {
-        let lengths = |ring: &Vec<Waiting>| ring.iter().map(|waiting| waiting.bytes.len()).collect();
-        lanes.next(to, TOGETHER).iter().map(lengths).collect()
+    type Ways = Lanes<char, usize>;
+
+    fn next(lanes: &Ways, to: char) -> Vec<Vec<usize>> {
+        lanes.next(&to, TOGETHER)
     }
 
     /// Who has to be gone to now.
-    fn called(lanes: &Lanes) -> Option<Vec<Incarnation>> {
+    fn called(lanes: &Ways) -> Option<Vec<char>> {
         lanes.called().now_or_never()
     }
 
     #[test]
-    fn the_first_is_brought_at_once_and_the_others_together_behind_it() {
-        let (lanes, here, there) = (Lanes::default(), Incarnation::fresh("a"), Incarnation::fresh("b"));
-        assert!(lanes.join(&here, letter(1)).is_none() && lanes.join(&there, letter(1)).is_none());
-        assert_eq!(called(&lanes), Some(vec![here.clone(), there]), "each has a lane of its own");
-        assert_eq!(next(&lanes, &here), [[1]]);
-        for length in [3, 4, 2, 9, 1] {
-            assert!(lanes.join(&here, letter(length)).is_none());
+    fn the_first_goes_at_once_and_the_others_together_behind_it() {
+        let lanes = Ways::default();
+        assert!(lanes.join(&'a', 1).is_none() && lanes.join(&'b', 1).is_none());
+        assert_eq!(called(&lanes), Some(vec!['a', 'b']), "each has a lane of its own");
+        assert_eq!(next(&lanes, 'a'), [[1]]);
+        for bytes in [3, 4, 2, 9, 1, 1, 1, 1] {
+            assert!(lanes.join(&'a', bytes).is_none());
         }
         assert_eq!(called(&lanes), None, "somebody goes there already");
-        assert_eq!(next(&lanes, &here), [vec![3, 4], vec![2], vec![9], vec![1]]);
-        assert!(next(&lanes, &here).is_empty());
-        assert!(lanes.join(&here, letter(1)).is_none());
-        assert_eq!(called(&lanes), Some(vec![here]), "and then it is free again");
+        assert_eq!(next(&lanes, 'a'), [vec![3, 4], vec![2], vec![9], vec![1, 1, 1], vec![1]]);
+        assert!(next(&lanes, 'a').is_empty());
+        assert!(lanes.join(&'a', 1).is_none());
+        assert_eq!(called(&lanes), Some(vec!['a']), "and then it is free again");
     }
 
     #[test]
     fn who_begins_anew_goes_to_all_who_wait() {
-        let (lanes, to) = (Lanes::default(), Incarnation::fresh("a"));
-        assert!(lanes.join(&to, letter(1)).is_none());
-        assert_eq!(called(&lanes), Some(vec![to.clone()]));
+        let lanes = Ways::default();
+        assert!(lanes.join(&'a', 1).is_none());
+        assert_eq!(called(&lanes), Some(vec!['a']));
         lanes.call_again();
-        assert_eq!(called(&lanes), Some(vec![to]));
+        assert_eq!(called(&lanes), Some(vec!['a']));
     }
 
     #[test]
-    fn what_waits_is_bounded_and_one_letter_always_fits() {
-        let (lanes, to) = (Lanes::default(), Incarnation::fresh("a"));
-        assert!(lanes.join(&to, letter(BYTES_MAX + 1)).is_none());
-        assert!(lanes.join(&to, letter(1)).is_some());
-        assert_eq!(next(&lanes, &to), [[BYTES_MAX + 1]]);
-        assert!(lanes.join(&to, letter(1)).is_none());
+    fn what_waits_is_bounded_and_one_always_fits() {
+        let lanes = Ways::default();
+        assert!(lanes.join(&'a', BYTES_MAX + 1).is_none());
+        assert_eq!(lanes.join(&'a', 1), Some(1));
+        assert_eq!(next(&lanes, 'a'), [[BYTES_MAX + 1]]);
+        assert!(lanes.join(&'a', 1).is_none());
     }
 }

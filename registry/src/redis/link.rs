@@ -246,10 +246,7 @@ impl Link {
             ErrorKind::Server(_) | ErrorKind::Extension if line.is_up() && !is_elsewhere(error) => {
                 // Redis' own word for it, which the library puts into others.
                 let why = format!("{} {error}", error.code().unwrap_or_default());
-                if DENIALS.iter().any(|denial| why.contains(denial)) {
-                    self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
-                }
-                self.refused(&format!("{}: {why}", named(command)));
+                self.was_refused(&named(command), &why);
                 Fault::Refused(why)
             }
             kind => {
@@ -262,6 +259,14 @@ impl Link {
                 Fault::Away
             }
         }
+    }
+
+    /// A server works and will not.
+    pub fn was_refused(&self, what: &str, why: &str) {
+        if DENIALS.iter().any(|denial| why.contains(denial)) {
+            self.denied_at.store(self.elapsed_ms(), Ordering::Relaxed);
+        }
+        self.refused(&format!("{what}: {why}"));
     }
 
     /// A server that refuses is told about at once, and again while it does.

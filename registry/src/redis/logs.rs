@@ -2,29 +2,24 @@
 
 use super::{
     Redis,
-    beat::ms,
+    appends::Asked,
     link::Fault,
-    scripts::{ACK, APPEND, Call, READ_LOG, number, text},
+    scripts::{ACK, READ_LOG, number, text},
 };
 use crate::{
     all::{Lookup, Unknown},
-    log::{Acked, Appended, Delivery, Durability, Entry, LIMITS, Limits, Page, REPEATED_WITHIN, counts},
-    names::{Incarnation, Session, SocketId},
+    log::{Acked, Appended, Delivery, Entry, Limits, Page},
+    names::SocketId,
 };
 use bytes::Bytes;
 use redis::Value;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the end of a log is remembered of a socket to which nothing more is sent. It goes with the socket; this is
-/// for those whose end Redis was never told of.
-pub(super) const END_STAYS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How much longer a log stays than the entry that was to stay longest when that was last said.
-const STAYS_LONGER: Duration = Duration::from_secs(10 * 60);
 /// How long somebody waits for Redis to come back who does not know whether a delivery was logged.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the script says, as far as the socket is there.
+/// What the script says.
 pub(super) enum Said {
     Told(Appended),
     /// It was logged from a group's mail before.
@@ -33,23 +28,22 @@ pub(super) enum Said {
     Missing,
 }
 
-/// For a delivery that was left for a group: the name of its place, and its position there.
-pub(super) struct Place {
-    pub field: String,
-    pub position: u64,
-}
-
 impl Redis {
     pub async fn append(&self, id: SocketId, delivery: &Delivery) -> Appended {
+        let asked = Asked::new(id, delivery, self.clock.now_us());
         let mut is_in_doubt = false;
         // Who is not there is looked at, and may have come meanwhile.
         for _ in 0..2 {
-            let said = match self.try_append(id, delivery, None).await {
-                // It may have run. Asked again, it says so.
+            let said = match is_in_doubt {
+                false => self.append_with_others(asked.clone(), delivery.wants).await,
+                true => self.append_again(&asked, delivery.wants).await,
+            };
+            let said = match said {
+                // It may have run.
                 Err(Fault::Away) => {
                     is_in_doubt = true;
                     let _ = timeout(BACK_WITHIN, self.link.is_back()).await;
-                    self.try_append(id, delivery, None).await
+                    self.append_again(&asked, delivery.wants).await
                 }
                 said => said,
             };
@@ -67,37 +61,6 @@ impl Redis {
             }
         }
         if is_in_doubt { Appended::Perhaps } else { Appended::Unknown(Unknown::Unavailable) }
-    }
-
-    pub(super) async fn try_append(
-        &self,
-        id: SocketId,
-        delivery: &Delivery,
-        place: Option<&Place>,
-    ) -> Result<Said, Fault> {
-        let keys = &self.keys;
-        let keys = [keys.row(id), keys.log(id), keys.logged(id), keys.sent(id, delivery.key)];
-        let (call, until) = self.with(delivery, APPEND.on(keys));
-        let call = call.arg(ms(END_STAYS));
-        let call = match place {
-            Some(place) => call.arg(&place.field).arg(place.position),
-            None => call.arg(""),
-        };
-        let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
-        let said = read_appended(&said, durability);
-        if let Said::Told(Appended::Logged { seq, .. }) = &said {
-            self.lately.note(id, *seq, until);
-        }
-        Ok(said)
-    }
-
-    /// What both forms of logging are told of a delivery; and until when it is kept.
-    pub(super) fn with(&self, delivery: &Delivery, call: Call) -> (Call, u64) {
-        let now_us = self.clock.now_us();
-        let until = (now_us / 1000).saturating_add(ms(delivery.ttl));
-        let call = call.arg(&*delivery.text).arg(now_us).arg(until).arg(counts(&delivery.text)).arg(LIMITS.bytes);
-        let call = call.arg(ms(REPEATED_WITHIN)).arg(ms(delivery.ttl.saturating_add(STAYS_LONGER)));
-        (call.arg(until.saturating_add(ms(STAYS_LONGER))), until)
     }
 
     pub async fn ack(&self, id: SocketId, seq: u64) -> Result<Acked, Unknown> {
@@ -130,23 +93,5 @@ pub(super) fn bytes_of(value: Value) -> Bytes {
     match value {
         Value::BulkString(bytes) => bytes.into(),
         _ => Bytes::new(),
-    }
-}
-
-/// What APPEND says.
-fn read_appended(said: &[Value], durability: Durability) -> Said {
-    let holder = |at: usize| {
-        let owner = Incarnation::parse(text(said.get(at)));
-        owner.zip(Session::parse(text(said.get(at + 1))))
-    };
-    match (text(said.first()), holder(1), holder(3)) {
-        ("logged", _, Some((owner, session))) => {
-            let (seq, prev) = (number(said.get(1)), number(said.get(2)));
-            Said::Told(Appended::Logged { seq, prev, owner, session, away: text(said.get(5)) == "away", durability })
-        }
-        ("plain", Some((owner, session)), _) => Said::Told(Appended::Plain { owner, session }),
-        ("full", ..) => Said::Told(Appended::Full),
-        ("again", ..) => Said::Again,
-        _ => Said::Missing,
     }
 }

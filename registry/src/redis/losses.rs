@@ -3,8 +3,8 @@
 
 use super::{
     Redis,
+    appends::END_STAYS,
     beat::ms,
-    logs::END_STAYS,
     scripts::{LOST, number},
 };
 use crate::names::SocketId;

@@ -2,13 +2,15 @@
 
 use super::{
     Redis,
+    appends::{Place, STAYS_LONGER},
+    beat::ms,
     link::Fault,
-    logs::{Place, Said, bytes_of},
+    logs::{Said, bytes_of},
     scripts::{LEAVE, TAKE_MAIL, TAKEN, number, text},
 };
 use crate::{
     all::Unknown,
-    log::{Appended, Delivery, Durability, Left},
+    log::{Appended, Delivery, Durability, LIMITS, Left, Mail, counts},
     names::{GroupKey, SocketId},
     once::Hashed,
 };
@@ -22,7 +24,11 @@ const TAKEN_AT_ONCE: usize = 50;
 /// How long somebody waits for Redis to come back who does not know whether a delivery was left.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
+/// For how long one that is left again is known by its key: longer than anybody tries.
+const REPEATED_WITHIN: Duration = Duration::from_secs(60);
+
 /// How a socket fared with what it was to take over.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Took {
     /// All that was read; there may be more.
     All,
@@ -70,7 +76,11 @@ impl Redis {
         let keys = &self.keys;
         let sent = keys.group_sent(group, delivery.key);
         let keys = [keys.group_mail(group), keys.group_mailed(group), keys.kept(group), keys.group(group), sent];
-        let (call, _) = self.with(delivery, LEAVE.on(keys));
+        let now_us = self.clock.now_us();
+        let stays = delivery.ttl.saturating_add(STAYS_LONGER);
+        let until = |ttl| (now_us / 1000).saturating_add(ms(ttl));
+        let call = LEAVE.on(keys).arg(&*delivery.text).arg(now_us).arg(until(delivery.ttl)).arg(counts(&delivery.text));
+        let call = call.arg(LIMITS.bytes).arg(ms(REPEATED_WITHIN)).arg(ms(stays)).arg(until(stays));
         let call = call.arg(delivery.key.to_string());
         let (said, durability) = call.run_durably(&self.link, delivery.wants).await?;
         Ok(match text(said.first()) {
@@ -82,13 +92,13 @@ impl Redis {
 
     /// Whoever began to take it and did not come to the end is helped first: what was logged from a place in the mail
     /// is not logged again, so several may do it at once.
-    pub async fn take_mail(&self, group: GroupKey, id: SocketId, wants: Durability) -> Result<usize, Unknown> {
+    pub async fn take_mail(&self, group: GroupKey, id: SocketId, wants: Durability) -> Result<Mail, Unknown> {
         let (mut taken, mut gone) = (0, String::new());
         loop {
             let keys = [self.keys.group_mail(group), self.keys.group_mailed(group)];
             let said = TAKE_MAIL.on(keys).arg(id.short()).arg(&gone).arg(TAKEN_AT_ONCE).run(&self.link).await;
             let mut said = said.map_err(|_| Unknown::Unavailable)?.into_iter();
-            let Some(by) = said.next() else { return Ok(taken) };
+            let Some(by) = said.next() else { return Ok(Mail { taken, waits: false }) };
             // A name that nobody can have is gone.
             let Some(by) = SocketId::from_short(text(Some(&by))) else {
                 text(Some(&by)).clone_into(&mut gone);
@@ -101,7 +111,7 @@ impl Redis {
             match took {
                 Took::All => {}
                 Took::Gone if by != id => gone = by.short(),
-                Took::Full | Took::Gone => return Ok(taken),
+                Took::Full | Took::Gone => return Ok(Mail { taken, waits: took == Took::Full && by == id }),
             }
         }
     }
@@ -124,7 +134,7 @@ impl Redis {
             if left > 0 {
                 let key = Hashed::parse(text(Some(&key))).unwrap_or(Hashed::of(&[&position.to_be_bytes()]));
                 let delivery = Delivery { key, text: bytes_of(text_of), ttl: Duration::from_millis(left), wants };
-                match self.try_append(by, &delivery, Some(&Place { field: field.clone(), position })).await? {
+                match self.append_from(by, &delivery, &Place { field: field.clone(), position }).await? {
                     Said::Told(Appended::Logged { .. }) => count += 1,
                     Said::Again => {}
                     Said::Told(Appended::Full) => {

@@ -2,13 +2,12 @@
 
 use super::{
     Redis,
-    lanes::Waiting,
+    lanes::{Together, Waits},
     link::Fault,
     scripts::{ROUTE, text},
 };
 use crate::{all::Routed, envelope::Envelope, names::Incarnation};
 use bytes::{Buf, Bytes};
-use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,6 +18,7 @@ use tracing::error;
 /// Letters go together up to this, and a larger one lies beside the bell: what every listener's buffer holds must stay
 /// small.
 const ON_THE_BELL_MAX: usize = 4096;
+const TOGETHER: Together = Together { bytes: ON_THE_BELL_MAX, count: usize::MAX };
 /// How long a letter can be fetched from the mailbox.
 pub const MAIL: Duration = Duration::from_secs(60);
 /// What a mailbox holds; an owner takes what it read out at every beat.
@@ -26,46 +26,49 @@ const MAIL_MAX: usize = 10_000;
 /// In front of the name of a letter that lies beside.
 pub const BESIDE: u8 = b'@';
 /// In front of several letters, each with its length.
-pub const TOGETHER: u8 = b'+';
+pub const SEVERAL: u8 = b'+';
+
+/// A letter as it travels, and who wants to know what became of it.
+pub struct Waiting {
+    bytes: Vec<u8>,
+    from: Incarnation,
+    id: u64,
+    told: Box<dyn FnOnce(Routed) + Send>,
+}
+
+impl Waiting {
+    fn new(letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) -> Self {
+        let head = &letter.head;
+        Self { bytes: letter.encode(), from: head.from.clone(), id: head.id, told: Box::new(told) }
+    }
+}
+
+impl Waits for Waiting {
+    fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
 
 impl Redis {
     /// Sends a letter, and tells what became of it.
     pub fn post(&self, to: &Incarnation, letter: &Envelope, told: impl FnOnce(Routed) + Send + 'static) {
-        if let Some(letter) = self.lanes.join(to, Waiting::new(letter, told)) {
+        if let Some(letter) = self.letters.join(to, Waiting::new(letter, told)) {
             (letter.told)(Routed::Unsent);
         }
     }
 
-    /// Brings letters to whoever has some waiting, to all of them at once. Never returns.
+    /// Brings letters to whoever has some waiting. Never returns.
     pub(super) async fn keep_post(&self) {
-        self.lanes.call_again();
-        let mut ways = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                called = self.lanes.called() => ways.extend(called.into_iter().map(|to| self.go(to))),
-                Some(()) = ways.next() => {}
-            }
-        }
+        self.letters.keep(TOGETHER, |to, letters| self.bring(to, letters)).await;
     }
 
-    /// Brings what waits, until nothing does.
-    async fn go(&self, to: Incarnation) {
-        loop {
-            let rings = self.lanes.next(&to, ON_THE_BELL_MAX);
-            if rings.is_empty() {
-                return;
-            }
-            join_all(rings.into_iter().map(|letters| self.bring(&to, letters))).await;
-        }
-    }
-
-    async fn bring(&self, to: &Incarnation, mut letters: Vec<Waiting>) {
+    async fn bring(&self, to: Incarnation, mut letters: Vec<Waiting>) {
         let (bytes, name) = match &mut letters[..] {
             [letter] if letter.bytes.len() <= ON_THE_BELL_MAX => (mem::take(&mut letter.bytes), None),
             [large] => (mem::take(&mut large.bytes), Some(format!("{}.{}", large.from.mark(), large.id))),
             several => (together(several), None),
         };
-        let routed = self.ring(to, &bytes, name.as_deref()).await;
+        let routed = self.ring(&to, &bytes, name.as_deref()).await;
         for letter in letters {
             // A bug there costs this letter's sender the word, and nobody else.
             if catch_unwind(AssertUnwindSafe(|| (letter.told)(routed))).is_err() {
@@ -104,7 +107,7 @@ impl Redis {
 fn together(letters: &[Waiting]) -> Vec<u8> {
     let length = letters.iter().map(|letter| 4 + letter.bytes.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(1 + length);
-    bytes.push(TOGETHER);
+    bytes.push(SEVERAL);
     for letter in letters {
         // A letter that goes with others is small.
         bytes.extend_from_slice(&(letter.bytes.len() as u32).to_be_bytes());
@@ -135,7 +138,7 @@ mod tests {
             let waiting =
                 |bytes: &Vec<u8>| Waiting { bytes: bytes.clone(), from: from.clone(), id: 1, told: Box::new(|_| ()) };
             let bytes = Bytes::from(together(&letters.iter().map(waiting).collect::<Vec<_>>()));
-            prop_assert_eq!(bytes[0], TOGETHER);
+            prop_assert_eq!(bytes[0], SEVERAL);
             prop_assert_eq!(apart(bytes.slice(1..)).unwrap(), letters);
         }
 

@@ -6,17 +6,22 @@ use crate::log::Durability;
 use redis::{Cmd, Script, ToRedisArgs, Value, cmd};
 use std::sync::LazyLock;
 
-/// One script of `lua/`.
+/// One script of `lua/`, and in front of it the functions that it shares with others.
 pub struct Lua {
+    file: &'static str,
     source: &'static str,
     hash: LazyLock<String>,
 }
 
 macro_rules! scripts {
-    ($($name:ident $file:literal;)*) => {
+    ($($name:ident $file:literal $($part:literal)?;)*) => {
         $(pub static $name: Lua = Lua {
-            source: include_str!(concat!("lua/", $file, ".lua")),
-            hash: LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))).get_hash().to_owned()),
+            file: $file,
+            source: concat!(
+                $(include_str!(concat!("lua/parts/", $part, ".lua")),)?
+                include_str!(concat!("lua/", $file, ".lua"))
+            ),
+            hash: LazyLock::new(|| Script::new($name.source).get_hash().to_owned()),
         };)*
 
         static ALL: &[&Lua] = &[$(&$name),*];
@@ -24,24 +29,24 @@ macro_rules! scripts {
 }
 
 scripts! {
-    REGISTER "register";
-    UNREGISTER "unregister";
+    REGISTER "register" "entries";
+    UNREGISTER "unregister" "entries";
     BEAT "beat";
     ROUTE "route";
     HEARD "heard";
     TOMB "tomb";
     REAP "reap";
-    RESUME "resume";
+    RESUME "resume" "entries";
     AWAY "away";
     ADMIT "admit";
     RECOUNT "recount";
     TAKE_ON "take_on";
     SETTLE "settle";
-    APPEND "append";
+    APPEND "append" "room";
     ACK "ack";
     READ_LOG "read_log";
     LOST "lost";
-    LEAVE "leave";
+    LEAVE "leave" "room";
     TAKE_MAIL "take_mail";
     TAKEN "taken";
     DRAIN "drain";
@@ -108,6 +113,11 @@ impl Call {
         }
         whole
     }
+}
+
+/// The source of a script, for tests and measures that run it alone.
+pub fn script(file: &str) -> Option<&'static str> {
+    ALL.iter().find(|lua| lua.file == file).map(|lua| lua.source)
 }
 
 /// What tells a server all of them, so that none has to be sent as a whole later.

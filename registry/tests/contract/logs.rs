@@ -4,8 +4,8 @@ use super::{Fleet, ending, of_user, record};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use registry::{
-    Acked, Appended, Cause, Chain, Delivery, Durability, Group, GroupKey, Hashed, Left, Registry, Resumable, SocketId,
-    SocketRecord, UserName,
+    Acked, Appended, Cause, Chain, Delivery, Durability, Group, GroupKey, Hashed, Left, Mail, Registry, Resumable,
+    SocketId, SocketRecord, UserName,
     log::{LIMITS, Limits, Page},
 };
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -83,22 +83,24 @@ pub async fn what_is_logged_is_read_in_order_until_it_is_acknowledged(mut fleet:
     assert_eq!(all(&two, record.id).await, Page { tail: last, entries: Vec::new(), more: false });
 }
 
-pub async fn what_is_tried_again_is_logged_once(mut fleet: Fleet) {
+pub async fn what_comes_at_once_is_logged_in_one_row(mut fleet: Fleet) {
     let (one, two) = (fleet.instance("web1").await, fleet.instance("web2").await);
-    let record = resumable(&one, "ann").await;
-    let first = delivery("first");
-    let numbers = logged(&one, record.id, &first).await;
-    let (last, _) = logged(&two, record.id, &delivery("second")).await;
-    assert_eq!(logged(&one, record.id, &first).await, numbers);
-    // Even when its client has it already.
-    one.ack(record.id, last).await.unwrap();
-    assert_eq!(logged(&one, record.id, &first).await, numbers);
-    assert!(texts(&all(&one, record.id).await).is_empty());
-    // The same for another socket is another entry.
-    let other = resumable(&two, "ann").await;
-    let said = one.append_many(&[record.id, other.id], &first).await;
-    assert!(said.iter().all(|said| matches!(said, Appended::Logged { .. })), "{said:?}");
-    assert_eq!(texts(&all(&one, other.id).await), ["first"]);
+    let (first, second) = (resumable(&one, "ann").await, resumable(&two, "bob").await);
+    let ids = [first.id, second.id];
+    let sends = (0..300).map(async |nth: usize| {
+        let by = if nth.is_multiple_of(2) { &one } else { &two };
+        by.append_many(&ids, &delivery(nth.to_string())).await
+    });
+    for said in join_all(sends).await.concat() {
+        assert!(matches!(said, Appended::Logged { .. }), "{said:?}");
+    }
+    for id in ids {
+        let page = all(&one, id).await;
+        assert_eq!(page.follows(0, one.now_ms()), Chain::Whole);
+        let mut seen: Vec<usize> = texts(&page).iter().map(|text| text.parse().unwrap()).collect();
+        seen.sort_unstable();
+        assert!(seen.into_iter().eq(0..300));
+    }
 }
 
 pub async fn what_cannot_be_resumed_has_no_log(mut fleet: Fleet) {
@@ -161,10 +163,7 @@ pub async fn a_group_names_its_sockets_that_may_be_resumed(mut fleet: Fleet) {
 pub async fn what_is_left_for_nobody_is_taken_by_one_in_order(mut fleet: Fleet) {
     let (one, two) = (fleet.instance("web1").await, fleet.instance("web2").await);
     let ann = user("ann");
-    let first = delivery("0");
-    for _ in 0..2 {
-        assert_eq!(one.leave(ann, &first).await, Left::Left(Durability::Memory));
-    }
+    assert_eq!(one.leave(ann, &delivery("0")).await, Left::Left(Durability::Memory));
     assert_eq!(
         two.leave(ann, &Delivery { ttl: Duration::ZERO, ..delivery("over") }).await,
         Left::Left(Durability::Memory)
@@ -182,7 +181,7 @@ pub async fn what_is_left_for_nobody_is_taken_by_one_in_order(mut fleet: Fleet) 
     assert_eq!(takers, [expected]);
     // From now on it goes to those who are there.
     assert_eq!(one.leave(ann, &delivery("x")).await, Left::Somebody);
-    assert_eq!(one.take_mail(ann, newcomers[0].id, Durability::Memory).await.unwrap(), 0);
+    assert_eq!(one.take_mail(ann, newcomers[0].id, Durability::Memory).await.unwrap(), Mail { taken: 0, waits: false });
 }
 
 pub async fn whoever_takes_over_may_die_anywhere(mut fleet: Fleet) {
@@ -215,9 +214,9 @@ pub async fn what_nobody_took_to_the_end_goes_to_the_next(mut fleet: Fleet) {
     // The first has no room for all of it.
     let first = resumable(&one, "ann").await;
     logged(&one, first.id, &delivery("x")).await;
-    assert_eq!(one.take_mail(ann, first.id, Durability::Memory).await.unwrap(), 7);
+    assert_eq!(one.take_mail(ann, first.id, Durability::Memory).await.unwrap(), Mail { taken: 7, waits: true });
     assert!(one.unregister(first.id, first.session, ending(Cause::ClientClosed)).await);
     let second = resumable(&two, "ann").await;
-    assert_eq!(two.take_mail(ann, second.id, Durability::Memory).await.unwrap(), 1);
+    assert_eq!(two.take_mail(ann, second.id, Durability::Memory).await.unwrap(), Mail { taken: 1, waits: false });
     assert_eq!(all(&one, second.id).await.entries.len(), 1);
 }

@@ -14,9 +14,6 @@ use registry::{
 };
 use tokio::time::Instant;
 
-const TAKE_ON: &str = include_str!("../../src/redis/lua/take_on.lua");
-const SETTLE: &str = include_str!("../../src/redis/lua/settle.lua");
-
 /// Few of each, so that they meet.
 const KEYS: usize = 2;
 const BODIES: usize = 2;
@@ -48,9 +45,9 @@ fn ticket(key: usize, token: usize) -> Ticket {
 struct Real(Connection);
 
 impl Real {
-    fn run<T: FromRedisValue>(&mut self, script: &str, ticket: &Ticket, args: &[&[u8]]) -> T {
+    fn run<T: FromRedisValue>(&mut self, file: &str, ticket: &Ticket, args: &[&[u8]]) -> T {
         let mut command = cmd("EVAL");
-        command.arg(script).arg(1).arg(format!("{{h:{}}}", ticket.key)).arg(args);
+        command.arg(registry::script(file).unwrap()).arg(1).arg(format!("{{h:{}}}", ticket.key)).arg(args);
         command.query(&mut self.0).unwrap()
     }
 
@@ -61,7 +58,7 @@ impl Real {
             (body.to_string(), asker.to_string(), until.to_string(), KEPT.as_millis().to_string());
         let args: [&[u8]; 5] =
             [body.as_bytes(), ticket.token.as_bytes(), asker.as_bytes(), until.as_bytes(), kept.as_bytes()];
-        let said: Vec<Vec<u8>> = self.run(TAKE_ON, ticket, &args);
+        let said: Vec<Vec<u8>> = self.run("take_on", ticket, &args);
         let token = std::str::from_utf8(&said[1]).unwrap();
         match &said[3] {
             _ if said[0] != body.as_bytes() => Once::Other,
@@ -75,7 +72,7 @@ impl Real {
     }
 
     fn settle(&mut self, ticket: &Ticket, outcome: &[u8]) -> bool {
-        self.run::<u64>(SETTLE, ticket, &[ticket.token.as_bytes(), outcome]) == 1
+        self.run::<u64>("settle", ticket, &[ticket.token.as_bytes(), outcome]) == 1
     }
 
     fn ms_left(&mut self, key: usize) -> i64 {

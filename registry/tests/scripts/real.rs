@@ -13,12 +13,6 @@ use registry::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-macro_rules! lua {
-    ($name:literal) => {
-        include_str!(concat!("../../src/redis/lua/", $name, ".lua"))
-    };
-}
-
 /// For how long a socket is away.
 const AWAY_MS: u64 = WINDOW.get() as u64 * 1000;
 
@@ -72,9 +66,9 @@ impl<'a> Real<'a> {
         command.query(&mut self.nodes[node])
     }
 
-    fn run_script(&mut self, source: &str, keys: &[String], args: Vec<String>) -> Option<Value> {
+    fn run_script(&mut self, file: &str, keys: &[String], args: Vec<String>) -> Option<Value> {
         let mut command = cmd("EVAL");
-        command.arg(source).arg(keys.len()).arg(keys).arg(args);
+        command.arg(registry::script(file).unwrap()).arg(keys.len()).arg(keys).arg(args);
         match self.ask(&keys[0], &command) {
             Ok(said) => Some(said),
             Err(error) => {
@@ -88,14 +82,14 @@ impl<'a> Real<'a> {
     pub fn run(&mut self, universe: &Universe, step: &Step, store: &Store) -> (Vec<String>, Option<u64>) {
         let life = |nth: usize| universe.incarnations[nth].clone();
         let publish = if self.is_cluster { "SPUBLISH" } else { "PUBLISH" }.to_owned();
-        let (source, places, args) = match step {
+        let (file, places, args) = match step {
             Step::Register { id, session, by, n, accepted, dress } => {
                 let attempt = Attempt { n: *n, accepted_at: *accepted };
                 let record = universe.record(*id, *session, *by, attempt, *dress);
                 let mut args = vec![record.id.short(), record.session.to_string(), n.to_string(), accepted.to_string()];
                 args.extend([h32(&record).to_string(), KEEP_MS.to_string()]);
                 args.extend(answers::fields(&record).into_iter().flat_map(|(name, value)| [name, value]));
-                (lua!("register"), of_row(universe, *id, *by), args)
+                ("register", of_row(universe, *id, *by), args)
             }
             Step::Unregister { id, session, by, to } => {
                 let to = ending(*to);
@@ -103,14 +97,14 @@ impl<'a> Real<'a> {
                 let mut args = vec![universe.ids[*id].short(), universe.sessions[*session].to_string(), word];
                 args.extend([KEEP_MS.to_string(), self.now().to_string()]);
                 args.extend(to.ending().into_iter().flat_map(ending_fields).flat_map(|(name, value)| [name, value]));
-                (lua!("unregister"), of_row(universe, *id, *by), args)
+                ("unregister", of_row(universe, *id, *by), args)
             }
             Step::Resume { id, session, by, n, accepted } => {
                 let asker = answers::asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
                 let mut args = vec![asker.id.short(), asker.session.to_string(), n.to_string(), accepted.to_string()];
                 args.extend([asker.owner.to_string(), asker.address.to_string(), asker.session.fold().to_string()]);
                 args.push(KEEP_MS.to_string());
-                (lua!("resume"), of_row(universe, *id, *by), args)
+                ("resume", of_row(universe, *id, *by), args)
             }
             Step::Away { id, when } => {
                 let (when, word) = answers::when(*when);
@@ -119,27 +113,27 @@ impl<'a> Real<'a> {
                     args.extend(ending_fields(how).into_iter().flat_map(|(name, value)| [name, value]));
                 }
                 let id = universe.ids[*id];
-                (lua!("away"), vec![Place::Row(id), Place::Ended(partition(id))], args)
+                ("away", vec![Place::Row(id), Place::Ended(partition(id))], args)
             }
             Step::Beat { by, serving } => {
                 let of = life(*by);
                 let mut args = vec![publish, LEASE_MS.to_string(), "0".into(), serving.as_str().into(), "3".into()];
                 args.extend(["60000".into(), "name".into(), of.instance().into()]);
-                (lua!("beat"), vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
+                ("beat", vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
             }
             Step::Route { to, large } => {
                 let body = if *large { "x".repeat(9) } else { String::new() };
                 let args = vec![publish, letter(*to, *large).to_string(), body, "60000".into(), "10000".into()];
-                (lua!("route"), vec![Place::Lease(life(*to)), Place::Mail(life(*to))], args)
+                ("route", vec![Place::Lease(life(*to)), Place::Mail(life(*to))], args)
             }
             Step::Heard { of } => {
                 let verb = if self.is_cluster { "SHARDNUMSUB" } else { "NUMSUB" }.to_owned();
-                (lua!("heard"), vec![Place::Lease(life(*of)), Place::Tomb(life(*of))], vec![verb])
+                ("heard", vec![Place::Lease(life(*of)), Place::Tomb(life(*of))], vec![verb])
             }
             Step::Tomb { of } => {
                 let of = life(*of);
                 let args = vec![of.to_string(), "3600000".into()];
-                (lua!("tomb"), vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
+                ("tomb", vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
             }
             Step::Reap { of, partition: k } => {
                 let k = PARTITIONS[*k];
@@ -148,12 +142,12 @@ impl<'a> Real<'a> {
                 places.extend(ids.iter().copied().map(Place::Row));
                 let mut args = vec![life(*of).to_string(), KEEP_MS.to_string()];
                 args.extend(ids.iter().map(|id| id.short()));
-                (lua!("reap"), places, args)
+                ("reap", places, args)
             }
             Step::Recount { of, partition: k, seen, count } => {
                 let (was, right) = answers::counts(store, PARTITIONS[*k], &life(*of), *seen, *count);
                 let args = answers::sums(was).into_iter().chain(answers::sums(right)).collect();
-                (lua!("recount"), vec![Place::Owned(PARTITIONS[*k], life(*of))], args)
+                ("recount", vec![Place::Owned(PARTITIONS[*k], life(*of))], args)
             }
             Step::Admit { user, who, cap, policy, stale } => {
                 let policy = if *policy == Policy::Reject { "reject" } else { "evict" };
@@ -162,7 +156,7 @@ impl<'a> Real<'a> {
                 args.push(KEEP_MS.to_string());
                 args.extend(stale.iter().map(|who| universe.member(who)));
                 let user = universe.user(*user);
-                (lua!("admit"), vec![Place::User(user), Place::Cooling(user)], args)
+                ("admit", vec![Place::User(user), Place::Cooling(user)], args)
             }
             other => {
                 self.set_up(universe, other, store);
@@ -175,7 +169,7 @@ impl<'a> Real<'a> {
             Step::Route { to, .. } => keys.extend([bell(&life(*to)), body(&life(*to))]),
             _ => {}
         }
-        let Some(said) = self.run_script(source, &keys, args) else { return (vec!["error".into()], None) };
+        let Some(said) = self.run_script(file, &keys, args) else { return (vec!["error".into()], None) };
         let mut said = flat(said);
         let row_at = match said.first().map(String::as_str) {
             Some("back") => 3,

@@ -21,37 +21,21 @@ local now, seq = tonumber(ARGV[2]), ARGV[2]
 if now <= tonumber(held[1] or '0') then
     seq = string.format('%.0f', tonumber(held[1]) + 1)
 end
-local before, base, is_fresh = 0, 0, tonumber(held[4] or '0') * 1000 <= now
-if not is_fresh then
-    before, base = tonumber(held[2]), tonumber(held[3])
+local c, b = '0', '0'
+if tonumber(held[4] or '0') * 1000 > now then
+    c, b = held[2], held[3]
 end
-local bytes = before + tonumber(ARGV[4])
-if bytes - base > tonumber(ARGV[5]) then
-    -- What was trimmed since is looked up only now. Each entry is {id, {.., until, c, bytes before it}}.
-    local some = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
-    while true do
-        base = some[1] and tonumber(some[1][2][8]) or before
-        if not some[1] or bytes - base <= tonumber(ARGV[5]) or tonumber(some[1][2][6]) * 1000 > now then
-            break
-        end
-        -- What is over goes first.
-        some = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 50)
-        local nth = 1
-        while some[nth + 1] and tonumber(some[nth + 1][2][6]) * 1000 <= now do
-            nth = nth + 1
-        end
-        local last = string.match(some[nth][1], '^%d+')
-        redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', tonumber(last) + 1))
-        some = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
-    end
-    if bytes - base > tonumber(ARGV[5]) then
+local bytes, gone, more, most = tonumber(c), tonumber(b), tonumber(ARGV[4]), tonumber(ARGV[5])
+if bytes + more - gone > most then
+    gone = make_room(KEYS[1], now / 1000, bytes, gone, more, most)
+    b = string.format('%d', gone)
+    if bytes + more - gone > most then
         return 'full'
     end
 end
-local c, b = string.format('%d', bytes), string.format('%d', base)
-redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[1], 'k', ARGV[9], 'u', ARGV[3], 'c', is_fresh and '0' or held[2])
+redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[1], 'k', ARGV[9], 'u', ARGV[3], 'c', c)
 redis.call('SET', KEYS[5], '1', 'PX', ARGV[6])
-redis.call('HSET', KEYS[2], 't', seq, 'c', c, 'b', b)
+redis.call('HSET', KEYS[2], 't', seq, 'c', string.format('%d', bytes + more), 'b', b)
 if tonumber(ARGV[3]) > tonumber(held[4] or '0') then
     -- Some minutes more than this one wants, so that it is not done for each that lasts longer than the one before.
     redis.call('PEXPIRE', KEYS[1], ARGV[7])

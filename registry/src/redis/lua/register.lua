@@ -47,51 +47,9 @@ if was[4] and tonumber(was[4]) > (tonumber(redis.call('HGET', KEYS[1], 'confirme
     redis.call('HSET', KEYS[1], 'confirmed', was[4])
 end
 
-local bad = ''
-local entry = redis.pcall('HMGET', KEYS[2], id, '#n', '#d')
-if entry.err then
-    bad = KEYS[2]
-else
-    local count, digest = tonumber(entry[2]) or 0, tonumber(entry[3]) or 0
-    if entry[1] then
-        digest = bit.bxor(digest, tonumber(string.match(entry[1], '|(%d+)$')) or 0)
-    else
-        count = count + 1
-    end
-    digest = bit.bxor(digest, tonumber(ARGV[5]))
-    -- As text: Redis writes numbers as %.17g, which takes longer than all of this.
-    count, digest = string.format('%d', count), string.format('%d', digest)
-    redis.call('HSET', KEYS[2], id, session .. '|' .. ARGV[5], '#n', count, '#d', digest)
-end
+local bad = add_entry(KEYS[2], id, session, ARGV[5])
 if taken then
-    -- The previous owner's entry goes in the same step, so that its digest differs whatever becomes of this
-    -- answer: else an owner that nobody told would hold its connection for ever. Its key has our tag.
-    local mark = string.match(was[6] or '', '([^.]*)$')
-    local theirs = string.sub(KEYS[2], 1, -1 - #mark) .. mark
-    local held = {}
-    if #mark == 22 and theirs ~= KEYS[2] then
-        held = redis.pcall('HMGET', theirs, id, '#n', '#d')
-    end
-    if not held.err and held[1] and string.sub(held[1], 1, #was[1] + 1) == was[1] .. '|' then
-        local count = (tonumber(held[2]) or 1) - 1
-        if count <= 0 then
-            redis.call('DEL', theirs)
-        else
-            local digest = bit.bxor(tonumber(held[3]) or 0, tonumber(string.match(held[1], '|(%d+)$')) or 0)
-            redis.call('HDEL', theirs, id)
-            redis.call('HSET', theirs, '#n', count, '#d', digest)
-        end
-        -- If it is dead, whoever cleans up after it does not meet this socket any more, and must still know in which
-        -- groups it was counted.
-        local note = string.sub(theirs, 1, -1 - #'owned:' - #mark) .. 'left:' .. mark
-        for i = 1, 5 do
-            left[i] = left[i] or ''
-        end
-        local noted = redis.pcall('HSET', note, id, cjson.encode({ id, was[1], unpack(left) }))
-        if type(noted) == 'number' then
-            redis.call('PEXPIRE', note, ARGV[6])
-        end
-    end
+    succeed(KEYS[2], id, was[6], was[1], left, ARGV[6])
 end
 local listed = redis.pcall('ZADD', KEYS[3], 0, id)
 if type(listed) == 'table' then

@@ -42,47 +42,13 @@ if was.state == 'away' then
     redis.pcall('ZREM', KEYS[4], id)
 end
 
-local bad = ''
 local h32 = bit.bxor(tonumber(was.says), tonumber(ARGV[7]))
 if h32 < 0 then
     h32 = h32 + 4294967296
 end
-local entry = redis.pcall('HMGET', KEYS[2], id, '#n', '#d')
-if entry.err then
-    bad = KEYS[2]
-else
-    local count, digest = tonumber(entry[2]) or 0, tonumber(entry[3]) or 0
-    if entry[1] then
-        digest = bit.bxor(digest, tonumber(string.match(entry[1], '|(%d+)$')) or 0)
-    else
-        count = count + 1
-    end
-    digest = string.format('%d', bit.bxor(digest, h32))
-    redis.call('HSET', KEYS[2], id, session .. '|' .. string.format('%.0f', h32), '#n', string.format('%d', count), '#d', digest)
-end
+local bad = add_entry(KEYS[2], id, session, string.format('%.0f', h32))
 -- Who held it last is not told by anybody whose answer may be lost, but by its digest: REGISTER says more.
-local mark = string.match(was.owner or '', '([^.]*)$')
-local theirs = string.sub(KEYS[2], 1, -1 - #mark) .. mark
-local entries = {}
-if #mark == 22 and theirs ~= KEYS[2] then
-    entries = redis.pcall('HMGET', theirs, id, '#n', '#d')
-end
-if not entries.err and entries[1] and string.sub(entries[1], 1, #was.session + 1) == was.session .. '|' then
-    local count = (tonumber(entries[2]) or 1) - 1
-    if count <= 0 then
-        redis.call('DEL', theirs)
-    else
-        local digest = bit.bxor(tonumber(entries[3]) or 0, tonumber(string.match(entries[1], '|(%d+)$')) or 0)
-        redis.call('HDEL', theirs, id)
-        redis.call('HSET', theirs, '#n', string.format('%d', count), '#d', string.format('%d', digest))
-    end
-    local note = string.sub(theirs, 1, -1 - #'owned:' - #mark) .. 'left:' .. mark
-    local noted = redis.pcall('HSET', note, id, cjson.encode({ id, was.session, was.user or '', was.store or '',
-        was.rooms or '', was.client or '', was.address or '' }))
-    if type(noted) == 'number' then
-        redis.call('PEXPIRE', note, ARGV[8])
-    end
-end
+succeed(KEYS[2], id, was.owner, was.session, { was.user, was.store, was.rooms, was.client, was.address }, ARGV[8])
 local listed = redis.pcall('ZADD', KEYS[3], 0, id)
 if type(listed) == 'table' then
     bad = KEYS[3]

@@ -40,17 +40,5 @@ if was[1] == session and (was[2] == 'live' or (was[2] == 'away' and to ~= 'away'
     end
     done = 1
 end
-
-local entry = redis.pcall('HMGET', KEYS[2], id, '#n', '#d')
-if not entry.err and entry[1] and string.sub(entry[1], 1, #session + 1) == session .. '|' then
-    local count = (tonumber(entry[2]) or 1) - 1
-    if count <= 0 then
-        redis.call('DEL', KEYS[2])
-    else
-        local digest = bit.bxor(tonumber(entry[3]) or 0, tonumber(string.sub(entry[1], #session + 2)) or 0)
-        redis.call('HDEL', KEYS[2], id)
-        -- As text: Redis writes numbers as %.17g, which takes longer than all of this.
-        redis.call('HSET', KEYS[2], '#n', string.format('%d', count), '#d', string.format('%d', digest))
-    end
-end
+drop_entry(KEYS[2], id, session)
 return done

@@ -15,17 +15,17 @@ use crate::options::Options;
 use crate::server::Kind;
 use crate::usage::Spent;
 
-/// The script itself, since a registry beats no faster than it must.
-const BEAT: &str = include_str!("../../../../../registry/src/redis/lua/beat.lua");
 /// Beats of one sample.
 const SAMPLE: usize = 10_000;
 
 pub async fn measure(options: &Options) -> Result<Vec<Figure>> {
     eprintln!("registry: beats");
     let [scripted, plain] = [Plain::start().await?, Plain::start().await?];
-    scripted.line.ask(cmd("SCRIPT").arg("LOAD").arg(BEAT)).await?;
+    // The script itself, since a registry beats no faster than it must.
+    let beat = registry::script("beat").ok_or("the registry has no script of this name")?;
+    scripted.line.ask(cmd("SCRIPT").arg("LOAD").arg(beat)).await?;
     let _listeners = [listen(&scripted.server, 0).await?, listen(&plain.server, 0).await?];
-    let script = script();
+    let script = call(beat);
     let mut samples: Samples<Spent> = Samples::new();
     for round in 1..=options.rounds(3, 7) {
         for kind in turns(round) {
@@ -43,9 +43,9 @@ pub async fn measure(options: &Options) -> Result<Vec<Figure>> {
     ])
 }
 
-fn script() -> Cmd {
+fn call(beat: &str) -> Cmd {
     let mut call = cmd("EVALSHA");
-    call.arg(Script::new(BEAT).get_hash())
+    call.arg(Script::new(beat).get_hash())
         .arg(4)
         .arg(["lease", "tomb", "mail", "bell"].map(|rest| key(0, rest)).as_slice());
     call.arg("PUBLISH").arg(15_000).arg(0).arg("serving").arg(10_000).arg(60_000).arg(&["name", "gateway-1:5000"]);
