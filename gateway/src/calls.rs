@@ -121,8 +121,18 @@ pub enum Said {
 
 struct Caller {
     place: Option<Place>,
+    /// The socket that has it, as far as that is known.
+    socket: Option<SocketId>,
     since: Instant,
     news: mpsc::Sender<News>,
+}
+
+impl Caller {
+    /// What a client says counts from wherever it is by now.
+    fn believes(&self, from: &Place, news: &News) -> bool {
+        let is_of_client = matches!(news, News::Progress(..) | News::Reply(..) | News::Failed(..));
+        self.place.as_ref() == Some(from) || (is_of_client && self.socket.is_some() && self.socket == news.socket())
+    }
 }
 
 /// Calls whose callers wait here.
@@ -221,7 +231,7 @@ impl Calls {
     /// Something about a call that was asked here; `from` is who says it.
     pub fn hear(&self, call: &CallId, from: &Place, news: News) {
         let mut asked = lock(&self.asked);
-        let waiting = asked.calls.get_mut(call).filter(|asked| asked.place.as_ref() == Some(from));
+        let waiting = asked.calls.get_mut(call).filter(|asked| asked.believes(from, &news));
         let Some(waiting) = waiting else {
             // Only what a client said is worth a count.
             if matches!(news, News::Progress(..) | News::Reply(..) | News::Failed(..)) {
@@ -234,9 +244,10 @@ impl Calls {
                 self.metrics.progress_dropped.inc();
                 return;
             }
-            News::Accepted(_) | News::Progress(..) => {}
+            News::Accepted(socket) => waiting.socket = Some(*socket),
+            News::Progress(..) => {}
             // It goes elsewhere.
-            News::Refused(_) | News::Undelivered(_) => waiting.place = None,
+            News::Refused(_) | News::Undelivered(_) => (waiting.place, waiting.socket) = (None, None),
             News::Reply(..) | News::Failed(..) | News::Lost(_) | News::OwnerLost | News::CutOff => {
                 if let Some(asked) = asked.remove(call) {
                     let _ = asked.news.try_send(news);
@@ -326,6 +337,31 @@ impl Calls {
         self.post(there, Message::Instead { call: call.clone(), word }, data, by, None)
     }
 
+    /// What came here of a client that has moved on: it was given the call here, or before it was here.
+    pub fn hear_instead(&self, call: &CallId, word: Word, data: Bytes) -> Option<Post> {
+        let (socket, said) = match word {
+            Word::Progress(socket) => (socket, Said::Progress),
+            Word::Reply(socket, _) => (socket, Said::Reply),
+            Word::Failed(socket, _) => (socket, Said::Failed),
+            Word::Accepted(_) | Word::Lost(_) | Word::Refused(_) => return None,
+        };
+        let was_here = {
+            let table = lock(&self.given);
+            table.of(call, socket).is_some() || table.had(call, socket)
+        };
+        if was_here { self.says(call, socket, said, data) } else { self.tell_asker(call, word, data) }
+    }
+
+    /// Whoever asked knows which socket has the call, so it may be told by anybody.
+    fn tell_asker(&self, call: &CallId, word: Word, data: Bytes) -> Option<Post> {
+        if call.is_of(&self.registry.incarnation()) {
+            self.hear(call, &Place::Here, News::of(word, data));
+            return None;
+        }
+        let message = Message::OfCall { call: call.clone(), word };
+        Some(self.post(call.asker()?, message, data, Instant::now() + INSTEAD, None))
+    }
+
     /// A connection ended: whoever waits for it hears so at once. A socket that comes back, or has, may still answer
     /// what it was given; what was not written to it is somebody else's.
     pub fn ended(&self, record: &SocketRecord, ending: &Ending, after: After) {
@@ -404,6 +440,14 @@ impl Calls {
         let routed = self.registry.route(&post.to, &post.letter).await;
         // One that may have been taken is sent again: by its number it is taken once.
         match routed {
+            Routed::Gone | Routed::Deaf if let Message::Instead { call, word } = &post.letter.head.message => {
+                let straight = self.tell_asker(call, word.clone(), post.letter.body.clone());
+                let is_told = straight.is_none();
+                if let Some(straight) = straight {
+                    *post = straight;
+                }
+                is_told
+            }
             Routed::Taken => {
                 post.taken = post.is_owed_end();
                 !post.taken

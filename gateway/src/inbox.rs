@@ -3,7 +3,7 @@
 //! socket. Whatever has to wait runs as an errand beside it.
 
 use crate::{
-    calls::{News, Owed, Place, Said as SaidOfCall},
+    calls::{News, Owed, Place},
     close::Close,
     courier::{Courier, Move, Moved, Receipt, Target},
     feed, letters,
@@ -178,7 +178,7 @@ impl Clerk {
                 self.answer(asker, Answer::Followed(told));
             }
             Message::Deliver { to, except, logged } => self.deliver(asker, to, except, &logged, body),
-            Message::Instead { call, word } => self.hear_instead(&call, &word, body),
+            Message::Instead { call, word } => self.hear_instead(&call, word, body.clone()),
             Message::Drain { request } => self.drain(asker, &request),
             Message::Came(group) => self.desk.courier.waits.ring(group),
             Message::Waits(group) => self.desk.courier.queue.look_at(group),
@@ -319,15 +319,9 @@ impl Clerk {
     }
 
     /// What a socket said elsewhere that was given the call here.
-    fn hear_instead(&mut self, call: &CallId, word: &Word, data: &Bytes) {
-        let (socket, said) = match word {
-            Word::Progress(socket) => (*socket, SaidOfCall::Progress),
-            Word::Reply(socket, _) => (*socket, SaidOfCall::Reply),
-            Word::Failed(socket, _) => (*socket, SaidOfCall::Failed),
-            Word::Accepted(_) | Word::Lost(_) | Word::Refused(_) => return,
-        };
+    fn hear_instead(&mut self, call: &CallId, word: Word, data: Bytes) {
         let calls = &self.desk.courier.calls;
-        let Some(post) = calls.says(call, socket, said, data.clone()) else { return };
+        let Some(post) = calls.hear_instead(call, word, data) else { return };
         if let Some(post) = calls.send_beside(post) {
             let calls = calls.clone();
             self.errands.spawn(async move { calls.send(post).await });

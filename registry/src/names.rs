@@ -390,6 +390,12 @@ impl CallId {
         ours.then_some(Self(text))
     }
 
+    /// Whom its answers go to. The name of that instance stands nowhere in it; the mark is enough for a letter.
+    pub fn asker(&self) -> Option<Incarnation> {
+        let mark = str::from_utf8(self.0.get(2..2 + MARK_CHARS)?).ok()?;
+        Incarnation::parse(&format!("?.{mark}")).filter(|_| !self.is_queued())
+    }
+
     /// Whether its answers go to this life of an instance.
     pub fn is_of(&self, asker: &Incarnation) -> bool {
         self.0.get(2..2 + MARK_CHARS) == Some(asker.mark().as_bytes())

@@ -375,36 +375,58 @@ async fn a_page_that_never_returns_ends_with_its_cause() {
 #[tokio::test]
 async fn a_call_is_answered_after_its_client_came_back() {
     let fleet = Fleet::with(&[]).await;
-    for (owner, asker, next, breaks) in
-        [(0, 0, 0, true), (0, 1, 0, true), (0, 0, 1, true), (0, 2, 1, true), (0, 1, 1, true), (0, 2, 1, false)]
-    {
+    #[rustfmt::skip]
+    let table: [(usize, usize, &[usize], bool); 10] = [
+        (0, 0, &[0], true), (0, 1, &[0], true), (0, 0, &[1], true), (0, 2, &[1], true), (0, 1, &[1], true),
+        (0, 2, &[1], false),
+        // Twice, so that whoever had it last was never given the call.
+        (0, 0, &[1, 2], true), (0, 1, &[2, 1], true), (0, 2, &[1, 2], false), (0, 0, &[1, 0], true),
+    ];
+    for (owner, asker, nexts, breaks) in table {
         let mut page = Page::opens(&fleet[owner], "user_id=ann").await;
         let asked = json!({"to": {"socketId": page.id()}, "event": "x", "data": 1, "timeoutMs": 15_000});
         let asking = fleet[asker].post("/api/call", &asked);
         let coming = async {
             let call = page.client.hears().await;
-            let (id, token) = (page.id().to_owned(), page.token().to_owned());
-            let ghost = if breaks {
-                drop(page);
-                None
-            } else {
-                Some(page)
-            };
-            if breaks {
-                is_away(&fleet[asker], &id, "connection_lost").await;
+            let mut ghosts = Vec::new();
+            for next in nexts {
+                let (id, token) = (page.id().to_owned(), page.token().to_owned());
+                if breaks {
+                    drop(page);
+                    is_away(&fleet[asker], &id, "connection_lost").await;
+                } else {
+                    ghosts.push(page);
+                }
+                page = Page::comes(&fleet[*next], "user_id=ann", &token, 0).await;
+                assert_eq!(page.id(), id);
             }
-            let mut page = Page::comes(&fleet[next], "user_id=ann", &token, 0).await;
-            assert_eq!(page.id(), id);
             let reply = json!({"type": "reply", "callId": call["callId"], "data": "yes"});
             page.client.says(reply.to_string()).await;
-            (page, ghost)
+            (page, ghosts)
         };
-        let (answer, (page, _ghost)) = tokio::join!(asking, coming);
+        let (answer, (page, _ghosts)) = tokio::join!(asking, coming);
         let (status, body) = (answer.status, answer.json());
-        assert_eq!((status, &body["result"]), (200, &json!("yes")), "{owner} {asker} {next}: {body}");
+        assert_eq!((status, &body["result"]), (200, &json!("yes")), "{owner} {asker} {nexts:?}: {body}");
         assert_eq!(body["socketId"], json!(page.id()));
         page.client.leaves().await;
     }
+    fleet.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_call_is_answered_although_the_instance_that_had_it_is_dead() {
+    let mut fleet = Fleet::with(&[]).await;
+    let mut page = Page::opens(&fleet[0], "user_id=ann").await;
+    let asked = json!({"to": {"socketId": page.id()}, "event": "x", "data": 1, "timeoutMs": 15_000});
+    let asking = tokio::spawn(fleet[1].post("/api/call", &asked).into_future());
+    let call = page.client.hears().await;
+    fleet.kill(0);
+    let (id, token) = page.breaks();
+    let mut page = Page::comes(&fleet[2], "user_id=ann", &token, 0).await;
+    assert_eq!(page.id(), id);
+    page.client.says(json!({"type": "reply", "callId": call["callId"], "data": "yes"}).to_string()).await;
+    let answer = asking.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!("yes")), "{}", answer.text());
     fleet.is_sound().await;
 }
 

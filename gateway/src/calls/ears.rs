@@ -1,7 +1,7 @@
 //! Who waits for what becomes of a call.
 
 use super::{Caller, Calls, NEWS_MAX, News, Place, lock};
-use registry::CallId;
+use registry::{CallId, SocketId};
 use std::sync::Arc;
 use tokio::{
     sync::mpsc,
@@ -17,10 +17,11 @@ pub struct Ears {
 }
 
 impl Ears {
-    /// Whoever speaks of it from now on is believed, and nobody else.
-    pub fn point_to(&mut self, place: Place) {
+    /// Whoever speaks of it from now on is believed, and nobody else but the socket that has it, wherever that goes.
+    pub fn point_to(&mut self, place: Place, socket: Option<SocketId>) {
         if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
             asked.place = Some(place.clone());
+            asked.socket = socket;
             asked.since = Instant::now();
         }
         if let Place::There(_) = place {
@@ -34,6 +35,7 @@ impl Ears {
     pub fn point_nowhere(&mut self) {
         if let Some(asked) = lock(&self.calls.asked).calls.get_mut(&self.id) {
             asked.place = None;
+            asked.socket = None;
         }
         self.place = None;
     }
@@ -68,7 +70,7 @@ impl Calls {
     /// Begins to listen for what becomes of a call here.
     pub(super) fn listen(self: &Arc<Self>, id: CallId) -> Ears {
         let (news, heard) = mpsc::channel(NEWS_MAX);
-        let caller = Caller { place: None, since: Instant::now(), news };
+        let caller = Caller { place: None, socket: None, since: Instant::now(), news };
         lock(&self.asked).calls.insert(id.clone(), caller);
         Ears { calls: self.clone(), id, heard, place: None }
     }

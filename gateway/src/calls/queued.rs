@@ -341,7 +341,7 @@ impl Clerk<'_> {
             traceparent: asked.traceparent.as_deref(),
             attempt: Some(handed.attempt),
         });
-        ears.point_to(Place::Here);
+        ears.point_to(Place::Here, Some(record.id));
         let attempt = handed.attempt;
         let given = calls.give(&taken.call, None, (record.id, record.session, &socket.line), frame, by, None);
         if given.is_err() {

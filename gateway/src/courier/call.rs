@@ -359,7 +359,7 @@ impl<'a> Way<'a> {
         let store = self.question.store.as_ref().or(record.store.as_ref());
         let frame = self.frame(store);
         self.sent();
-        self.ears.point_to(Place::Here);
+        self.ears.point_to(Place::Here, Some(record.id));
         let calls = &self.courier.calls;
         let given =
             calls.give(&self.ears.id, None, (record.id, record.session, &socket.line), frame, self.question.by, None);
@@ -388,6 +388,7 @@ impl<'a> Way<'a> {
             Box::new(Keep { ticket: ticket.clone(), began, fallback: self.is_fallback })
         });
         let request = self.question.request_id.into();
+        let socket = if let To::Socket { id, .. } = &to { Some(*id) } else { None };
         let message = Message::Call { call: self.ears.id.clone(), to, except, request, keep };
         let life = self.question.by.saturating_duration_since(Instant::now());
         if life.is_zero() {
@@ -396,7 +397,7 @@ impl<'a> Way<'a> {
         let letter = self.courier.letters.compose(message, self.frame(store), life);
         self.sent();
         let place = Place::There(owner.clone());
-        self.ears.point_to(place.clone());
+        self.ears.point_to(place.clone(), socket);
         let (calls, id) = (self.courier.calls.clone(), self.ears.id.clone());
         self.courier.registry.post(owner, &letter, move |routed| {
             if let Some(why) = Undelivered::of(routed) {
