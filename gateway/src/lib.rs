@@ -5,6 +5,8 @@
 pub mod admission;
 /// From 101 to the first frame.
 pub mod arrival;
+/// Who somebody is, by what they bring.
+pub mod auth;
 /// The calls in flight.
 pub mod calls;
 /// The command line.

@@ -1,0 +1,3 @@
+//! Who somebody is, by what they bring.
+
+pub mod jwt;
