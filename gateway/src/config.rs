@@ -1,10 +1,11 @@
 //! Environment, flags and file become one `Config`, or every problem at once.
 
+mod jwt;
 pub mod settings;
 pub mod sources;
 pub mod value;
 
-use crate::admission::origin::Origins;
+use crate::{admission::origin::Origins, auth::jwt::Rules};
 use ipnet::IpNet;
 use regex_lite::Regex;
 use registry::{Cap, Durability, Policy, RedisUrl};
@@ -64,6 +65,8 @@ pub struct Config {
     pub ping_timeout: Duration,
     pub required: Required,
     pub code_pattern: Regex,
+    /// By what JSON Web Tokens are judged; `None` without a key.
+    pub jwt: Option<Rules>,
     pub cap: Cap,
     pub sockets_max: Option<NonZeroUsize>,
     pub message_bytes_max: usize,
@@ -142,6 +145,7 @@ impl Reader<'_> {
         if !self.text("AUTH").eq_ignore_ascii_case("none") {
             self.fault::<()>("AUTH", "this version knows only none: every client is believed");
         }
+        let jwt = self.jwt();
         let required = self.required();
         let origins = self.origins();
         let log_filter = self.log_filter(debug);
@@ -181,6 +185,7 @@ impl Reader<'_> {
             ping_timeout: ping_timeout?,
             required: required?,
             code_pattern: code_pattern?,
+            jwt: jwt?,
             cap: Cap { sockets_max: sockets_per_user?, policy: policy? },
             sockets_max: sockets_max?,
             message_bytes_max: message_bytes_max?,
@@ -388,11 +393,11 @@ mod tests {
             ("API_TOKEN", "hush"),
             ("REDIS_URL", "redis://:hush@h:port"),
             ("NAMESPACE", "a{b}"),
-            ("JWT_SECRET", "hush"),
+            ("HOOK_SECRET", "hush"),
         ]);
         let faults = reading.config.unwrap_err();
         let names: Vec<_> = faults.iter().map(|fault| fault.setting.as_str()).collect();
-        assert_eq!(names, ["JWT_SECRET", "WS_PING_INTERVAL", "PORT", "REDIS_URL", "NAMESPACE", "CORS_ORIGINS"]);
+        assert_eq!(names, ["HOOK_SECRET", "WS_PING_INTERVAL", "PORT", "REDIS_URL", "NAMESPACE", "CORS_ORIGINS"]);
         assert!(faults[5].fix.contains("localhost, invalid-url"), "{}", faults[3]);
         assert!(!format!("{faults:?}").contains("hush"));
     }

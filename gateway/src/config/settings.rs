@@ -131,6 +131,15 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAX_QUEUE_BYTES", Size, "1MiB", "unsent bytes per socket; what does not fit is refused"),
     setting("MAX_ROOMS", Number, "100", "rooms per socket"),
     setting("AUTH", OneOf(&["none"]), "none", "how clients prove who they are"),
+    unset("JWT_SECRET", Secret, "unset", "secret of JSON Web Tokens by HS256; 32 bytes or more"),
+    unset(
+        "JWT_PUBLIC_KEY",
+        Secret,
+        "unset",
+        "public key of JSON Web Tokens in PEM: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA; line ends may be `\\n`",
+    ),
+    unset("JWT_ISSUER", Text, "any", "what `iss` of a JSON Web Token must be"),
+    unset("JWT_AUDIENCE", Text, "any", "what `aud` of a JSON Web Token must be or contain"),
     unset("API_TOKEN", Secret, "unset: only this machine may call", "bearer token of the server plane"),
     unset("ADMIN_TOKEN", Secret, "as API_TOKEN", "bearer token for what changes or reveals the fleet"),
     setting("TRUSTED_PROXIES", List, "127.0.0.0/8,::1/128", "peers whose `X-Forwarded-For` and `X-User-ID` count"),
@@ -172,14 +181,10 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of the contract that this version cannot honour. Taking one silently would be a lie:
-/// whoever sets `JWT_SECRET` believes that strangers are kept out.
+/// whoever sets `SESSION_URL` believes that strangers are kept out.
 pub const NOT_YET: &[&str] = &[
     "API_KEYS_FILE",
-    "JWT_SECRET",
-    "JWT_PUBLIC_KEY",
     "JWKS_URL",
-    "JWT_ISSUER",
-    "JWT_AUDIENCE",
     "SESSION_URL",
     "SESSION_COOKIE",
     "CONNECT_URL",
