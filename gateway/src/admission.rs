@@ -9,17 +9,19 @@
 //! | names | 400 | `names.rs` |
 //! | origin | 403 | `origin.rs` |
 //! | too fast | 429 | `rate.rs` |
-//! | credentials | 401, 403 | here, with `AUTH=none`: whoever is named is believed |
+//! | credentials | 401, 403 | `credentials.rs` reads them, `auth.rs` believes them or not |
 //! | upgrade headers | 426, 400 | `upgrade.rs` |
 //! | draining, full | 503 | here |
 
 pub mod address;
+pub mod credentials;
 pub mod names;
 pub mod origin;
 pub mod rate;
 pub mod upgrade;
 
-use crate::{config::Required, problem::Problem};
+use crate::{auth::Modes, config::Required, problem::Problem};
+use credentials::Shown;
 use hyper::{
     HeaderMap, StatusCode,
     header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE},
@@ -29,7 +31,6 @@ use origin::Origins;
 use rate::ConnectRate;
 use regex_lite::Regex;
 use std::net::IpAddr;
-use upgrade::Upgrade;
 
 /// The doors. All read the same names; they differ in what they require.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,7 @@ pub struct Rules<'a> {
     pub rooms_max: usize,
     pub origins: &'a Origins,
     pub rate: &'a ConnectRate,
+    pub modes: Modes,
 }
 
 /// How much room there is.
@@ -98,27 +100,12 @@ pub struct Room {
     pub full: bool,
 }
 
-/// Who may come in, and how they asked to be treated.
-#[derive(Debug)]
-pub struct Entry {
-    pub names: Names,
-    pub upgrade: Upgrade,
-}
-
-/// The stages before the upgrade headers: what `GET /api/handshake` asks about.
-pub fn identify(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
+/// The stages before the credentials; what is shown is looked at by `auth.rs`, and may take a while.
+pub fn identify(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<(Names, Shown), Problem> {
     let names = names::read(knock, rules)?;
     origin::check_page(knock.headers, rules.origins)?;
     rules.rate.check(knock.address)?;
-    Ok(names)
-}
-
-/// All stages.
-pub fn admit(knock: &Knock<'_>, rules: &Rules<'_>, room: Room) -> Result<Entry, Problem> {
-    let names = identify(knock, rules)?;
-    let upgrade = upgrade::read(knock.headers)?;
-    check_room(room)?;
-    Ok(Entry { names, upgrade })
+    Ok((names, credentials::read(knock, rules.modes)?))
 }
 
 /// Whether there is a place.

@@ -5,6 +5,7 @@ mod back;
 
 use crate::{
     admission::names::Names,
+    auth::ends,
     close::{Close, TOO_MANY_CONNECTIONS},
     courier::{After, Courier},
     feed,
@@ -118,11 +119,11 @@ impl Arrival {
     async fn sit_down(&self, names: Names, line: &Arc<Line>) -> Result<(Seat, Greeting), Close> {
         let gateway = &self.gateway;
         let silent = names.silent;
-        let comeback = names.comeback.clone();
+        let (comeback, grants) = (names.comeback.clone(), names.grants.clone());
         let newcomer = self.newcomer(names, line.can_answer());
         let token = comeback.as_ref().and_then(|comeback| Some((comeback.token.as_deref()?, comeback.last_seq)));
         let back = match token {
-            Some((token, last_seq)) => self.come_back(&newcomer, token, last_seq, line).await?,
+            Some((token, last_seq)) => self.come_back(&newcomer, (token, last_seq), grants.as_deref(), line).await?,
             None => None,
         };
         let (record, expected, came_from, missed) = match back {
@@ -160,13 +161,18 @@ impl Arrival {
             }
         }
         let written = missed.entries.last().map_or(missed.seq, |last| last.seq);
-        let socket = Arc::new(Socket::lasting(record.clone(), line.clone(), written));
+        let socket = Arc::new(Socket::lasting(record.clone(), line.clone(), written, grants));
         gateway.metrics.opened.inc();
         let seat = expected.enter(socket);
         match seat.socket.cursor {
             // What was logged before it had its seat was told to nobody.
             Some(_) => gateway.courier.upkeep.seated(&seat.socket),
             None => gateway.courier.came(&seat.socket).await,
+        }
+        // What it came in with may be good no more by now.
+        if let Some(grants) = &seat.socket.grants {
+            gateway.ends.watch(&record, grants.until);
+            ends::look(gateway, &seat.socket).await;
         }
         if gateway.draining.is_cancelled() {
             // The drain may have walked past before the seat was taken.
@@ -305,6 +311,9 @@ async fn part(gateway: Arc<Gateway>, connection: Connection<TcpStream, Session>,
 /// Gives up a seat, and says why: its verdict stands before it is gone.
 async fn leave(gateway: &Gateway, seat: Seat, ending: &Ending) {
     let record = seat.socket.record();
+    if let Some(grants) = &seat.socket.grants {
+        gateway.ends.forget(&record, grants.until);
+    }
     let after = gateway.courier.after(&record, ending).await;
     // At once: whoever waits for its answer need not wait for the registry as well.
     gateway.courier.calls.ended(&record, ending, after);

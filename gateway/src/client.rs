@@ -18,6 +18,7 @@ mod drain;
 mod events;
 mod healthcheck;
 mod instances;
+mod keys;
 mod send;
 pub mod serve;
 mod sockets;
@@ -102,6 +103,27 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
             };
             send::run(&reading(), url(), &wanted, json())
         }
+        "keys" => {
+            let Some((verb, given)) = given.subcommand() else { return ExitCode::from(exit::USAGE) };
+            let reading = read(&matches, given, env);
+            let text = |name: &str| given.get_one::<String>(name).map_or("", String::as_str);
+            let all = |name: &str| given.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect();
+            let wanted = match verb {
+                "add" => keys::Wanted::Add(keys::Added {
+                    user: text("user"),
+                    stores: all("store"),
+                    rooms: all("room"),
+                    scopes: all("scope"),
+                    expires: given.get_one::<Duration>("expires").copied(),
+                    is_imported: given.get_flag("import"),
+                }),
+                "revoke" => keys::Wanted::Revoke(text("id")),
+                "rotate" => keys::Wanted::Rotate { id: text("id"), grace: given.get_one::<Duration>("grace").copied() },
+                _ => keys::Wanted::List,
+            };
+            let as_json = given.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default();
+            keys::run(reading, &wanted, as_json)
+        }
         _ => serve::run(reading(), || read(&matches, given, env), env),
     }
 }
@@ -130,6 +152,9 @@ fn targets(given: &ArgMatches) -> Vec<(&'static str, &str)> {
 
 /// The settings that matter to whoever asks a gateway.
 const TO_ASK_WITH: &[&str] = &["HOST", "PORT", "API_TOKEN", "ADMIN_TOKEN"];
+
+/// The settings that matter to whoever writes keys.
+const TO_WRITE_KEYS_WITH: &[&str] = &["REDIS_URL", "NAMESPACE", "API_KEYS_FILE"];
 
 const MORE_HELP: &str = "\
 Every setting is also an environment variable (WS_PING_INTERVAL, or HOLDFAST_WS_PING_INTERVAL)
@@ -271,9 +296,10 @@ fn command() -> Command {
                         .help("A socket that does not get it"),
                 )
                 .arg(timeout("How long the instances have to say that it was taken [default: 5s]"))
-                .args([url.clone(), json])
+                .args([url.clone(), json.clone()])
                 .args(to_ask_with()),
         )
+        .subcommand(keys(&json))
         .subcommand(
             Command::new("healthcheck")
                 .about("Ask a running gateway whether it lives; exit 0, or 69 when it cannot be reached")
@@ -350,7 +376,56 @@ fn timeout(help: &'static str) -> Arg {
 }
 
 fn to_ask_with() -> impl Iterator<Item = Arg> {
-    settings().into_iter().filter(|arg| arg.get_id() == "CONFIG" || TO_ASK_WITH.contains(&arg.get_id().as_str()))
+    only(TO_ASK_WITH)
+}
+
+fn only(names: &'static [&'static str]) -> impl Iterator<Item = Arg> {
+    settings().into_iter().filter(|arg| arg.get_id() == "CONFIG" || names.contains(&arg.get_id().as_str()))
+}
+
+/// `holdfast keys`.
+fn keys(json: &Arg) -> Command {
+    let many = |name: &'static str, help: &'static str| {
+        let arg = Arg::new(name).long(name).value_name("NAME").action(ArgAction::Append);
+        arg.value_parser(NonEmptyStringValueParser::new()).help(help)
+    };
+    let span = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("DURATION").value_parser(value::duration).help(help)
+    };
+    let id = Arg::new("id").value_name("ID").required(true).help("The key's id, or the beginning of it");
+    let scopes = ["connect", "call", "admin"];
+    let verb = |name: &'static str, about: &'static str| Command::new(name).about(about).args(only(TO_WRITE_KEYS_WITH));
+    Command::new("keys")
+        .about("Add, list, revoke and rotate API keys")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            verb("add", "Make a key; it is printed once, and only its hash is kept")
+                .arg(many("user", "Who it stands for").required(true).action(ArgAction::Set))
+                .arg(many("store", "A store that it may select; may repeat"))
+                .arg(many("room", "A room that it may enter; may repeat; any if none is named"))
+                .arg(
+                    many("scope", "connect (unless said), call, admin; may repeat")
+                        .value_name("SCOPE")
+                        .value_parser(scopes),
+                )
+                .arg(span("expires", "How long it counts, such as 30d; for ever if it is not said"))
+                .arg(
+                    Arg::new("import")
+                        .long("import")
+                        .action(ArgAction::SetTrue)
+                        .help("Take a key that was made elsewhere (hf_… or nk_…), from standard input"),
+                )
+                .arg(json.clone()),
+        )
+        .subcommand(verb("list", "The keys that there are, by their ids").arg(json.clone()))
+        .subcommand(verb("revoke", "Take a key back; its sockets are closed within a second").arg(id.clone()))
+        .subcommand(
+            verb("rotate", "Make a successor of a key, and let the old one count a while longer")
+                .arg(id)
+                .arg(span("grace", "How long the old one counts still [default: 1d]"))
+                .arg(json.clone()),
+        )
 }
 
 fn settings() -> Vec<Arg> {

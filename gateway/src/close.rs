@@ -34,6 +34,8 @@ pub enum Close {
     TooManyConnections,
     AlreadyConnected,
     TooFast,
+    /// What it came in with is good no more.
+    CredentialEnded(&'static str),
     /// The other instances took this connection for dead, and said so to whoever asked.
     TakenForDead,
     /// What another instance asks for. It has told its caller already how this socket ends.
@@ -67,6 +69,7 @@ impl Close {
                 .unwrap_or(UNSPEAKABLE),
             Self::PingTimeout => 4100,
             Self::TooSlow => 4101,
+            Self::CredentialEnded(_) => 4401,
             Self::Replaced => 4409,
             Self::TooManyConnections => 4410,
             Self::TooFast => 4429,
@@ -91,6 +94,7 @@ impl Close {
             Self::TooManyConnections => TOO_MANY_CONNECTIONS.into(),
             Self::AlreadyConnected => ALREADY_CONNECTED.into(),
             Self::TooFast => "too fast".into(),
+            Self::CredentialEnded(why) => (*why).into(),
             Self::TakenForDead => "connection was taken for dead, please reconnect".into(),
             Self::Asked(ending) => ending.reason.to_string().into(),
         };
@@ -107,6 +111,7 @@ impl Close {
             Self::Restart => Cause::InstanceRestart,
             Self::PingTimeout => Cause::PingTimeout,
             Self::TooSlow => Cause::TooSlow,
+            Self::CredentialEnded(_) => Cause::CredentialExpired,
             Self::Replaced => Cause::Replaced,
             Self::TooManyConnections | Self::AlreadyConnected => Cause::Evicted,
         }

@@ -5,16 +5,20 @@ pub mod settings;
 pub mod sources;
 pub mod value;
 
-use crate::{admission::origin::Origins, auth::jwt::Rules};
+use crate::{
+    admission::origin::Origins,
+    auth::{Modes, jwt::Rules},
+};
 use ipnet::IpNet;
 use regex_lite::Regex;
 use registry::{Cap, Durability, Policy, RedisUrl};
 use settings::SETTINGS;
-use sources::{Environment, Fault, Sources};
+use sources::{Environment, Fault, Source, Sources};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
     time::Duration,
 };
 use value::{Rate, Secret};
@@ -63,6 +67,10 @@ pub struct Config {
     pub instance: Option<String>,
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
+    /// How clients prove who they are.
+    pub auth: Modes,
+    /// Where the API keys stand; in Redis, if nowhere else.
+    pub api_keys_file: Option<PathBuf>,
     pub required: Required,
     pub code_pattern: Regex,
     /// By what JSON Web Tokens are judged; `None` without a key.
@@ -142,9 +150,7 @@ impl Reader<'_> {
             "json" => Some(LogFormat::Json),
             _ => self.fault("LOG_FORMAT", "text or json is wanted"),
         };
-        if !self.text("AUTH").eq_ignore_ascii_case("none") {
-            self.fault::<()>("AUTH", "this version knows only none: every client is believed");
-        }
+        let auth = self.auth();
         let jwt = self.jwt();
         let required = self.required();
         let origins = self.origins();
@@ -183,6 +189,8 @@ impl Reader<'_> {
             instance: Some(self.text("INSTANCE").to_owned()).filter(|name| !name.is_empty()),
             ping_interval: ping_interval?,
             ping_timeout: ping_timeout?,
+            auth: auth?,
+            api_keys_file: Some(self.text("API_KEYS_FILE")).filter(|path| !path.is_empty()).map(PathBuf::from),
             required: required?,
             code_pattern: code_pattern?,
             jwt: jwt?,
@@ -290,6 +298,50 @@ impl Reader<'_> {
                 ),
             ),
         }
+    }
+
+    fn is_default(&self, name: &str) -> bool {
+        self.sources.get(name).is_none_or(|given| given.source == Source::Default)
+    }
+
+    fn auth(&mut self) -> Option<Modes> {
+        let mut modes = Modes::default();
+        let words = value::list(self.text("AUTH"));
+        if words.is_empty() {
+            return self.fault("AUTH", "it names nothing; none, or a list of keys, jwt and proxy is wanted");
+        }
+        for word in &words {
+            match word.to_ascii_lowercase().as_str() {
+                "none" if words.len() == 1 => {}
+                "none" => return self.fault("AUTH", "none stands alone: with anything else a credential is wanted"),
+                "keys" => modes.keys = true,
+                "jwt" => modes.jwt = true,
+                "proxy" => modes.proxy = true,
+                "session" => {
+                    return self.fault("AUTH", "this version does not know session yet; keys, jwt and proxy are known");
+                }
+                _ => {
+                    return self
+                        .fault("AUTH", format!("{word} is unknown; none, or a list of keys, jwt and proxy is wanted"));
+                }
+            }
+        }
+        if modes.keys && self.text("API_KEYS_FILE").is_empty() && self.text("REDIS_URL").is_empty() {
+            self.fault::<()>("API_KEYS_FILE", "AUTH=keys wants a place for the keys: this file, or REDIS_URL");
+        }
+        if modes.jwt && self.text("JWT_SECRET").is_empty() && self.text("JWT_PUBLIC_KEY").is_empty() {
+            self.fault::<()>("JWT_SECRET", "AUTH=jwt wants JWT_SECRET or JWT_PUBLIC_KEY");
+        }
+        if modes.proxy && self.is_default("TRUSTED_PROXIES") {
+            self.fault::<()>(
+                "TRUSTED_PROXIES",
+                "AUTH=proxy believes these peers whoever they name; say which, even if it is 127.0.0.1",
+            );
+        }
+        if !modes.keys && !self.text("API_KEYS_FILE").is_empty() {
+            self.warnings.push("API_KEYS_FILE is set, but AUTH has no keys: no key is looked at at the doors".into());
+        }
+        Some(modes)
     }
 
     fn trusted_proxies(&mut self) -> Option<Vec<IpNet>> {

@@ -87,6 +87,7 @@ pub enum Code {
     UnknownVerb,
     Invalid,
     NotInRoom,
+    Forbidden,
     TooMany,
 }
 
@@ -97,6 +98,7 @@ impl Code {
             Self::UnknownVerb => "unknown_verb",
             Self::Invalid => "invalid",
             Self::NotInRoom => "not_in_room",
+            Self::Forbidden => "forbidden",
             Self::TooMany => "too_many",
         }
     }

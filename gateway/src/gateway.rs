@@ -1,7 +1,11 @@
 //! One instance: everything it holds, and the order in which it starts and ends. It owns every task.
 
 use crate::{
-    admission::{Room, rate::ConnectRate},
+    admission::{
+        Room,
+        rate::{ConnectRate, Refusals},
+    },
+    auth::{Auth, ends, ends::Ends},
     calls,
     config::{Config, Live},
     courier::Courier,
@@ -67,6 +71,10 @@ pub struct Gateway {
     pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
     pub connect_rate: ConnectRate,
+    pub refusals: Refusals,
+    pub auth: Auth,
+    /// Sockets whose credential ends.
+    pub ends: Ends,
     pub log_dropped: ErrorCounter,
     /// Cancelled when it serves.
     pub ready: CancellationToken,
@@ -86,7 +94,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Builds the instance around its place in a registry.
-    pub fn new(config: Config, log: &Log, registry: Registry) -> Arc<Self> {
+    pub fn new(config: Config, log: &Log, registry: Registry, auth: Auth) -> Arc<Self> {
         let instance = registry.incarnation().instance().to_owned();
         let mut metrics = Metrics::default();
         metrics.describe(VERSION, &instance, config.canary);
@@ -112,6 +120,9 @@ impl Gateway {
             desk,
             metrics,
             connect_rate: ConnectRate::new(config.rate_connect),
+            refusals: Refusals::default(),
+            auth,
+            ends: Ends::default(),
             log_dropped: log.dropped(),
             ready: CancellationToken::new(),
             draining: stop.asked,
@@ -142,6 +153,7 @@ impl Gateway {
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
         let mut upkeep =
             AbortOnDropHandle::new(tokio::spawn(upkeep::run(self.courier.clone(), self.config.durability)));
+        let mut guarding = AbortOnDropHandle::new(tokio::spawn(ends::run(self.clone())));
         let mut beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::run(self.clone())));
         if self.courier.registry.health() == Health::Up {
             // First the ears: whoever is let in can be reached. Not for ever: clients come before Redis.
@@ -157,6 +169,7 @@ impl Gateway {
             _ = &mut queueing => return Err("nobody minds queued calls any more; this is a bug of Holdfast"),
             _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
             _ = &mut upkeep => return Err("nobody minds those who may come back any more; this is a bug of Holdfast"),
+            _ = &mut guarding => return Err("nobody minds credentials any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
             _ = &mut accepting => return Err("the listener has ended; this is a bug of Holdfast"),
         }

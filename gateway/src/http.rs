@@ -23,6 +23,7 @@ pub mod sends;
 pub mod shape;
 pub mod sockets;
 pub mod streams;
+mod tickets;
 
 use crate::{
     admission,
@@ -235,7 +236,9 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
     }
     // The doors look at the origin in their own order.
     if !doors::is_door(route, &request) {
-        let caller = Caller { peer: request.peer, version: request.head.version, headers: &request.head.headers };
+        let headers = &request.head.headers;
+        let key = request.gateway.auth.key_of(&admission::credentials::in_headers(headers));
+        let caller = Caller { peer: request.peer, version: request.head.version, headers, key: key.as_deref() };
         plane::check(route.plane, &caller, &request.gateway.live.load())?;
     }
     if route.method == Method::POST {

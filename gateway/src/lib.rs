@@ -5,7 +5,7 @@
 pub mod admission;
 /// From 101 to the first frame.
 pub mod arrival;
-/// Who somebody is, by what they bring.
+/// Who somebody is, by what they show.
 pub mod auth;
 /// The calls in flight.
 pub mod calls;

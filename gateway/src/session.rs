@@ -153,6 +153,10 @@ impl Inner {
                 let own = self.socket.id.to_string();
                 Reaction::Say(Answer::new(key, "getSocketId").with("data", &own).encode())
             }
+            Ask::SelectStore(store) if !self.socket.may_select(&store) => {
+                let detail = format!("{store} is not granted to the credential that this socket came in with");
+                Reaction::Say(self.fault(key, Code::Forbidden, &detail, id))
+            }
             Ask::SelectStore(store) => {
                 let inner = self.clone();
                 Reaction::Later(
@@ -170,6 +174,10 @@ impl Inner {
                     }
                     .boxed(),
                 )
+            }
+            Ask::Join(room) | Ask::Publish { room, .. } if !self.socket.may_enter(&room) => {
+                let detail = format!("{room} is not granted to the credential that this socket came in with");
+                Reaction::Say(self.fault(key, Code::Forbidden, &detail, id))
             }
             Ask::Join(room) => self.join(key, room, id),
             Ask::Leave(room) => {

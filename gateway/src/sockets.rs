@@ -2,9 +2,9 @@
 //! Joining returns a seat; dropping the seat leaves. Before that a socket is expected: it stands in
 //! no list, but whoever knows its session already, from the registry, reaches its line.
 
-use crate::{clock, close::Close, durable::Cursor, socket::Line};
+use crate::{auth::grants::Grants, clock, close::Close, durable::Cursor, socket::Line};
 use arc_swap::ArcSwap;
-use registry::{GroupKey, Session, SocketId, SocketRecord};
+use registry::{GroupKey, RoomName, Session, SocketId, SocketRecord, StoreName};
 use std::{
     collections::BTreeMap,
     ops::Bound,
@@ -18,17 +18,27 @@ pub struct Socket {
     pub line: Arc<Line>,
     /// Of one that may come back: how far its log was written.
     pub cursor: Option<Box<Cursor>>,
+    /// What its credential grants; nothing bounds it where nobody has to show one.
+    pub grants: Option<Arc<Grants>>,
 }
 
 impl Socket {
     pub fn new(record: Arc<SocketRecord>, line: Arc<Line>) -> Self {
-        Self { id: record.id, record: ArcSwap::new(record), line, cursor: None }
+        Self { id: record.id, record: ArcSwap::new(record), line, cursor: None, grants: None }
     }
 
     /// The same, if it may come back; its client has everything up to a number.
-    pub fn lasting(record: Arc<SocketRecord>, line: Arc<Line>, written: u64) -> Self {
+    pub fn lasting(record: Arc<SocketRecord>, line: Arc<Line>, written: u64, grants: Option<Arc<Grants>>) -> Self {
         let cursor = record.resumable.map(|_| Box::new(Cursor::after(written)));
-        Self { cursor, ..Self::new(record, line) }
+        Self { cursor, grants, ..Self::new(record, line) }
+    }
+
+    pub fn may_select(&self, store: &StoreName) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.has_store(store))
+    }
+
+    pub fn may_enter(&self, room: &RoomName) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.has_room(room))
     }
 
     /// What it says of itself now.

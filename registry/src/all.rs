@@ -22,6 +22,7 @@ use tokio::{
     time::timeout,
 };
 
+mod book;
 mod logs;
 mod returns;
 

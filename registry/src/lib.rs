@@ -14,7 +14,8 @@
 //! 10. Of those who take the same request on, one does, and the others learn what came of it.
 //! 11. What is logged for a socket that may be resumed is read in its order until it is acknowledged or its time is
 //!     over, and whoever reads on sees whether anything is missing.
-//! 12. Nothing here grows without bound: what ended is forgotten by age and by number.
+//! 12. A ticket is redeemed once, and what is written into the book of keys is seen by all.
+//! 13. Nothing here grows without bound: what ended is forgotten by age and by number.
 //!
 //! It knows neither HTTP nor WebSocket. In reading order:
 
@@ -22,6 +23,8 @@
 pub mod admit;
 /// The registry and its verbs.
 mod all;
+/// The book of keys, and tickets.
+mod book;
 /// What travels between instances.
 pub mod envelope;
 /// How many members of each group an instance holds, and what Redis was told of it.
@@ -69,6 +72,7 @@ pub use all::{
     Arrived, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
     Superseded, Unknown, epoch_ms,
 };
+pub use book::{Book, TICKET_STANDS};
 pub use envelope::Envelope;
 pub use lease::{About, Lease, Serving};
 pub use log::{Acked, Appended, Chain, Delivery, Durability, Left, Mail, Page};

@@ -6,10 +6,11 @@ mod away;
 use crate::{
     admit::{self, Admission, Cap, CoolDowns},
     all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, Unknown, epoch_ms},
+    book::{Book, Tickets},
     envelope::Envelope,
     lease::{ABOUT_TO_DRAIN, About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
-    once::{Errand, Once, Outcome, Records, Ticket},
+    once::{Errand, Hashed, Once, Outcome, Records, Ticket},
     queue::Queue,
     record::SocketRecord,
     rules::{self, Claim, Held, State},
@@ -57,6 +58,8 @@ struct Tables {
     logs: logs::Logs,
     waits: Waits,
     queue: Queue,
+    book: Book,
+    tickets: Tickets,
 }
 
 struct Member {
@@ -151,6 +154,26 @@ impl Memory {
 
     pub(crate) fn settle(&self, ticket: &Ticket, outcome: &Outcome) -> bool {
         self.tables().once.settle(ticket, outcome.clone())
+    }
+
+    pub(crate) fn book(&self) -> Book {
+        self.tables().book.clone()
+    }
+
+    pub(crate) fn write_page(&self, name: &str, expected: Option<&str>, page: Option<&str>) -> bool {
+        self.tables().book.write(name, expected, page)
+    }
+
+    pub(crate) fn ticket(&self, ticket: Hashed) -> Option<String> {
+        self.tables().tickets.look(ticket)
+    }
+
+    pub(crate) fn put_ticket(&self, ticket: Hashed, held: &str) {
+        self.tables().tickets.put(ticket, held);
+    }
+
+    pub(crate) fn redeem(&self, ticket: Hashed) -> Option<String> {
+        self.tables().tickets.redeem(ticket)
     }
 
     pub(crate) fn route(&self, to: &Incarnation, letter: &Envelope) -> Routed {

@@ -268,8 +268,8 @@ impl fmt::Debug for SocketId {
     }
 }
 
-/// One TCP connection of a socket; compared for equality, never ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// One TCP connection of a socket; its order means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session(u64);
 
 impl Session {

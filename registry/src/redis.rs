@@ -14,6 +14,7 @@
 //! | `lookups.rs` | asking it |
 //! | `waits.rs`, `queued.rs` | calls that wait for somebody to come, and calls that are kept until then |
 //! | `once.rs` | requests that are acted upon once |
+//! | `book.rs` | the book of keys, and tickets |
 //! | `logs.rs`, `appends.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
 //! | `drains.rs` | who may drain, so that one stays |
 //! | `lanes.rs` | what goes the same way, going together |
@@ -27,6 +28,7 @@ mod appends;
 mod away;
 mod beat;
 mod bell;
+mod book;
 mod claims;
 mod clock;
 mod door;

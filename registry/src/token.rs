@@ -45,7 +45,7 @@ impl Secret {
     }
 
     /// As it lies in Redis.
-    pub(crate) fn to_text(self) -> String {
+    pub fn to_text(self) -> String {
         Short::<43>::of(&self.0).to_string()
     }
 

@@ -10,6 +10,7 @@ use back::{
     of_two_who_come_back_at_once_one_stays, what_has_ended_for_good_does_not_come_back, who_comes_back_is_who_it_was,
     who_does_not_come_back_ends_once_and_leaves_nothing, who_is_refused_when_it_comes_back_stays_away,
 };
+use book::{a_ticket_is_redeemed_once, what_is_written_into_the_book_is_seen_by_all};
 use drains::{of_two_that_are_let_go_at_once_one_stays, the_last_that_serves_is_let_go_only_if_it_may_be_the_last};
 use fleet::Fleet;
 use futures_util::FutureExt;
@@ -39,6 +40,8 @@ use std::{
 mod back;
 #[path = "contract/bell.rs"]
 mod bell;
+#[path = "contract/book.rs"]
+mod book;
 #[path = "contract/drains.rs"]
 mod drains;
 #[path = "contract/fleet.rs"]
@@ -109,6 +112,8 @@ facts! {
     of_those_who_ask_at_once_one_takes_it_on
     the_first_word_on_an_outcome_stands
     what_came_to_nothing_may_be_tried_anew
+    what_is_written_into_the_book_is_seen_by_all
+    a_ticket_is_redeemed_once
     what_is_logged_is_read_in_order_until_it_is_acknowledged
     what_comes_at_once_is_logged_in_one_row
     what_cannot_be_resumed_has_no_log

@@ -169,6 +169,7 @@ async fn the_schemas_take_what_the_gateway_takes() {
         ("/sse/push/batch", json!([{ "user_id": "u", "data": 1 }]), 200),
         ("/sse/push/batch", json!([]), 200),
         ("/sse/push/batch", json!({ "user_id": "u", "data": 1 }), 422),
+        ("/api/tickets", json!({ "userId": "u", "stores": ["s"] }), 409),
         ("/api/instances/{name}/drain", json!({}), 404),
         ("/api/instances/{name}/drain", json!({ "force": true }), 404),
         ("/api/instances/{name}/drain", json!({ "force": "yes" }), 422),

@@ -1,7 +1,7 @@
 //! The names a client brings: read from the query, checked, turned into types.
 
 use super::{Door, Knock, Rules};
-use crate::problem::Problem;
+use crate::{auth::grants::Grants, problem::Problem};
 use hyper::{HeaderMap, StatusCode, header::HeaderName};
 use percent_encoding::percent_decode_str;
 use registry::{NameFault, RoomName, StoreName, UserName, names::is_placeholder};
@@ -21,6 +21,8 @@ pub struct Names {
     pub silent: bool,
     /// It wants to be able to come back.
     pub comeback: Option<Comeback>,
+    /// What its credential grants, where one is wanted.
+    pub grants: Option<Arc<Grants>>,
 }
 
 /// That a client wants to come back, or does.
@@ -73,7 +75,7 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let silent = query.one("greeting")?.as_deref() == Some("none");
     // Without a greeting nobody would hear the next token.
     let comeback = comeback(&query)?.filter(|_| !silent);
-    Ok(Names { user, store, rooms, client, silent, comeback })
+    Ok(Names { user, store, rooms, client, silent, comeback, grants: None })
 }
 
 /// Whatever the token is, it is no reason to keep a client out.

@@ -1,7 +1,7 @@
 //! A client that shows a token: its socket again, and what it has missed; or somebody new.
 
 use super::Arrival;
-use crate::{close::Close, courier::Courier, socket::Line, sockets::Expected, upkeep};
+use crate::{auth::grants::Grants, close::Close, courier::Courier, socket::Line, sockets::Expected, upkeep};
 use registry::{Attempt, Back, Chain, Incarnation, SocketId, SocketRecord, log::Entry};
 use std::sync::Arc;
 use tracing::info;
@@ -30,8 +30,8 @@ impl Arrival {
     pub(super) async fn come_back(
         &self,
         newcomer: &SocketRecord,
-        token: &str,
-        last_seq: u64,
+        (token, last_seq): (&str, u64),
+        grants: Option<&Grants>,
         line: &Arc<Line>,
     ) -> Result<Option<Returned>, Close> {
         let Courier { registry, sockets, .. } = &self.gateway.courier;
@@ -61,6 +61,13 @@ impl Arrival {
             }
             if is_overtaken {
                 self.gateway.metrics.came_back("used");
+                return Ok(None);
+            }
+            if grants.is_some_and(|grants| !grants.covers(&record)) {
+                // It had more than it may have now, and neither that nor what was sent to it is for this client.
+                let ending = Close::CredentialEnded("credential grants less than before").ending();
+                registry.unregister(record.id, record.session, ending).await;
+                self.gateway.metrics.came_back("ended");
                 return Ok(None);
             }
             if self.is_let_in(admission, &mut probed).await? {

@@ -6,7 +6,7 @@ use crate::{admission::names::ANONYMOUS, config::value::Secret};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use registry::{NameFault, RoomName, StoreName, UserName};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
 
 /// A longer token is no token but an attempt to keep us busy; nothing of it is decoded.
@@ -125,7 +125,13 @@ struct Said {
     aud: Option<Value>,
     sub: Option<Value>,
     stores: Option<Value>,
+    // Null is what some write for an empty list: it must not mean any room.
+    #[serde(default, deserialize_with = "even_null")]
     rooms: Option<Value>,
+}
+
+fn even_null<'a, D: Deserializer<'a>>(read: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(read).map(Some)
 }
 
 impl Rules {

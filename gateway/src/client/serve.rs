@@ -2,6 +2,10 @@
 
 use super::exit;
 use crate::{
+    auth::{
+        Auth,
+        book::{Book, Source},
+    },
     config::{Config, Reading, sources::Environment},
     gateway::{self, Gateway, VERSION},
     listener::{self, Listener},
@@ -62,11 +66,31 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
             complain!("{sentence}");
             return ExitCode::from(exit::FAILED);
         }
-        let gateway = Gateway::new(config, &log, registry);
+        let auth = match auth(&config, &registry).await {
+            Ok(auth) => auth,
+            Err(sentence) => {
+                complain!("{sentence}");
+                return ExitCode::from(exit::CONFIGURATION);
+            }
+        };
+        let gateway = Gateway::new(config, &log, registry, auth);
         report_panics(&gateway);
         greet(&gateway, &listener, open_files);
         serve(&gateway, listener, inbox, &log, &manager, reread).await
     })
+}
+
+/// What decides who clients are.
+async fn auth(config: &Config, registry: &Registry) -> Result<Auth, String> {
+    let source = match &config.api_keys_file {
+        Some(path) => Source::File(path.clone()),
+        None => Source::Registry(registry.clone()),
+    };
+    let book = config.auth.keys.then(|| Book::new(source));
+    if let Some(book) = &book {
+        book.open().await?;
+    }
+    Ok(Auth::new(config.auth, book, config.jwt.clone().filter(|_| config.auth.jwt), registry.clone()))
 }
 
 async fn serve(
@@ -175,14 +199,25 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
     say!("  websocket       ws://{at}/ws  /ws/{{code}}  /websocket  /connect");
     say!("  http            http://{at}  (/health  /metrics  /openapi.json)");
     say!("  registry        {registry}");
-    say!("  authentication  none: every client is believed");
+    match gateway.auth.modes {
+        modes if modes.is_none() => say!("  authentication  none: every client is believed"),
+        modes => say!("  authentication  {modes}"),
+    }
     say!("  http api        {api}");
     say!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
     say!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
     let near = listener.reachable();
     let token = live.api_token.as_ref().map_or("", |_| " -H \"Authorization: Bearer $API_TOKEN\"");
     say!("try it:");
-    say!("  npx wscat -c \"ws://{near}/ws?user_id=test123\"");
+    match gateway.auth.modes {
+        modes if modes.is_none() => say!("  npx wscat -c \"ws://{near}/ws?user_id=test123\""),
+        modes if modes.keys => {
+            say!("  KEY=$(holdfast keys add --user test123)");
+            say!("  npx wscat -c ws://{near}/ws -H \"X-API-Key: $KEY\"");
+        }
+        modes if modes.jwt => say!("  npx wscat -c ws://{near}/ws -H \"Authorization: Bearer $TOKEN\""),
+        _ => say!("  npx wscat -c ws://{near}/ws -H \"X-User-ID: test123\""),
+    }
     say!(
         "  curl -X POST http://{near}/sse/push{token} -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"
     );

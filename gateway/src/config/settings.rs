@@ -130,7 +130,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAX_BODY_BYTES", Size, "1MiB", "largest HTTP body"),
     setting("MAX_QUEUE_BYTES", Size, "1MiB", "unsent bytes per socket; what does not fit is refused"),
     setting("MAX_ROOMS", Number, "100", "rooms per socket"),
-    setting("AUTH", OneOf(&["none"]), "none", "how clients prove who they are"),
+    setting(
+        "AUTH",
+        List,
+        "none",
+        "how clients prove who they are: a list of `keys`, `jwt`, `proxy`; `none` believes whoever is named",
+    ),
+    unset("API_KEYS_FILE", Text, "the keys are in Redis", "where API keys stand, hashed; `holdfast keys` writes it"),
     unset("JWT_SECRET", Secret, "unset", "secret of JSON Web Tokens by HS256; 32 bytes or more"),
     unset(
         "JWT_PUBLIC_KEY",
@@ -183,7 +189,6 @@ pub const SETTINGS: &[Setting] = &[
 /// Settings of the contract that this version cannot honour. Taking one silently would be a lie:
 /// whoever sets `SESSION_URL` believes that strangers are kept out.
 pub const NOT_YET: &[&str] = &[
-    "API_KEYS_FILE",
     "JWKS_URL",
     "SESSION_URL",
     "SESSION_COOKIE",

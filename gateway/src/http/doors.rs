@@ -7,9 +7,17 @@ use super::{
     routes::Route,
 };
 use crate::{
-    admission::{self, Door, Entry, Knock, Rules, address, names::Query, origin, upgrade::Upgrade},
+    admission::{
+        self, Door, Knock, Rules, address,
+        credentials::{self, Shown},
+        names::{Names, Query},
+        origin,
+        upgrade::{self, Upgrade},
+    },
     arrival::{self, Arrival, Welcome},
     close::Close,
+    config::Required,
+    gateway::Gateway,
     problem::Problem,
 };
 use futures_util::{StreamExt, stream};
@@ -36,14 +44,18 @@ pub async fn open(mut request: Request) -> Answer {
     request.gateway.metrics.handshakes.inc();
     let door = Door::of(request.head.uri.path()).unwrap_or(Door::Ws);
     let live = request.gateway.live.load_full();
-    let place = request.gateway.place();
-    let entry = {
-        let knock = knock(&request, &door, request.query());
-        let rules = rules(&request, &live);
-        admission::admit(&knock, &rules, request.gateway.room(place.as_ref()))
+    let asked = admission::identify(&knock(&request, &door, request.query()), &rules(&request, &live));
+    let entry = async {
+        let (names, shown) = identified(&request, asked).await?;
+        let upgrade = upgrade::read(&request.head.headers)?;
+        // Taken only now: whoever waits for an answer about a credential keeps nobody out.
+        let place = request.gateway.place();
+        admission::check_room(request.gateway.room(place.as_ref()))?;
+        comes_in(&request, &shown).await?;
+        Ok((names, upgrade, place))
     };
-    match entry {
-        Ok(Entry { names, upgrade }) => {
+    match entry.await {
+        Ok((names, upgrade, place)) => {
             let user = names.user.as_ref().map_or("anonymous", |user| user.as_str());
             let room = names.rooms.first().map_or("-", |room| room.as_str());
             info!(request_id = request.request_id, "WebSocket upgrade request for room: {room}, user: {user}");
@@ -51,6 +63,39 @@ pub async fn open(mut request: Request) -> Answer {
         }
         Err(problem) => refuse(&mut request, problem),
     }
+}
+
+/// The names of somebody whose credential is good, as far as it grants them.
+async fn identified(request: &Request, asked: Result<(Names, Shown), Problem>) -> Result<(Names, Shown), Problem> {
+    let (names, shown) = asked?;
+    let Gateway { auth, config, refusals, .. } = &*request.gateway;
+    let address = address::of_client(request.peer, &request.head.headers, &config.trusted_proxies);
+    refusals.check(address)?;
+    match auth.identify(&shown).await {
+        Ok(None) => Ok((names, shown)),
+        Ok(Some(grants)) => {
+            let names = grants.bound(names).map_err(|name| credentials::not_yours(&name))?;
+            Ok((Names { grants: Some(grants), ..names }, shown))
+        }
+        Err(why) => {
+            let problem = credentials::refusal(why);
+            if problem.status == StatusCode::UNAUTHORIZED {
+                refusals.note(address);
+                let room = names.rooms.first().map_or("-", |room| room.as_str());
+                warn!(
+                    request_id = request.request_id,
+                    reason = &*problem.code,
+                    "Unauthorized access attempt to room: {room}"
+                );
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// All else is well: what counts once is used up.
+async fn comes_in(request: &Request, shown: &Shown) -> Result<(), Problem> {
+    request.gateway.auth.admit(shown).await.map_err(credentials::refusal)
 }
 
 fn refuse(request: &mut Request, problem: Problem) -> Answer {
@@ -67,7 +112,7 @@ fn refuse(request: &mut Request, problem: Problem) -> Answer {
     );
     let on_socket = admission::close_code(&problem)
         .filter(|_| admission::names::wants_close(request.head.uri.query().unwrap_or_default()))
-        .zip(admission::upgrade::read(&request.head.headers).ok());
+        .zip(upgrade::read(&request.head.headers).ok());
     match on_socket {
         Some((code, upgrade)) => {
             switch(request, &upgrade, Welcome::Refuse(Close::Refused { code, title: problem.title }), None)
@@ -84,11 +129,15 @@ fn reason(problem: &Problem) -> &'static str {
         400 if problem.code == "invalid_match_code" => "match_code",
         400 if problem.code.ends_with("query_parameter") => "name_invalid",
         400 => "upgrade_headers",
-        401 => "credentials",
+        401 if problem.code == "api_key_expired" => "key_expired",
+        401 if problem.code == "invalid_api_key" => "key_invalid",
+        401 if problem.code == "invalid_session_token" => "token_invalid",
+        401 => "no_credentials",
         403 => "forbidden",
         426 => "no_upgrade",
         429 => "too_fast",
         503 if problem.code == "full" => "full",
+        503 if problem.code == "credentials_cannot_be_checked" => "blind",
         503 => "draining",
         _ => "other",
     }
@@ -122,14 +171,16 @@ pub async fn listen(request: Request) -> Answer {
     let gateway = &request.gateway;
     gateway.metrics.handshakes.inc();
     let live = gateway.live.load_full();
+    let asked = admission::identify(&knock(&request, &Door::Stream, request.query()), &rules(&request, &live))
+        .and_then(|asked| origin::check_reader(&request.head.headers, &live.origins).map(|()| asked));
+    let rejected = |problem: &Problem| gateway.metrics.rejected(reason(problem));
+    let (names, shown) = identified(&request, asked).await.inspect_err(rejected)?;
     let place = gateway.place();
-    let names = admission::identify(&knock(&request, &Door::Stream, request.query()), &rules(&request, &live))
-        .and_then(|names| origin::check_reader(&request.head.headers, &live.origins).map(|()| names))
-        .and_then(|names| admission::check_room(gateway.room(place.as_ref())).map(|()| names))
-        .inspect_err(|problem| gateway.metrics.rejected(reason(problem)))?;
+    admission::check_room(gateway.room(place.as_ref())).inspect_err(rejected)?;
     if request.head.method == Method::HEAD {
         return Ok(events::head());
     }
+    comes_in(&request, &shown).await.inspect_err(rejected)?;
     let turn = request.turn.clone();
     let (listener, words) = mpsc::channel(1);
     let (welcome, welcomed) = oneshot::channel();
@@ -173,8 +224,12 @@ pub async fn rehearse(request: Request) -> Answer {
         .detail(format!("{path} is no door")));
     };
     let live = request.gateway.live.load_full();
-    let names = admission::identify(&knock(&request, &door, request.query()), &rules(&request, &live))
-        .and_then(|names| admission::check_room(request.gateway.room(request.gateway.place().as_ref())).map(|()| names))
+    let asked = admission::identify(&knock(&request, &door, request.query()), &rules(&request, &live));
+    let names = identified(&request, asked)
+        .await
+        .and_then(|(names, _)| {
+            admission::check_room(request.gateway.room(request.gateway.place().as_ref())).map(|()| names)
+        })
         .inspect_err(|problem| request.gateway.metrics.rejected(reason(problem)))?;
     Ok(ok(&json!({
         "ok": true,
@@ -184,16 +239,26 @@ pub async fn rehearse(request: Request) -> Answer {
     })))
 }
 
-/// `GET /api/auth/session`: with `AUTH=none` nobody is authenticated, and whoever is named is believed.
+/// `GET /api/auth/session`: what the doors make of the caller. With `AUTH=none` nobody is authenticated, and whoever is
+/// named is believed.
 pub async fn session(request: Request) -> Answer {
     let live = request.gateway.live.load_full();
     let rules = Rules { required: Default::default(), ..rules(&request, &live) };
-    let names = admission::names::read(&knock(&request, &Door::Ws, request.query()), &rules)?;
-    Ok(ok(&json!({
-        "authenticated": false,
+    let asked = admission::identify(&knock(&request, &Door::Ws, request.query()), &rules);
+    let (names, _) = identified(&request, asked).await?;
+    let mut said = json!({
+        "authenticated": names.grants.is_some(),
         "auth": "none",
         "userId": names.user.map(|user| user.to_string()),
-    })))
+    });
+    if let Some(grants) = &names.grants {
+        said["auth"] = grants.by.as_str().into();
+        said["stores"] = grants.stores.iter().map(|store| store.to_string()).collect();
+        said["rooms"] =
+            grants.rooms.as_ref().map(|rooms| rooms.iter().map(|room| room.to_string()).collect::<Vec<_>>()).into();
+        said["expiresAt"] = grants.until.into();
+    }
+    Ok(ok(&said))
 }
 
 fn arrival(request: &Request, place: Option<OwnedSemaphorePermit>) -> Arrival {
@@ -213,15 +278,18 @@ fn knock<'a>(request: &'a Request, door: &'a Door, query: &'a str) -> Knock<'a> 
         door,
         query,
         headers: &request.head.headers,
-        trusted: address::is_trusted(request.peer, proxies),
+        trusted: address::is_trusted(request.peer, proxies) && request.gateway.auth.modes.hears_proxies(),
         address: address::of_client(request.peer, &request.head.headers, proxies),
     }
 }
 
 fn rules<'a>(request: &'a Request, live: &'a crate::config::Live) -> Rules<'a> {
-    let config = &request.gateway.config;
+    let Gateway { config, auth, .. } = &*request.gateway;
+    // Where a credential is wanted, it says who comes.
+    let required = Required { user: config.required.user && auth.modes.is_none(), ..config.required };
     Rules {
-        required: config.required,
+        required,
+        modes: auth.modes,
         code_pattern: &config.code_pattern,
         rooms_max: config.rooms_max,
         origins: &live.origins,

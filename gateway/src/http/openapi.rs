@@ -42,11 +42,13 @@ const DRAINED: &[(u16, &str)] = &[
 ];
 /// Nobody is there, and the call is to be kept.
 const QUEUED: &[(u16, &str)] = &[(202, "queued; Location says where to ask what came of it"), (429, "queue_full")];
+const TICKET: &[(u16, &str)] = &[(201, "made"), (409, "nobody_wants_a_ticket"), (503, "credentials_cannot_be_checked")];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
 const DOOR: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
     (400, "a name or header is missing or wrong"),
-    (403, "origin_not_allowed"),
+    (401, "invalid_api_key, api_key_expired, invalid_session_token, unauthorized_please_log_in"),
+    (403, "origin_not_allowed, not_your_user_id, not_your_store, not_your_room"),
     (426, "no upgrade, or not to version 13"),
     (429, "too fast, see Retry-After"),
     (503, "draining, full; see Retry-After"),
@@ -54,7 +56,8 @@ const DOOR: &[(u16, &str)] = &[
 
 const LISTENER: &[(u16, &str)] = &[
     (400, "a name is missing or wrong"),
-    (403, "origin_not_allowed"),
+    (401, "invalid_api_key, api_key_expired, invalid_session_token, unauthorized_please_log_in"),
+    (403, "origin_not_allowed, not_your_user_id, not_your_store, not_your_room"),
     (409, "already_connected"),
     (429, "too fast or cooling_down, see Retry-After"),
     (503, "draining, full; see Retry-After"),
@@ -79,6 +82,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         (_, "/sse/send") => vec![CALLED, BUSY, UNREACHED, SILENT],
         (_, "/api/rooms/{room}/send" | "/sse/push") => vec![UNKNOWN],
         (_, "/api/instances/{name}/drain") => vec![DRAINED, SILENT],
+        (_, "/api/tickets") => vec![TICKET],
         (_, "/api/sockets" | "/api/instances" | "/api/debug/sockets") => vec![UNKNOWN],
         (_, "/api/users/{name}" | "/api/stores/{name}" | "/api/rooms/{name}") => vec![UNKNOWN],
         _ => Vec::new(),

@@ -6,6 +6,7 @@ use crate::{
         self,
         origin::{self, is_local_host},
     },
+    auth::key::{ApiKey, Scope},
     config::{Live, value::Secret},
     problem::Problem,
 };
@@ -34,6 +35,8 @@ pub struct Caller<'a> {
     pub peer: IpAddr,
     pub version: Version,
     pub headers: &'a HeaderMap,
+    /// The API key that it shows.
+    pub key: Option<&'a ApiKey>,
 }
 
 /// Lets a caller through, or says why not.
@@ -46,14 +49,16 @@ pub fn check(plane: Plane, caller: &Caller<'_>, live: &Live) -> Result<(), Probl
         Plane::Server => ([api, admin], api.is_some()),
         Plane::Admin => ([admin.or(api), None], admin.or(api).is_some()),
     };
-    if tokens.into_iter().flatten().any(|token| bears(caller.headers, token)) {
+    let scopes: &[Scope] = if plane == Plane::Server { &[Scope::Call, Scope::Admin] } else { &[Scope::Admin] };
+    let may = |key: &ApiKey| scopes.iter().any(|scope| key.may(*scope));
+    if tokens.into_iter().flatten().any(|token| bears(caller.headers, token)) || caller.key.is_some_and(may) {
         return Ok(());
     }
     match guarded {
         false => check_protected(plane, caller),
         true => Err(unauthorized(
             "Invalid API token",
-            "send Authorization: Bearer with the value of API_TOKEN (ADMIN_TOKEN where the fleet is revealed or changed)",
+            "send Authorization: Bearer with the value of API_TOKEN (ADMIN_TOKEN where the fleet is revealed or changed), or an API key of scope call (admin)",
         )),
     }
 }
@@ -111,7 +116,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let caller = Caller { peer: peer.parse().unwrap(), version: Version::HTTP_11, headers: &map };
+        let caller = Caller { peer: peer.parse().unwrap(), version: Version::HTTP_11, headers: &map, key: None };
         check(plane, &caller, live).map_or_else(|problem| problem.status.as_u16(), |()| 200)
     }
 

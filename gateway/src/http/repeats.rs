@@ -237,8 +237,9 @@ async fn tell_later(registry: &Registry, errand: &Errand, outcome: &Outcome) {
 
 /// Two callers who choose the same key, or one who uses it at two doors, mean different requests.
 fn hash_of(route: &Route, request: &Request, key: &str) -> Hashed {
-    let credential = request.head.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    let mut parts = vec![credential, route.path.as_bytes(), key.as_bytes()];
+    let of = |name: &str| request.head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let credentials = [header::AUTHORIZATION.as_str(), "x-api-key", "x-nano-key"].map(of);
+    let mut parts = [&credentials[..], &[route.path.as_bytes(), key.as_bytes()]].concat();
     parts.extend(request.path_values.iter().map(String::as_bytes));
     Hashed::of(&parts)
 }

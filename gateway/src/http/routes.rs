@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, pushes, queued, sends,
-    shape::Body, sockets, streams,
+    shape::Body, sockets, streams, tickets,
 };
 use crate::{admission, problem::Problem};
 use futures_util::future::BoxFuture;
@@ -81,6 +81,7 @@ pub static ROUTES: &[Route] = routes! {
     GET "/connect" Client doors::open, None, "Open a socket, as nobody unless a user is named";
     GET "/api/handshake" Client doors::rehearse, None, "Ask what a door would answer, where a browser can read it";
     GET "/api/auth/session" Client doors::session, None, "Who the gateway takes the caller for";
+    POST "/api/tickets" Server tickets::issue, Some(Body::One(&tickets::TICKET)), "A ticket with which a client opens one socket within 30 s";
     GET "/health" Client health::health, None, "Is it well";
     GET "/health/live" Client health::live, None, "Does the process work";
     GET "/health/ready" Client health::ready, None, "May it be sent new sockets";

@@ -183,6 +183,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list of names.
+    pub fn names<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, NameFault>) -> Option<Vec<T>> {
+        let written = self.raw(name)?;
+        let Ok(texts) = serde_json::from_str::<Vec<String>>(written.get()) else {
+            return self.wrong(name, "a list of texts is wanted");
+        };
+        match texts.iter().map(|text| parse(text)).collect() {
+            Ok(names) => Some(names),
+            Err(fault) => self.wrong(name, &fault.to_string()),
+        }
+    }
+
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         match self.raw(name)?.get() {
             "true" => Some(true),

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::{
+    auth::Auth,
     config::{self, LogFormat, sources::Environment},
     courier::{
         Courier,
@@ -46,7 +47,8 @@ impl Instance {
         let listener = Listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.address;
         let (registry, inbox) = Registry::in_memory(memory, gateway::about(&config, &listener));
-        let gateway = Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry);
+        let auth = Auth::new(config.auth, None, None, registry.clone());
+        let gateway = Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry, auth);
         let courier = gateway.courier.clone();
         let never = CancellationToken::new();
         let running = tokio::spawn(async move { gateway.run(listener, inbox, never).await.unwrap() });

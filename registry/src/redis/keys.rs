@@ -175,6 +175,16 @@ impl Keys {
         format!("{}:{{m}}:secret", self.namespace)
     }
 
+    /// Keys by which clients prove who they are, hashed.
+    pub fn book(&self) -> String {
+        format!("{}:{{m}}:keys", self.namespace)
+    }
+
+    /// What somebody is let in with, once.
+    pub fn ticket(&self, ticket: Hashed) -> String {
+        format!("{}:{{x:{ticket}}}", self.namespace)
+    }
+
     pub fn instances(&self) -> String {
         format!("{}:{{m}}:instances", self.namespace)
     }

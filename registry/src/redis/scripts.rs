@@ -61,6 +61,8 @@ scripts! {
     ANSWER "answer";
     OVER "over";
     CANCEL "cancel";
+    WRITE "write";
+    REDEEM "redeem";
 }
 
 impl Lua {
