@@ -195,6 +195,30 @@ async fn a_key_that_is_revoked_or_over_ends_its_sockets_everywhere() {
     fleet.is_sound().await;
 }
 
+/// Redis may lose what it holds; that is nobody's decision.
+#[tokio::test]
+async fn keys_that_redis_has_lost_end_nobody_who_is_here() {
+    let mut fleet = Fleet::with(&[("AUTH", "keys")]).await;
+    let url = fleet.redis().url();
+    let place = Place { setting: ("REDIS_URL", &url) };
+    let (key, _) = place.add(&["--user", "ann"]).await;
+    let (revoked, id) = place.add(&["--user", "bob"]).await;
+    let target = format!("/ws?key={key}");
+    let mut client = opens(fleet[0].address(), &target, &[]).await;
+    let mut other = opens(fleet[0].address(), &format!("/ws?key={revoked}"), &[]).await;
+    assert_eq!(place.keys(&["revoke", &id]).await.code, 0);
+    assert_eq!(other.closed().await.0, 4401);
+    fleet.redis().ask(&["FLUSHALL"]);
+    fleet.gateway_mut(0).logs(&["Redis has lost 1 API keys"]).await;
+    eventually("nobody new comes in", async || (fleet[0].knock(&target).await.status == 401).then_some(())).await;
+    // What is added later does not end it either.
+    for user in ["eve", "kim", "lou"] {
+        place.add(&["--user", user]).await;
+    }
+    fleet.gateway_mut(0).logs(&["3 API keys count"]).await;
+    assert!(client.asks(r#"{"type":"ping"}"#).await.contains("pong"));
+}
+
 #[tokio::test]
 async fn a_file_of_keys_is_read_again_when_it_changes() {
     let file = TempFile::holding(r#"{"keys": {}}"#);

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use registry::{Registry, Unknown};
 use serde_json::{Map, Value};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
@@ -49,6 +49,8 @@ pub struct Book {
     keys: ArcSwap<Keys>,
     /// When they were last known to be all.
     looked_at: Mutex<Option<Instant>>,
+    /// Those that Redis has lost: nobody has revoked them, so whoever is here with one stays.
+    lost: ArcSwap<HashSet<Digest>>,
 }
 
 /// What tells one state of a source from another.
@@ -62,9 +64,16 @@ pub enum Version {
     Registry(u64),
 }
 
+impl Version {
+    /// A registry's number only grows, but where Redis has lost some of it.
+    fn is_older_than(&self, seen: &Self) -> bool {
+        matches!((self, seen), (Self::Registry(now), Self::Registry(seen)) if now < seen)
+    }
+}
+
 impl Book {
     pub fn new(source: Source) -> Self {
-        Self { source, keys: ArcSwap::default(), looked_at: Mutex::default() }
+        Self { source, keys: ArcSwap::default(), looked_at: Mutex::default(), lost: ArcSwap::default() }
     }
 
     /// Whether a key counts. One that is not known yet may have been added a moment ago.
@@ -139,6 +148,9 @@ impl Book {
                     }
                     Ok(keys) => {
                         info!("{} API keys count", keys.len());
+                        if now.is_older_than(seen) {
+                            self.lose(&keys);
+                        }
                         self.put(keys);
                         *seen = now;
                         return;
@@ -150,6 +162,23 @@ impl Book {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Redis came back with an older book, or with none.
+    fn lose(&self, left: &Keys) {
+        let known = self.keys.load();
+        let lost: HashSet<_> = known.keys().filter(|digest| !left.contains_key(digest)).copied().collect();
+        if !lost.is_empty() {
+            error!(
+                "Redis has lost {} API keys: whoever is here with one stays, and nobody new comes in with it; add them again, or keep them in API_KEYS_FILE",
+                lost.len()
+            );
+            self.lost.store(Arc::new(self.lost.load().union(&lost).copied().collect()));
+        }
+    }
+
+    pub fn has_lost(&self, digest: Digest) -> bool {
+        self.lost.load().contains(&digest)
     }
 
     /// Once for each state that cannot be read.

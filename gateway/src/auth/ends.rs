@@ -72,6 +72,7 @@ async fn judge(gateway: &Gateway, record: &SocketRecord, grants: &Grants) -> Jud
     let is_over = |until: Option<u64>| until.is_some_and(|until| until <= epoch_ms());
     match (grants.key, &gateway.auth.book) {
         (Some(digest), Some(book)) => match book.still(digest).await {
+            Ok(None) if book.has_lost(digest) => Judged::Good,
             Ok(None) => Judged::Ended(REVOKED),
             Ok(Some(key)) if is_over(key.expires_at) => Judged::Ended("API key expired"),
             Ok(Some(key)) if !grants.is_as(&key) => Judged::Ended("API key changed"),
