@@ -1,6 +1,10 @@
 //! Three instances on one Redis, and what must be true of each of them after every fact.
 
-use crate::{gateway::Gateway, http::Answer, patience::note};
+use crate::{
+    gateway::Gateway,
+    http::Answer,
+    patience::{eventually, note},
+};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -141,8 +145,12 @@ impl Fleet {
 
     /// The incarnations that hold a lease, by the names of their instances, as one of them sees it.
     pub async fn incarnations(&self, from: usize) -> BTreeMap<String, String> {
-        let answer = self.gateways[from].get("/api/instances").await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        // Between two masters nobody can say.
+        let answer = eventually("the instances are listed", async || {
+            let answer = self.gateways[from].get("/api/instances").await;
+            (answer.status == 200).then_some(answer)
+        })
+        .await;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let instances = answer.json()["instances"].as_array().unwrap().clone();
         instances.iter().map(|one| (text(&one["instance"]), text(&one["incarnation"]))).collect()
