@@ -12,12 +12,14 @@
 //! | credentials | 401, 403 | `credentials.rs` reads them, `auth.rs` believes them or not |
 //! | upgrade headers | 426, 400 | `upgrade.rs` |
 //! | draining, full | 503 | here |
+//! | connect hook | 403, 503 | `hooks/connect.rs` asks the application |
 
 pub mod address;
 pub mod credentials;
 pub mod names;
 pub mod origin;
 pub mod rate;
+pub mod trials;
 pub mod upgrade;
 
 use crate::{auth::Modes, config::Required, problem::Problem};
@@ -91,6 +93,8 @@ pub struct Rules<'a> {
     pub origins: &'a Origins,
     pub rate: &'a ConnectRate,
     pub modes: Modes,
+    /// The cookie that holds a session, where only one does.
+    pub session_cookie: Option<&'a str>,
 }
 
 /// How much room there is.
@@ -105,7 +109,7 @@ pub fn identify(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<(Names, Shown), 
     let names = names::read(knock, rules)?;
     origin::check_page(knock.headers, rules.origins)?;
     rules.rate.check(knock.address)?;
-    Ok((names, credentials::read(knock, rules.modes)?))
+    Ok((names, credentials::read(knock, rules.modes, rules.session_cookie)?))
 }
 
 /// Whether there is a place.

@@ -40,7 +40,8 @@ const IDS_LOGGED_MAX: usize = 20;
 /// Somebody who was answered 101.
 pub struct Arrival {
     pub gateway: Arc<Gateway>,
-    /// Made before the 101, so that ids stand in the order in which the clients heard it.
+    /// Made before the 101, so that ids stand in the order in which the clients heard it, unless the application was asked
+    /// before.
     pub id: SocketId,
     pub address: IpAddr,
     pub request_id: String,
@@ -119,7 +120,7 @@ impl Arrival {
     async fn sit_down(&self, names: Names, line: &Arc<Line>) -> Result<(Seat, Greeting), Close> {
         let gateway = &self.gateway;
         let silent = names.silent;
-        let (comeback, grants) = (names.comeback.clone(), names.grants.clone());
+        let (comeback, grants, state) = (names.comeback.clone(), names.grants.clone(), names.state.clone());
         let newcomer = self.newcomer(names, line.can_answer());
         let token = comeback.as_ref().and_then(|comeback| Some((comeback.token.as_deref()?, comeback.last_seq)));
         let back = match token {
@@ -141,6 +142,7 @@ impl Arrival {
             socket: record.id,
             instance: gateway.instance.clone(),
             ping_interval_seconds: gateway.config.ping_interval.as_secs_f64(),
+            state,
             lasting,
         };
         if came_from.is_some() {
@@ -164,11 +166,20 @@ impl Arrival {
         let socket = Arc::new(Socket::lasting(record.clone(), line.clone(), written, grants));
         gateway.metrics.opened.inc();
         let seat = expected.enter(socket);
-        match seat.socket.cursor {
-            // What was logged before it had its seat was told to nobody.
-            Some(_) => gateway.courier.upkeep.seated(&seat.socket),
-            None => gateway.courier.came(&seat.socket).await,
-        }
+        let come = async {
+            match seat.socket.cursor {
+                // What was logged before it had its seat was told to nobody.
+                Some(_) => gateway.courier.upkeep.seated(&seat.socket),
+                None => gateway.courier.came(&seat.socket).await,
+            }
+        };
+        let told = async {
+            // Before its own end can be told.
+            if came_from.is_none() {
+                gateway.courier.registry.connected(&record).await;
+            }
+        };
+        tokio::join!(told, come);
         // What it came in with may be good no more by now.
         if let Some(grants) = &seat.socket.grants {
             gateway.ends.watch(&record, grants.until);

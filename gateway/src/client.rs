@@ -151,7 +151,7 @@ fn targets(given: &ArgMatches) -> Vec<(&'static str, &str)> {
 }
 
 /// The settings that matter to whoever asks a gateway.
-const TO_ASK_WITH: &[&str] = &["HOST", "PORT", "API_TOKEN", "ADMIN_TOKEN"];
+const TO_ASK_WITH: &[&str] = &["HOST", "PORT", "PROXY_PROTOCOL", "API_TOKEN", "ADMIN_TOKEN"];
 
 /// The settings that matter to whoever writes keys.
 const TO_WRITE_KEYS_WITH: &[&str] = &["REDIS_URL", "NAMESPACE", "API_KEYS_FILE"];

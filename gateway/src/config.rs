@@ -1,6 +1,9 @@
 //! Environment, flags and file become one `Config`, or every problem at once.
 
+mod auth;
+mod hooks;
 mod jwt;
+mod proxies;
 pub mod settings;
 pub mod sources;
 pub mod value;
@@ -8,7 +11,10 @@ pub mod value;
 use crate::{
     admission::origin::Origins,
     auth::{Modes, jwt::Rules},
+    upstream::{self, Endpoint},
 };
+pub use auth::{ANY_PAGE, SessionRules};
+pub use hooks::HookRules;
 use ipnet::IpNet;
 use regex_lite::Regex;
 use registry::{Cap, Durability, Policy, RedisUrl};
@@ -16,7 +22,6 @@ use settings::SETTINGS;
 use sources::{Environment, Fault, Source, Sources};
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -75,6 +80,12 @@ pub struct Config {
     pub code_pattern: Regex,
     /// By what JSON Web Tokens are judged; `None` without a key.
     pub jwt: Option<Rules>,
+    /// Where the keys of JSON Web Tokens are published.
+    pub jwks: Option<Endpoint>,
+    /// Who is asked whose a session is.
+    pub session: Option<SessionRules>,
+    /// What the application is told and asked.
+    pub hooks: HookRules,
     pub cap: Cap,
     pub sockets_max: Option<NonZeroUsize>,
     pub message_bytes_max: usize,
@@ -82,6 +93,7 @@ pub struct Config {
     pub queue_bytes_max: usize,
     pub rooms_max: usize,
     pub trusted_proxies: Vec<IpNet>,
+    pub proxy_protocol: bool,
     pub why_ttl: Duration,
     /// For how many seconds a socket that asked for it may be away; `None` if none may.
     pub resume_window: Option<NonZeroU32>,
@@ -99,6 +111,15 @@ pub struct Config {
     pub public_accounts: Vec<String>,
     pub log_format: LogFormat,
     pub live: Live,
+}
+
+impl Config {
+    /// Endpoints that are asked, each over connections of its own.
+    pub fn applications(&self) -> usize {
+        let HookRules { connect, message, events, .. } = &self.hooks;
+        let session = self.session.as_ref().map(|session| &session.endpoint);
+        [connect.as_ref(), message.as_ref(), events.as_ref(), session, self.jwks.as_ref()].iter().flatten().count()
+    }
 }
 
 /// What reading a configuration comes to. The sources are there in either case, for `check`.
@@ -151,11 +172,15 @@ impl Reader<'_> {
             _ => self.fault("LOG_FORMAT", "text or json is wanted"),
         };
         let auth = self.auth();
-        let jwt = self.jwt();
+        let jwks = self.optional("JWKS_URL", endpoint);
+        let jwt = self.jwt(jwks.as_ref().and_then(Option::as_ref));
+        let session = self.session();
+        let hooks = self.hooks();
         let required = self.required();
         let origins = self.origins();
         let log_filter = self.log_filter(debug);
         let trusted_proxies = self.trusted_proxies();
+        let proxy_protocol = self.proxy_protocol();
         let message_bytes_max = self.parsed("MAX_MESSAGE_BYTES", value::size);
         let body_bytes_max = self.parsed("MAX_BODY_BYTES", value::size);
         let queue_bytes_max = self.parsed("MAX_QUEUE_BYTES", |text| match value::size(text)? {
@@ -194,6 +219,9 @@ impl Reader<'_> {
             required: required?,
             code_pattern: code_pattern?,
             jwt: jwt?,
+            jwks: jwks?,
+            session: session?,
+            hooks: hooks?,
             cap: Cap { sockets_max: sockets_per_user?, policy: policy? },
             sockets_max: sockets_max?,
             message_bytes_max: message_bytes_max?,
@@ -201,6 +229,7 @@ impl Reader<'_> {
             queue_bytes_max: queue_bytes_max?,
             rooms_max: rooms_max?,
             trusted_proxies: trusted_proxies?,
+            proxy_protocol: proxy_protocol?,
             why_ttl: why_ttl?,
             resume_window: resume_window?,
             resume_secrets: resume_secrets?,
@@ -304,60 +333,6 @@ impl Reader<'_> {
         self.sources.get(name).is_none_or(|given| given.source == Source::Default)
     }
 
-    fn auth(&mut self) -> Option<Modes> {
-        let mut modes = Modes::default();
-        let words = value::list(self.text("AUTH"));
-        if words.is_empty() {
-            return self.fault("AUTH", "it names nothing; none, or a list of keys, jwt and proxy is wanted");
-        }
-        for word in &words {
-            match word.to_ascii_lowercase().as_str() {
-                "none" if words.len() == 1 => {}
-                "none" => return self.fault("AUTH", "none stands alone: with anything else a credential is wanted"),
-                "keys" => modes.keys = true,
-                "jwt" => modes.jwt = true,
-                "proxy" => modes.proxy = true,
-                "session" => {
-                    return self.fault("AUTH", "this version does not know session yet; keys, jwt and proxy are known");
-                }
-                _ => {
-                    return self
-                        .fault("AUTH", format!("{word} is unknown; none, or a list of keys, jwt and proxy is wanted"));
-                }
-            }
-        }
-        if modes.keys && self.text("API_KEYS_FILE").is_empty() && self.text("REDIS_URL").is_empty() {
-            self.fault::<()>("API_KEYS_FILE", "AUTH=keys wants a place for the keys: this file, or REDIS_URL");
-        }
-        if modes.jwt && self.text("JWT_SECRET").is_empty() && self.text("JWT_PUBLIC_KEY").is_empty() {
-            self.fault::<()>("JWT_SECRET", "AUTH=jwt wants JWT_SECRET or JWT_PUBLIC_KEY");
-        }
-        if modes.proxy && self.is_default("TRUSTED_PROXIES") {
-            self.fault::<()>(
-                "TRUSTED_PROXIES",
-                "AUTH=proxy believes these peers whoever they name; say which, even if it is 127.0.0.1",
-            );
-        }
-        if !modes.keys && !self.text("API_KEYS_FILE").is_empty() {
-            self.warnings.push("API_KEYS_FILE is set, but AUTH has no keys: no key is looked at at the doors".into());
-        }
-        Some(modes)
-    }
-
-    fn trusted_proxies(&mut self) -> Option<Vec<IpNet>> {
-        let mut nets = Vec::new();
-        for part in value::list(self.text("TRUSTED_PROXIES")) {
-            match part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(net) => nets.push(net),
-                Err(_) => {
-                    return self
-                        .fault("TRUSTED_PROXIES", format!("{part} is no address and no network such as 10.0.0.0/8"));
-                }
-            }
-        }
-        Some(nets)
-    }
-
     /// Process managers and Node tools put a `DEBUG` of their own into the environment.
     fn debug(&mut self) -> bool {
         let text = self.text("DEBUG").to_owned();
@@ -395,6 +370,13 @@ impl Reader<'_> {
         }
         Some(filter.join(","))
     }
+}
+
+/// Where an application can be asked, if it can be asked from here.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::parse(text)?;
+    upstream::check(&endpoint)?;
+    Ok(endpoint)
 }
 
 /// Braces would decide where a cluster keeps a key; blanks are nothing that anybody sees in one.
@@ -449,7 +431,7 @@ mod tests {
         ]);
         let faults = reading.config.unwrap_err();
         let names: Vec<_> = faults.iter().map(|fault| fault.setting.as_str()).collect();
-        assert_eq!(names, ["HOOK_SECRET", "WS_PING_INTERVAL", "PORT", "REDIS_URL", "NAMESPACE", "CORS_ORIGINS"]);
+        assert_eq!(names, ["WS_PING_INTERVAL", "PORT", "REDIS_URL", "NAMESPACE", "HOOK_SECRET", "CORS_ORIGINS"]);
         assert!(faults[5].fix.contains("localhost, invalid-url"), "{}", faults[3]);
         assert!(!format!("{faults:?}").contains("hush"));
     }

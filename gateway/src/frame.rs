@@ -1,8 +1,12 @@
 //! The wire's words: what a client can say, and what it is told.
 
+mod greeting;
+
+pub use greeting::{Greeting, Lasting};
+
 use crate::{calls::Said, json, json::Members, wire};
 use bytes::Bytes;
-use registry::{CallId, Incarnation, RoomName, SocketId, StoreName, names};
+use registry::{CallId, RoomName, SocketId, StoreName, names};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::{borrow::Cow, sync::LazyLock};
@@ -89,6 +93,7 @@ pub enum Code {
     NotInRoom,
     Forbidden,
     TooMany,
+    HookFailed,
 }
 
 impl Code {
@@ -100,6 +105,7 @@ impl Code {
             Self::NotInRoom => "not_in_room",
             Self::Forbidden => "forbidden",
             Self::TooMany => "too_many",
+            Self::HookFailed => "hook_failed",
         }
     }
 }
@@ -199,65 +205,9 @@ fn invalid(what: &str, fault: names::NameFault) -> (Code, String) {
     (Code::Invalid, format!("{what}: {fault}"))
 }
 
-/// The greeting, as far as it is the same at every time.
-#[derive(Debug, Clone)]
-pub struct Greeting {
-    pub socket: SocketId,
-    pub instance: String,
-    pub ping_interval_seconds: f64,
-    /// Only of a socket that may come back.
-    pub lasting: Option<Box<Lasting>>,
-}
-
-/// What a client has to know to come back.
-#[derive(Debug, Clone)]
-pub struct Lasting {
-    /// Whether it has come back now, and missed nothing.
-    pub resumed: bool,
-    pub token: String,
-    /// Deliveries after this one follow.
-    pub seq: u64,
-    /// Who held it before: what is said about a call that was given there goes there.
-    pub came_from: Option<Incarnation>,
-}
-
-impl Greeting {
-    /// `hi`, with the time it is written at.
-    pub fn hi(&self, time: u64) -> Bytes {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Hi<'a> {
-            r#type: &'a str,
-            evt: &'a str,
-            ver: &'a str,
-            time: u64,
-            socket_id: String,
-            instance: &'a str,
-            resumed: bool,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            session: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            seq: Option<u64>,
-            ping_interval: serde_json::Number,
-            state: serde_json::Map<String, serde_json::Value>,
-        }
-        let seconds = self.ping_interval_seconds;
-        let lasting = self.lasting.as_deref();
-        let whole = (seconds.fract() == 0.0).then(|| (seconds as u64).into());
-        frame(&Hi {
-            r#type: "hi",
-            evt: "hi",
-            ver: VERSION,
-            time,
-            socket_id: self.socket.to_string(),
-            instance: &self.instance,
-            resumed: lasting.is_some_and(|lasting| lasting.resumed),
-            session: lasting.map(|lasting| lasting.token.as_str()),
-            seq: lasting.map(|lasting| lasting.seq),
-            ping_interval: whole.or_else(|| serde_json::Number::from_f64(seconds)).unwrap_or_else(|| 0.into()),
-            state: serde_json::Map::new(),
-        })
-    }
+/// What the application answers, as it stands there.
+pub fn response(key: Key, id: &RawValue, result: &RawValue) -> Bytes {
+    Answer::new(key, "response").with_raw("id", Some(id)).with_raw("result", Some(result)).encode()
 }
 
 /// Tells a client to load afresh: what was before is not continued.
@@ -435,6 +385,7 @@ fn frame(value: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use registry::Incarnation;
 
     #[test]
     fn the_verb_is_the_first_of_type_evt_action() {

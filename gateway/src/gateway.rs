@@ -1,17 +1,17 @@
 //! One instance: everything it holds, and the order in which it starts and ends. It owns every task.
 
 use crate::{
-    admission::{
-        Room,
-        rate::{ConnectRate, Refusals},
-    },
+    admission::{Room, rate::ConnectRate, trials::Trials},
     auth::{Auth, ends, ends::Ends},
     calls,
+    complaints::Complaints,
     config::{Config, Live},
     courier::Courier,
     drain::{self, Stop},
     feed::{self, Feed},
-    heartbeat, http, inbox,
+    heartbeat,
+    hooks::{Hooks, events},
+    http, inbox,
     listener::{self, Listener},
     log::Log,
     metrics::Metrics,
@@ -62,7 +62,7 @@ pub struct Gateway {
     pub config: Config,
     /// What SIGHUP replaces.
     pub live: ArcSwap<Live>,
-    pub instance: String,
+    pub instance: Arc<str>,
     pub started: Instant,
     pub sockets_max: usize,
     /// One permit per socket, from before its 101 until its descriptor is closed.
@@ -71,7 +71,8 @@ pub struct Gateway {
     pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
     pub connect_rate: ConnectRate,
-    pub refusals: Refusals,
+    pub trials: Trials,
+    pub complaints: Complaints,
     pub auth: Auth,
     /// Sockets whose credential ends.
     pub ends: Ends,
@@ -94,17 +95,22 @@ pub struct Gateway {
 
 impl Gateway {
     /// Builds the instance around its place in a registry.
-    pub fn new(config: Config, log: &Log, registry: Registry, auth: Auth) -> Arc<Self> {
-        let instance = registry.incarnation().instance().to_owned();
-        let mut metrics = Metrics::default();
-        metrics.describe(VERSION, &instance, config.canary);
-        let metrics = Arc::new(metrics);
+    pub fn new(
+        config: Config,
+        log: &Log,
+        registry: Registry,
+        metrics: Arc<Metrics>,
+        auth: Auth,
+        hooks: Hooks,
+    ) -> Arc<Self> {
+        let instance = registry.incarnation().instance().into();
         let courier = Courier::new(registry, &metrics);
         let stop = Stop { within: config.drain_timeout, ..Stop::default() };
         let desk = Arc::new(Desk {
             courier: courier.clone(),
             metrics: metrics.clone(),
             feed: Feed::default(),
+            hooks,
             rate: config.rate_messages,
             rooms_max: config.rooms_max,
             stop: stop.clone(),
@@ -120,7 +126,8 @@ impl Gateway {
             desk,
             metrics,
             connect_rate: ConnectRate::new(config.rate_connect),
-            refusals: Refusals::default(),
+            trials: Trials::default(),
+            complaints: Complaints::default(),
             auth,
             ends: Ends::default(),
             log_dropped: log.dropped(),
@@ -151,6 +158,7 @@ impl Gateway {
         let queue = calls::run_queue(self.desk.clone(), self.config.queue_ttl);
         let mut queueing = AbortOnDropHandle::new(tokio::spawn(queue));
         let mut feeding = AbortOnDropHandle::new(tokio::spawn(feed::run(self.desk.clone(), self.stopping.clone())));
+        let mut telling = AbortOnDropHandle::new(tokio::spawn(events::run(self.desk.clone(), self.stopping.clone())));
         let mut upkeep =
             AbortOnDropHandle::new(tokio::spawn(upkeep::run(self.courier.clone(), self.config.durability)));
         let mut guarding = AbortOnDropHandle::new(tokio::spawn(ends::run(self.clone())));
@@ -168,6 +176,7 @@ impl Gateway {
             _ = &mut calling => return Err("nobody minds the calls any more; this is a bug of Holdfast"),
             _ = &mut queueing => return Err("nobody minds queued calls any more; this is a bug of Holdfast"),
             _ = &mut feeding => return Err("nobody minds the feed any more; this is a bug of Holdfast"),
+            _ = &mut telling => return Err("nobody tells the application any more; this is a bug of Holdfast"),
             _ = &mut upkeep => return Err("nobody minds those who may come back any more; this is a bug of Holdfast"),
             _ = &mut guarding => return Err("nobody minds credentials any more; this is a bug of Holdfast"),
             _ = &mut keeping => return Err("nobody keeps the registry any more; this is a bug of Holdfast"),
@@ -176,7 +185,7 @@ impl Gateway {
         tokio::select! {
             biased;
             () = hurry.cancelled() => {}
-            () = self.end(accepting, beating, feeding) => {}
+            () = self.end(accepting, beating, feeding, telling) => {}
         }
         Ok(())
     }
@@ -186,6 +195,7 @@ impl Gateway {
         accepting: AbortOnDropHandle<()>,
         beating: AbortOnDropHandle<()>,
         feeding: AbortOnDropHandle<()>,
+        telling: AbortOnDropHandle<()>,
     ) {
         let until = Instant::now() + self.config.drain_timeout;
         self.courier.calls.close();
@@ -201,10 +211,16 @@ impl Gateway {
         // Who still waits is told what is known, while there is somebody to tell it.
         self.courier.calls.cut_off();
         self.stopping.cancel();
+        // What clients said before they left is told to the application, and that they left.
+        let messages = async {
+            if let Some(messages) = &self.desk.hooks.messages {
+                messages.finish(until).await;
+            }
+        };
         // A caller that does not take its answer in this time is not waited for.
         // Nor is a feed elsewhere that does not take the last of what happened here.
-        let last_words = async { tokio::join!(self.http_tasks.wait(), self.keyed_tasks.wait(), feeding) };
-        let _ = timeout_at(until.min(Instant::now() + LAST_WORDS), last_words).await;
+        let last_words = async { tokio::join!(self.http_tasks.wait(), self.keyed_tasks.wait(), feeding, telling) };
+        let _ = tokio::join!(timeout_at(until.min(Instant::now() + LAST_WORDS), last_words), messages);
         // Last, since a caller may have waited for an answer that comes by letter. First the heart,
         // or it would announce again what was given up.
         drop(beating);

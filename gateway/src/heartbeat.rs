@@ -57,7 +57,9 @@ async fn look_after_sockets(gateway: &Gateway) {
         if beaten.is_none_or(|beaten| beaten.elapsed() >= BEAT - BEAT / 10) {
             beaten = Some(Instant::now());
             gateway.connect_rate.forget_the_quiet();
-            gateway.refusals.forget_the_quiet();
+            gateway.trials.forget_the_quiet();
+            gateway.auth.forget_the_old();
+            gateway.complaints.forget_the_old();
         }
     }
 }

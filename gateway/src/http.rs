@@ -1,5 +1,5 @@
-//! HTTP: the one path that every request takes. In reading order: `accept` lets connections in,
-//! `routes` has the table, `plane` says who may call, `body` reads, `events` streams, and then a family of handlers each.
+//! HTTP: the one path that every request takes. In reading order: `accept` lets connections in (`preamble` reads
+//! whose they are, behind a balancer), `routes` has the table, `plane` says who may call, `body` reads, `events` streams, and then a family of handlers each.
 
 pub mod accept;
 pub mod body;
@@ -14,6 +14,7 @@ pub mod lists;
 pub mod openapi;
 pub mod paging;
 pub mod plane;
+pub mod preamble;
 pub mod pushes;
 mod queued;
 pub mod redact;
@@ -26,7 +27,7 @@ pub mod streams;
 mod tickets;
 
 use crate::{
-    admission,
+    admission::{self, address::Peer},
     gateway::Gateway,
     metrics::{Request as RequestLabel, Route as RouteLabel},
     problem::Problem,
@@ -48,7 +49,6 @@ use registry::Ticket;
 use routes::Route;
 use std::{
     convert::Infallible,
-    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -128,7 +128,7 @@ pub struct Request {
     pub body: Bytes,
     /// The values of `{…}` in the route's path, decoded.
     pub path_values: Vec<String>,
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub request_id: String,
     pub began: Instant,
     /// What came of it is kept for whoever asks again, and may be said with this.
@@ -153,7 +153,7 @@ impl Request {
 /// Every request's way: told apart, answered, dressed, counted. A panic costs this request alone.
 async fn answer(
     gateway: Arc<Gateway>,
-    peer: IpAddr,
+    peer: Peer,
     turn: Turn,
     mut incoming: hyper::Request<Incoming>,
 ) -> Response<Body> {
@@ -162,7 +162,7 @@ async fn answer(
     let on_upgrade = incoming.extensions_mut().remove::<OnUpgrade>();
     let (head, body) = incoming.into_parts();
     let asks = Asks::of(&head);
-    debug!(request_id, peer = %peer, "Fetch request received: {} {}", head.method, redact::uri(&head.uri));
+    debug!(request_id, peer = %peer.address, "Fetch request received: {} {}", head.method, redact::uri(&head.uri));
 
     let (label, request) = match routes::find(&head) {
         Ok((route, path_values)) => {
@@ -188,13 +188,12 @@ async fn answer(
         if !asks.upgrade && !label.starts_with("/health") {
             info!(request_id, route = label, status = problem.status.as_u16(), "refused: {}", problem.title);
         }
-        let mut response = problem.response(&request_id, asks.problem_json).map(Body::Whole);
-        if asks.upgrade {
-            // Whatever was sent behind a refused upgrade was not meant as HTTP.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        problem.response(&request_id, asks.problem_json).map(Body::Whole)
     });
+    if asks.upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // Whatever was sent behind an upgrade that did not come about was not meant as HTTP.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     dress(&gateway, &asks, &request_id, response.status(), response.headers_mut());
     let status = response.status();
     gateway.metrics.requests.of(RequestLabel { route: label, code: status.as_u16() }).inc();
@@ -237,7 +236,7 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
     // The doors look at the origin in their own order.
     if !doors::is_door(route, &request) {
         let headers = &request.head.headers;
-        let key = request.gateway.auth.key_of(&admission::credentials::in_headers(headers));
+        let key = request.gateway.auth.key_of(|| admission::credentials::in_headers(headers));
         let caller = Caller { peer: request.peer, version: request.head.version, headers, key: key.as_deref() };
         plane::check(route.plane, &caller, &request.gateway.live.load())?;
     }

@@ -15,6 +15,8 @@ pub mod client;
 pub mod clock;
 /// Every way to end a socket, in one table.
 pub mod close;
+/// What is said once of a peer.
+pub mod complaints;
 /// Environment, flags and file → one `Config`, or every problem at once.
 pub mod config;
 /// Delivering: here, there, or nowhere.
@@ -31,6 +33,8 @@ pub mod frame;
 pub mod gateway;
 /// Once a second: life, lease, figures.
 pub mod heartbeat;
+/// What the application is asked and told.
+pub mod hooks;
 /// The table of routes and the path of a request.
 pub mod http;
 /// What other instances ask of this one.
@@ -65,6 +69,8 @@ pub mod socket;
 pub mod sockets;
 /// What is done for sockets that may come back.
 pub mod upkeep;
+/// Asking an application's endpoint, within bounds.
+pub mod upstream;
 /// A socket as lists show it.
 pub mod view;
 /// Bytes ↔ messages.

@@ -1,5 +1,6 @@
 //! The listener: bound early, and plain about what is in its way.
 
+use crate::upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     fs, io,
@@ -135,7 +136,7 @@ pub fn sockets_max() -> usize {
     open_files_max() * 95 / 100
 }
 
-/// Connections of any kind that fit, before accepting itself would fail.
-pub fn connections_max() -> usize {
-    open_files_max().saturating_sub(FILES_RESERVED).max(1)
+/// Connections of any kind that fit, before accepting itself would fail, or what is asked of so many applications.
+pub fn connections_max(applications: usize) -> usize {
+    open_files_max().saturating_sub(FILES_RESERVED + applications * upstream::AT_ONCE).max(1)
 }

@@ -46,6 +46,20 @@ label!(VerbClass, verb_class);
 label!(Route, route);
 label!(Outcome, outcome);
 label!(LetterKind, kind);
+label!(UpstreamName, upstream);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Upstream {
+    pub upstream: &'static str,
+    pub outcome: &'static str,
+}
+
+/// What the application was told, or not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Event {
+    pub r#type: &'static str,
+    pub outcome: &'static str,
+}
 
 /// Figures that differ by labels. A label's value comes from our own tables, so that there are few, and to compare them is
 /// cheaper than to hash them.
@@ -81,6 +95,7 @@ pub struct Metrics {
     pub request_seconds: Labelled<Route, Histogram>,
     pub handshakes: Counter,
     pub rejected: Labelled<Reason, Counter>,
+    jwks_fetches: Labelled<Outcome, Counter>,
     pub comebacks: Labelled<Outcome, Counter>,
     pub opened: Counter,
     pub closed: Labelled<CauseLabel, Counter>,
@@ -109,8 +124,15 @@ pub struct Metrics {
     /// Frames that a socket got twice for one request.
     pub duplicate_write: Counter,
     pub room_untold: Counter,
+    /// Questions to the application.
+    pub upstreams: Labelled<Upstream, Counter>,
+    pub upstream_seconds: Labelled<UpstreamName, Histogram>,
+    /// What the application was told of sockets.
+    pub events: Labelled<Event, Counter>,
+    pub events_backlog: Gauge,
     pub panics: Counter,
     pub connections_refused: Counter,
+    pub preambles_refused: Counter,
     pub active: Gauge,
     pub healthy: Gauge,
     /// Nothing while it cannot be counted.
@@ -151,6 +173,7 @@ struct Shared {
     beats_failed: Counter,
     fenced: Counter,
     sockets_reaped: Counter,
+    events_dropped: Counter,
     deaf: Gauge,
     /// Not there with a registry in memory: there is no Redis that could be up or down.
     redis_up: Gauge,
@@ -201,11 +224,20 @@ impl Default for Metrics {
         let age_seconds =
             Family::<CauseLabel, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 4.0, 9)));
         registry.register("socket_age_seconds", "How old sockets are when they end, by cause", age_seconds.clone());
+        let upstream_seconds = Family::<UpstreamName, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.001, 4.0, 7))
+        });
+        registry.register(
+            "upstream_request_seconds",
+            "From a question to the application to its answer, with the wait for a turn",
+            upstream_seconds.clone(),
+        );
         Self {
             requests: labelled!("http_requests", "HTTP requests by route and status"),
             request_seconds: request_seconds.into(),
             handshakes: counted!("handshakes", "Attempts to open a socket"),
             rejected: labelled!("handshake_rejected", "Attempts that were refused, by code"),
+            jwks_fetches: labelled!("jwks_fetches", "Fetches of JWKS_URL: answered with a set of keys, or failed"),
             comebacks: labelled!("resumes", "Clients that came with a token, by what it was good for"),
             opened: counted!("sockets_opened", "Sockets that were let in"),
             closed: labelled!("sockets_closed", "Sockets that ended, by cause"),
@@ -236,8 +268,19 @@ impl Default for Metrics {
             ),
             duplicate_write: counted!("duplicate_write", "Second writes of one request to one socket; must read 0"),
             room_untold: counted!("room_untold", "Room messages that an instance with members could not be sent"),
+            upstreams: labelled!("upstream_requests", "Questions to the application, by outcome"),
+            upstream_seconds: upstream_seconds.into(),
+            events: labelled!("events", "Attempts to tell the application of a socket, by type and outcome"),
+            events_backlog: counted!(
+                "events_backlog",
+                "Events that wait to be told, of those that this instance minds"
+            ),
             panics: counted!("panics", "Bugs: each ended one request or one connection"),
             connections_refused: counted!("connections_refused", "Connections refused for want of open files"),
+            preambles_refused: counted!(
+                "proxy_header_refused",
+                "Connections refused for want of a PROXY header of a trusted proxy"
+            ),
             active: counted!("active_connections", "Sockets connected to this instance"),
             healthy: counted!("healthy_connections", "Sockets of this instance heard within interval and timeout"),
             fleet: ArcSwapOption::default(),
@@ -252,6 +295,10 @@ impl Default for Metrics {
                 beats_failed: counted!("beats_failed", "Renewals of the lease that failed"),
                 fenced: counted!("fenced", "Times that the others took this instance for dead"),
                 sockets_reaped: counted!("sockets_reaped", "Sockets of dead instances that this one cleaned up"),
+                events_dropped: counted!(
+                    "events_dropped",
+                    "Events that nobody will tell: too many waited, or too long"
+                ),
                 deaf: counted!("deaf", "1 while this instance does not hear the others"),
                 redis_up: Gauge::default(),
                 fleet: Gauge::default(),
@@ -271,18 +318,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Says once what this instance is.
-    pub fn describe(&mut self, version: &str, instance: &str, canary: bool) {
+    /// Those of an instance, which say once what it is.
+    pub fn of(version: &str, instance: &str, canary: bool) -> Self {
+        let mut metrics = Self::default();
         // There from the start, so that sums over all causes are right before the first close.
         for cause in Cause::ALL {
-            self.closed.of(CauseLabel { cause: cause.as_str() }).inc_by(0);
+            metrics.closed.of(CauseLabel { cause: cause.as_str() }).inc_by(0);
         }
         let labels = vec![
             ("version".to_owned(), version.to_owned()),
             ("instance_name".to_owned(), instance.to_owned()),
             ("canary".to_owned(), canary.to_string()),
         ];
-        self.registry.register("build", "What this instance is", Info::new(labels));
+        metrics.registry.register("build", "What this instance is", Info::new(labels));
+        metrics
     }
 
     pub fn heard(&self, class: &'static str) {
@@ -291,6 +340,10 @@ impl Metrics {
 
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.of(Reason { reason }).inc();
+    }
+
+    pub fn jwks_fetched(&self, outcome: &'static str) {
+        self.jwks_fetches.of(Outcome { outcome }).inc();
     }
 
     pub fn came_back(&self, outcome: &'static str) {
@@ -368,6 +421,7 @@ impl Shared {
         set(&self.beats_failed, figures.beats_failed);
         set(&self.fenced, figures.fenced);
         set(&self.sockets_reaped, figures.reaped);
+        set(&self.events_dropped, figures.events_dropped);
         self.deaf.set(i64::from(!now.hears));
         self.redis_up.set(i64::from(now.health == Health::Up));
     }

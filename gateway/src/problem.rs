@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use registry::{Gone, SocketId, StoreName, Unknown, Verdict};
 use serde_json::{Map, Value, json};
@@ -25,6 +25,7 @@ struct More {
     error: Option<Cow<'static, str>>,
     detail: Option<String>,
     hint: Cow<'static, str>,
+    counted_as: Option<&'static str>,
     headers: HeaderMap,
     members: Map<String, Value>,
 }
@@ -41,10 +42,26 @@ impl Problem {
         }
     }
 
+    /// Whoever asks has to show something, or something else.
+    pub fn unauthorized(title: &'static str, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, title, hint).header(WWW_AUTHENTICATE, "Bearer realm=\"holdfast\"")
+    }
+
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {
         self.code = code.into();
         self
+    }
+
+    /// Under which word it is counted, where status and code do not say enough.
+    #[must_use]
+    pub fn counted_as(mut self, word: &'static str) -> Self {
+        self.more.counted_as = Some(word);
+        self
+    }
+
+    pub fn counted(&self) -> Option<&'static str> {
+        self.more.counted_as
     }
 
     #[must_use]

@@ -10,6 +10,7 @@ use crate::{
     durable::Acked,
     feed::{self, Feed},
     frame::{self, Answer, Ask, ClientFrame, Code, Greeting, Key},
+    hooks::{Hooks, message::Message},
     json,
     metrics::Metrics,
     socket::{Conversation, Reaction, Said},
@@ -29,6 +30,7 @@ pub struct Desk {
     pub courier: Courier,
     pub metrics: Arc<Metrics>,
     pub feed: Feed,
+    pub hooks: Hooks,
     pub rate: Option<Rate>,
     pub rooms_max: usize,
     pub stop: Stop,
@@ -199,9 +201,9 @@ impl Inner {
                 let frame = frame::message(&room, record.id, data);
                 self.publish(Target::Group(Group::Room(room)), frame)
             }
-            Ask::Request => {
-                Reaction::Say(self.fault(key, Code::UnknownVerb, "nobody answers requests: MESSAGE_URL is not set", id))
-            }
+            Ask::Request => self.ask_application(key, id, Message::Request(text), || {
+                "nobody answers requests: MESSAGE_URL is not set".to_owned()
+            }),
             Ask::OfCall { said, data, .. } => match call {
                 Some(call) => self.of_call(&call, said, data),
                 None => {
@@ -210,10 +212,26 @@ impl Inner {
                 }
             },
             Ask::Ack(seq) => self.ack(key, seq, id),
-            Ask::Unknown(verb) => {
-                let detail = format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set");
-                Reaction::Say(self.fault(key, Code::UnknownVerb, &detail, id))
-            }
+            Ask::Unknown(verb) => self.ask_application(key, id, Message::Frame(text), || {
+                format!("{verb:?} is no verb of this gateway, and MESSAGE_URL is not set")
+            }),
+        }
+    }
+
+    /// Beside everything else, since an application may take its time.
+    fn ask_application(
+        &self,
+        key: Key,
+        id: Option<&RawValue>,
+        message: Message<'_>,
+        nobody: impl FnOnce() -> String,
+    ) -> Reaction {
+        let Some(messages) = &self.desk.hooks.messages else {
+            return Reaction::Say(self.fault(key, Code::UnknownVerb, &nobody(), id));
+        };
+        match messages.take(&self.socket, key, id, message) {
+            Ok(()) => Reaction::Silence,
+            Err((code, detail)) => Reaction::Say(self.fault(key, code, detail, id)),
         }
     }
 
@@ -366,6 +384,7 @@ mod tests {
                     courier,
                     metrics,
                     feed: Feed::default(),
+                    hooks: Hooks::default(),
                     rate,
                     rooms_max: 2,
                     stop: Stop::default(),
@@ -376,8 +395,13 @@ mod tests {
         async fn enter(&self, rooms: &[&str]) -> (Session, Seat) {
             let seat = enter(&self.desk.courier, rooms).await;
             let socket = seat.socket.clone();
-            let greeting =
-                Greeting { socket: socket.id, instance: "web1".into(), ping_interval_seconds: 30.0, lasting: None };
+            let greeting = Greeting {
+                socket: socket.id,
+                instance: "web1".into(),
+                ping_interval_seconds: 30.0,
+                state: None,
+                lasting: None,
+            };
             (Session::new(self.desk.clone(), socket, greeting), seat)
         }
     }

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 mod book;
+mod events;
 mod logs;
 mod returns;
 
@@ -204,6 +205,8 @@ pub struct Figures {
     pub fenced: u64,
     /// Sockets of dead instances that this one cleaned up.
     pub reaped: u64,
+    /// Events that are lost: the log had no room for them, or they waited in it for too long.
+    pub events_dropped: u64,
 }
 
 /// Who holds which socket, as one instance sees it. Cheap to clone.
@@ -301,7 +304,11 @@ impl Registry {
 
     pub fn figures(&self) -> Figures {
         match self {
-            Self::Memory(local) => Figures { drift: local.memory.drift(), ..Figures::default() },
+            Self::Memory(local) => Figures {
+                drift: local.memory.drift(),
+                events_dropped: local.memory.outgoing.dropped_so_far(),
+                ..Figures::default()
+            },
             Self::Redis(redis) => redis.figures(),
         }
     }

@@ -15,7 +15,9 @@
 //! 11. What is logged for a socket that may be resumed is read in its order until it is acknowledged or its time is
 //!     over, and whoever reads on sees whether anything is missing.
 //! 12. A ticket is redeemed once, and what is written into the book of keys is seen by all.
-//! 13. Nothing here grows without bound: what ended is forgotten by age and by number.
+//! 13. What the application wants to hear of a socket, that it came and how it ended, is kept until it has heard it,
+//!     and has one id however often it is told.
+//! 14. Nothing here grows without bound: what ended is forgotten by age and by number.
 //!
 //! It knows neither HTTP nor WebSocket. In reading order:
 
@@ -27,6 +29,8 @@ mod all;
 mod book;
 /// What travels between instances.
 pub mod envelope;
+/// What the application is told of sockets.
+pub mod event;
 /// How many members of each group an instance holds, and what Redis was told of it.
 pub mod groups;
 /// What an instance says of itself, and how long that holds.

@@ -2,12 +2,14 @@
 //! in one process that share it.
 
 mod away;
+mod events;
 
 use crate::{
     admit::{self, Admission, Cap, CoolDowns},
     all::{Hearing, Holding, Inbox, Lookup, Post, Registered, Retention, Routed, Unknown, epoch_ms},
     book::{Book, Tickets},
     envelope::Envelope,
+    event::Outgoing,
     lease::{ABOUT_TO_DRAIN, About, Lease, Serving},
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     once::{Errand, Hashed, Once, Outcome, Records, Ticket},
@@ -18,6 +20,7 @@ use crate::{
     verdict::{Ending, Gone, Verdict},
 };
 use away::Away;
+use events::Events;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
@@ -38,6 +41,7 @@ const INBOX_MAX: usize = 1024;
 pub struct Memory {
     retention: Retention,
     pub(crate) keyring: Keyring,
+    pub(crate) outgoing: Arc<Outgoing>,
     tables: Mutex<Tables>,
 }
 
@@ -60,6 +64,8 @@ struct Tables {
     queue: Queue,
     book: Book,
     tickets: Tickets,
+    events: Events,
+    outgoing: Arc<Outgoing>,
 }
 
 struct Member {
@@ -104,8 +110,9 @@ struct Tombstone {
 impl Memory {
     pub fn new(retention: Retention) -> Arc<Self> {
         let tables = Tables { whole_since: epoch_ms().saturating_sub(1), ..Tables::default() };
+        let outgoing = tables.outgoing.clone();
         // What it remembers ends with the process, and tokens with it.
-        Arc::new(Self { retention, keyring: Keyring::new("", Vec::new()), tables: Mutex::new(tables) })
+        Arc::new(Self { retention, keyring: Keyring::new("", Vec::new()), outgoing, tables: Mutex::new(tables) })
     }
 
     /// A panic elsewhere while the lock was held cannot leave a half-done change that matters
@@ -344,10 +351,12 @@ impl Tables {
 
     fn bury(&mut self, record: &SocketRecord, ending: Ending, retention: Retention) {
         self.close_log(record);
+        let closed_at = epoch_ms();
+        self.log_end(record, &ending, closed_at);
         let gone = Gone::Closed {
             instance: record.owner.instance().into(),
             connected_at: record.connected_at,
-            closed_at: epoch_ms(),
+            closed_at,
             store: record.store.clone(),
             user: record.user.clone(),
             ending,

@@ -13,6 +13,7 @@
 //! | `resume.rs`, `away.rs`, `secret.rs` | giving sockets back to clients that return, and ending those that nobody returns to |
 //! | `lookups.rs` | asking it |
 //! | `waits.rs`, `queued.rs` | calls that wait for somebody to come, and calls that are kept until then |
+//! | `events.rs` | what the application is told |
 //! | `once.rs` | requests that are acted upon once |
 //! | `book.rs` | the book of keys, and tickets |
 //! | `logs.rs`, `appends.rs`, `mails.rs`, `lasting.rs` | durable deliveries: to sockets that may be resumed, and to groups without sockets |
@@ -33,6 +34,7 @@ mod claims;
 mod clock;
 mod door;
 mod drains;
+mod events;
 mod keys;
 mod lanes;
 mod lasting;
@@ -70,6 +72,7 @@ pub use url::RedisUrl;
 use crate::{
     admit::CoolDowns,
     all::{Figures, Health, Inbox, Post},
+    event::Outgoing,
     lease::{About, Serving},
     names::Incarnation,
     owner::{Owner, PARTITIONS},
@@ -140,6 +143,7 @@ pub struct Redis {
     clock: Clock,
     bell: Arc<Bell>,
     inbox: mpsc::Sender<Post>,
+    pub(crate) outgoing: Outgoing,
     letters: Lanes<Incarnation, post::Waiting>,
     appends: Lanes<To, appends::Waiting>,
     /// What we logged lately.
@@ -191,6 +195,7 @@ impl Redis {
             clock: Clock::new(),
             bell: Arc::default(),
             inbox: sender,
+            outgoing: Outgoing::default(),
             letters: Lanes::default(),
             appends: Lanes::default(),
             lately: Lately::default(),
@@ -324,6 +329,7 @@ impl Redis {
             beats_failed: count(&counters.beats_failed),
             fenced: count(&counters.fenced),
             reaped: count(&counters.reaped),
+            events_dropped: self.outgoing.dropped_so_far(),
         }
     }
 

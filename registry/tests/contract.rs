@@ -12,6 +12,12 @@ use back::{
 };
 use book::{a_ticket_is_redeemed_once, what_is_written_into_the_book_is_seen_by_all};
 use drains::{of_two_that_are_let_go_at_once_one_stays, the_last_that_serves_is_let_go_only_if_it_may_be_the_last};
+use events::{
+    a_socket_that_is_away_has_not_ended, the_oldest_of_too_many_events_go_and_are_counted,
+    what_is_not_told_is_found_in_order_by_one_who_minds_it, where_nobody_wants_to_be_told_nothing_is_logged,
+    who_does_not_come_back_is_told_to_have_ended_by_whoever_minds_it,
+    whoever_comes_and_goes_is_told_once_each_by_whoever_logged_it,
+};
 use fleet::Fleet;
 use futures_util::FutureExt;
 use instance::record;
@@ -44,6 +50,8 @@ mod bell;
 mod book;
 #[path = "contract/drains.rs"]
 mod drains;
+#[path = "contract/events.rs"]
+mod events;
 #[path = "contract/fleet.rs"]
 mod fleet;
 mod instance;
@@ -143,6 +151,12 @@ facts! {
     a_queued_call_that_nobody_takes_in_time_is_overdue
     only_so_many_calls_of_a_group_are_queued
     whoever_comes_is_told_that_calls_are_queued
+    whoever_comes_and_goes_is_told_once_each_by_whoever_logged_it
+    a_socket_that_is_away_has_not_ended
+    who_does_not_come_back_is_told_to_have_ended_by_whoever_minds_it
+    what_is_not_told_is_found_in_order_by_one_who_minds_it
+    the_oldest_of_too_many_events_go_and_are_counted
+    where_nobody_wants_to_be_told_nothing_is_logged
 }
 
 fn of_user(registry: &Registry, user: &str, client: Option<&str>) -> Arc<SocketRecord> {

@@ -10,6 +10,8 @@ use futures_util::FutureExt;
 use registry::{
     Admission, Attempt, Back, Cap, Cause, Ending, Gone, Group, Inbox, Lookup, NotBack, Policy, Registered, Registry,
     Resumable, RoomName, SocketId, SocketRecord, StoreName, UserName,
+    event::{Logged, Particulars},
+    owner::partition,
 };
 use servers::{Relay, Server};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -192,6 +194,42 @@ async fn tokens_outlive_a_redis_that_forgets() {
     let web3 = instance(&server, "web3").await;
     assert!(web3.registry.open_token(&token, Some(&user(1))).is_some());
     assert!(web1.registry.open_token(&web3.registry.token(&web3.socket(1)), Some(&user(1))).is_some());
+}
+
+/// Those that may come back are away, and have not ended.
+#[tokio::test]
+async fn of_a_dead_instance_it_is_told_which_sockets_have_ended_with_it() {
+    let server = Server::start();
+    let (mut web1, web2) = (instance(&server, "web1").await, instance(&server, "web2").await);
+    web2.registry.want_events();
+    let away = web1.enters(0).await;
+    let mut lost = Vec::new();
+    for nth in 1..8 {
+        let record = Arc::new(SocketRecord { resumable: None, ..web1.socket(nth) });
+        assert!(matches!(web1.registry.admit(&record, NO_CAP).await, Admission::Welcome { .. }));
+        lost.push(record);
+    }
+    web1.keeping.shutdown().await;
+    server.ask(&["DEL", &format!("test:{{i:{}}}:lease", web1.mark())]);
+    for record in &lost {
+        let k = partition(record.id);
+        let logged = async || web2.registry.events(k, None, Duration::ZERO, 99).await.unwrap();
+        let is_of = |logged: &Logged| logged.event.data.socket_id == record.id;
+        eventually("its end is logged", async || logged().await.iter().any(is_of)).await;
+        let events: Vec<_> = logged().await.into_iter().filter(is_of).map(|logged| logged.event).collect();
+        assert_eq!(events.len(), 1);
+        let Particulars { user_id, store_id, rooms, connected_at, end, instance, .. } = events[0].data.clone();
+        assert_eq!((user_id, store_id, rooms), (record.user.clone(), record.store.clone(), record.rooms.clone()));
+        assert_eq!((connected_at, &*instance), (record.connected_at, "web1"));
+        assert_eq!(end.unwrap().cause, Cause::InstanceCrash);
+    }
+    eventually("nothing is left of the dead", async || {
+        !server.keys().iter().any(|key| key.ends_with(&format!(":owned:{}", web1.mark())))
+    })
+    .await;
+    assert!(web2.is_away(away.id).await);
+    let of_away = web2.registry.events(partition(away.id), None, Duration::ZERO, 99).await.unwrap();
+    assert!(of_away.iter().all(|logged| logged.event.data.socket_id != away.id));
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ async fn hears_all(client: &mut Client, count: u64) -> BTreeMap<String, Vec<u64>
     heard
 }
 
+/// Checklist 66: a room is one, on whichever instances its members are.
 #[tokio::test]
 async fn every_member_hears_every_message_once_and_in_order() {
     let server = Server::start();

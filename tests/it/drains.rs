@@ -14,7 +14,13 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::Cluster;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio::{
     net::TcpStream,
     sync::oneshot,
@@ -225,10 +231,11 @@ async fn a_drain_behind_nginx_costs_no_call() {
     }
     let leaving = partings(greeted(&fleet[0], 30).await);
     let (mut callers, at) = (JoinSet::new(), nginx.address);
-    let mut stops = Vec::new();
+    let (mut stops, made) = (Vec::new(), Arc::new(AtomicUsize::new(0)));
     for nth in 0..10_u64 {
         let (stop, mut stopped) = oneshot::channel::<()>();
         stops.push(stop);
+        let made = made.clone();
         callers.spawn(async move {
             let mut statuses = Vec::new();
             let call = json!({ "storeId": "shop", "event": "x", "data": nth });
@@ -236,6 +243,7 @@ async fn a_drain_behind_nginx_costs_no_call() {
                 let request = Request::new(at, "POST", "/api/call");
                 let answer = request.json(&call).await;
                 statuses.push((answer.status, answer.text()));
+                made.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(20 + nth)).await;
             }
             statuses
@@ -245,7 +253,8 @@ async fn a_drain_behind_nginx_costs_no_call() {
     leaving.join_all().await;
     fleet.ends(0).await;
     // Some more, that know nothing of it.
-    sleep(Duration::from_millis(500)).await;
+    let wanted = made.load(Ordering::Relaxed) + 100;
+    eventually("some more are made", async || (made.load(Ordering::Relaxed) >= wanted).then_some(())).await;
     stops.clear();
     let statuses = callers.join_all().await.concat();
     let failed: Vec<_> = statuses.iter().filter(|(status, _)| *status != 200).collect();

@@ -125,6 +125,8 @@ async fn a_host_that_stands_there_twice_opens_no_door() {
         let answer = ask.clone().but("Host", odd).await;
         assert!((400..500).contains(&answer.status), "{odd}: {}", answer.status);
     }
+    ask.clone().without("Host").await.refuses(400, "Invalid Host header");
+    gateway.knock("/ws").without("Host").await.refuses(400, "Invalid Host header");
     let absolute = "GET http://evil.example/api/debug/sockets HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let status = status_of(&gateway, absolute.as_bytes()).await;
     assert!(status.is_some_and(|status| (400..500).contains(&status)), "{status:?}");

@@ -10,7 +10,10 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
+    fs,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
 };
 
@@ -61,7 +64,7 @@ async fn refuses_everywhere(gateway: &Gateway, query: &str, header: Option<(&str
         gateway.knock(&format!("/ws/ABC12?{query}")),
         gateway.get(&format!("/api/handshake?path=/ws&{query}")),
         gateway.get(&format!("/api/auth/session?{query}")),
-        gateway.get(&format!("/sse/stream?user_id=ann&{query}")),
+        gateway.get(&format!("/sse/stream?{query}")),
     ];
     for door in doors {
         let answer: Answer = with(door).await;
@@ -70,7 +73,7 @@ async fn refuses_everywhere(gateway: &Gateway, query: &str, header: Option<(&str
     }
 }
 
-/// Checklist 62, 72, 77, 121 to 124, 126.
+/// Checklist 62, 72, 77, 89, 90, 91, 121 to 124, 126.
 #[tokio::test]
 async fn a_key_says_who_comes_wherever_it_stands() {
     let file = TempFile::holding(r#"{"keys": {}}"#);
@@ -101,6 +104,11 @@ async fn a_key_says_who_comes_wherever_it_stands() {
         let client = opens(gateway.address(), &format!("/websocket?key={key}&room_id=test"), &forged).await;
         assert_eq!(user_of(&gateway, &client).await, user);
         client.leaves().await;
+        // Whoever only listens need not say it either.
+        let mut stream = gateway.get(&format!("/sse/stream?key={key}")).streams().await;
+        let id = stream.hears("hi").await["socketId"].as_str().unwrap().to_owned();
+        assert_eq!(gateway.get(&format!("/api/sockets/{id}")).await.json()["userId"], user);
+        drop(stream);
         let told = gateway.get(&format!("/api/auth/session?key={key}")).await.json();
         assert_eq!(
             (&told["authenticated"], &told["auth"], &told["userId"]),
@@ -152,7 +160,7 @@ async fn a_key_bounds_stores_and_rooms_for_as_long_as_its_socket_lives() {
     assert_eq!((&record["storeId"], &record["rooms"]), (&json!("t"), &json!(["a", "b"])));
 }
 
-/// On every instance, and nobody else's.
+/// Checklist 70, 71: on every instance, and nobody else's.
 #[tokio::test]
 async fn a_key_that_is_revoked_or_over_ends_its_sockets_everywhere() {
     let fleet = Fleet::with(&[("AUTH", "keys"), ("MAX_SOCKETS_PER_USER", "0")]).await;
@@ -258,7 +266,7 @@ async fn a_scope_opens_its_plane_and_no_other() {
         // In a header, not in an address that others may see.
         assert_eq!(gateway.get(&format!("/api/sockets?key={key}")).await.status, 401);
     }
-    gateway.knock("/ws").with("X-API-Key", &call).await.refuses(403, "API key without scope connect");
+    gateway.knock("/ws").with("X-API-Key", &call).await.refuses(403, "Credential without scope connect");
 }
 
 #[tokio::test]
@@ -284,6 +292,7 @@ async fn a_ticket_lets_one_in_on_any_instance() {
     open.post("/api/tickets", &wanted).await.refuses(409, "Nobody wants a ticket");
 }
 
+/// Checklist 91.
 #[tokio::test]
 async fn whoever_tries_keys_is_not_looked_at_for_long() {
     let gateway = Gateway::with([
@@ -335,4 +344,52 @@ async fn what_makes_no_sense_is_said_before_anything_runs() {
         assert_eq!(finished.code, code, "{args:?}: {finished:?}");
         assert!(!finished.stderr.is_empty(), "{args:?}: {finished:?}");
     }
+}
+
+/// A pipe is a file whose disk answers when it likes.
+#[tokio::test]
+async fn a_disk_that_does_not_answer_holds_up_neither_clients_nor_the_end() {
+    const WITHOUT_WAITING: i32 = 0o4000;
+    let file = TempFile::holding(r#"{"keys": {}}"#);
+    let place = Place { setting: ("API_KEYS_FILE", file.path()) };
+    let (key, _) = place.add(&["--user", "ann"]).await;
+    let gateway = Gateway::with([("AUTH", "keys"), place.setting]).await;
+    let pipe = format!("{}.pipe", file.path());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::rename(pipe, file.path()).unwrap();
+    // Opens only when somebody reads there, and whoever does waits for as long as it is held.
+    let _held = eventually("the gateway reads the file anew", async || {
+        fs::OpenOptions::new().write(true).custom_flags(WITHOUT_WAITING).open(file.path()).ok()
+    })
+    .await;
+    let mut client = opens(gateway.address(), "/ws", &[("X-API-Key", &key)]).await;
+    assert!(client.asks(r#"{"type":"ping"}"#).await.contains("pong"));
+    gateway.stop().await;
+}
+
+/// From however many addresses it is shown; and only those that are good count.
+#[tokio::test]
+async fn a_key_that_knocks_too_often_has_to_wait() {
+    let file = TempFile::holding(r#"{"keys": {}}"#);
+    let place = Place { setting: ("API_KEYS_FILE", file.path()) };
+    let (one, _) = place.add(&["--user", "ann"]).await;
+    let (other, _) = place.add(&["--user", "bob"]).await;
+    let gateway = Gateway::with([("AUTH", "keys"), place.setting, ("RATE_CONNECT", "1/s")]).await;
+    let address = AtomicU8::new(1);
+    let check = |key: &str| {
+        let from = format!("192.0.2.{}", address.fetch_add(1, Ordering::Relaxed));
+        gateway.get("/api/handshake?path=/ws").with("X-API-Key", key).with("X-Forwarded-For", &from)
+    };
+    let refused = eventually("it is too fast", async || {
+        let answer = check(&one).await;
+        (answer.status != 200).then_some(answer)
+    });
+    let refused = refused.await.refuses(429, "Too many connection attempts");
+    assert!(refused["hint"].to_string().contains("RATE_CONNECT"), "{refused}");
+    assert!(refused["code"] == "too_fast" && !refused.to_string().contains(&one), "{refused}");
+    assert_eq!(check(&other).await.status, 200);
+    for _ in 0..10 {
+        check("nk_0123456789abcdefghij").await.refuses(401, "Invalid API key");
+    }
+    eventually("it has waited", async || (check(&one).await.status == 200).then_some(())).await;
 }

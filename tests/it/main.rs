@@ -14,7 +14,9 @@
 //! | `stream.rs` | events, as they come |
 //! | `raw.rs` | a TCP client that need not behave |
 //! | `comebacks.rs`, `numbers.rs` | a page that comes back, and what it must have heard |
+//! | `balancer.rs` | a balancer that passes on bytes, and says whose they are |
 //! | `nginx.rs` | a real nginx in front of gateways |
+//! | `application.rs` | an application behind a gateway, which behaves as it is told |
 //! | `terminal.rs` | commands, as somebody types them |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
@@ -26,7 +28,9 @@
     reason = "a fixture that meets what it did not expect has found a failure, and its panic is the report"
 )]
 
+mod application;
 mod asking;
+mod balancer;
 mod client;
 mod comebacks;
 mod fleet;
@@ -47,6 +51,7 @@ mod anywhere;
 mod bodies;
 mod calls;
 mod commands;
+mod credentials;
 mod crowds;
 mod debug;
 mod denials;
@@ -66,6 +71,8 @@ mod guises;
 mod heads;
 mod health;
 mod history;
+mod hooks;
+mod jwks;
 mod keys;
 mod kicks;
 mod listeners;
@@ -79,10 +86,12 @@ mod moves;
 mod names;
 mod openapi;
 mod orders;
+mod origins;
 mod outages;
 mod pages;
 mod places;
 mod planes;
+mod preambles;
 mod pushes;
 mod queues;
 mod redises;
@@ -91,9 +100,14 @@ mod repeats;
 mod resumes;
 mod rolling;
 mod rooms;
+mod secrets;
 mod sends;
+mod sessions;
+mod smuggling;
+mod spoofs;
 mod start;
 mod streams;
+mod tidings;
 mod tidy;
 mod tokens;
 mod upgrades;

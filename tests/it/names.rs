@@ -1,6 +1,6 @@
 //! Names at the door: what is one, what is none, and how each is told.
 
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, raw::Raw};
 use serde_json::json;
 
 const NAMES: [&str; 3] = ["user_id", "store_id", "room_id"];
@@ -158,4 +158,36 @@ async fn identity_headers_count_from_a_trusted_proxy_and_from_nobody_else() {
     assert_eq!(of(&trusting).await, (json!("boss"), json!(["r", "staff"])));
     let wary = Gateway::with([("TRUSTED_PROXIES", "192.0.2.0/24")]).await;
     assert_eq!(of(&wary).await, (json!("me"), json!(["r"])));
+}
+
+/// What is dropped is said, once for each peer, and not what it said.
+#[tokio::test]
+async fn whose_identity_headers_are_dropped_is_said_once() {
+    for (settings, header, why) in [
+        (&[("TRUSTED_PROXIES", "192.0.2.0/24")][..], "X-User-ID", "TRUSTED_PROXIES"),
+        (&[("TRUSTED_PROXIES", "192.0.2.0/24")], "X-Store-ID", "TRUSTED_PROXIES"),
+        (&[("AUTH", "jwt"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")], "X-Room-ID", "add proxy to it"),
+        (&[], "X-Store-ID", "store_id"),
+    ] {
+        let mut gateway = Gateway::with(settings.iter().copied()).await;
+        for door in [
+            gateway.knock("/ws"),
+            gateway.get("/api/handshake?path=/ws"),
+            gateway.get("/api/auth/session"),
+            gateway.get("/sse/stream?user_id=").but("Connection", "close"),
+        ] {
+            let seen = door.with(header, "b0ss").await.text();
+            assert!(!seen.contains("b0ss"), "{header}: {seen}");
+        }
+        let said = gateway.logs(&["WARN", &format!("{header} is dropped"), "127.0.0.1", why]).await;
+        assert!(!said.contains("b0ss"), "{said}");
+        let mut other = Raw::connect_from([127, 0, 0, 2], gateway.address()).await;
+        other.write(&gateway.get("/api/auth/session").with(header, "b0ss").bytes()).await;
+        other.answer().await;
+        gateway.logs(&["WARN", "is dropped", "127.0.0.2"]).await;
+        assert_eq!(gateway.stop().await.matches("is dropped").count(), 2);
+    }
+    let trusting = Gateway::start().await;
+    trusting.knock("/ws").with("X-User-ID", "ann").with("X-Room-ID", "r").await;
+    assert!(!trusting.stop().await.contains("is dropped"));
 }

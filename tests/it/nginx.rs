@@ -40,6 +40,7 @@ impl Nginx {
               upstream gateways {{ {servers} keepalive 16; }}
               server {{
                 listen {address};
+                location = /metrics {{ return 403; }}
                 location / {{
                   proxy_pass http://gateways; proxy_http_version 1.1;
                   proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;

@@ -1,12 +1,17 @@
 //! Numbered durable deliveries: those who send them to a socket, and the page that reads them and knows what is missing.
 
-use crate::{client::Client, comebacks::Page, http::Request, patience::soon};
+use crate::{
+    client::Client,
+    comebacks::Page,
+    http::Request,
+    patience::{eventually, soon},
+};
 use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,17 +31,25 @@ pub struct Accepted {
 /// Each sends one after the other, so that its numbers come in order.
 pub struct Senders {
     stop: Arc<AtomicBool>,
+    /// How many were accepted so far.
+    count: Arc<AtomicUsize>,
     sending: JoinSet<Vec<Accepted>>,
 }
 
 impl Senders {
     /// One at each of these, of so many a second, to a socket.
     pub fn begin(at: &[SocketAddr], per_second: u32, id: &str) -> Self {
-        let (stop, mut sending) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+        let (stop, count, mut sending) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), JoinSet::new());
         for (by, at) in at.iter().enumerate() {
-            sending.spawn(send(*at, by, per_second, id.to_owned(), stop.clone()));
+            sending.spawn(send(*at, by, per_second, id.to_owned(), (stop.clone(), count.clone())));
         }
-        Self { stop, sending }
+        Self { stop, count, sending }
+    }
+
+    /// Until so many more were accepted.
+    pub async fn go_on(&self, more: usize) {
+        let wanted = self.count.load(Ordering::Relaxed) + more;
+        eventually("more is accepted", async || (self.count.load(Ordering::Relaxed) >= wanted).then_some(())).await;
     }
 
     /// Returns what was accepted, in order of each.
@@ -46,7 +59,13 @@ impl Senders {
     }
 }
 
-async fn send(at: SocketAddr, by: usize, per_second: u32, id: String, stop: Arc<AtomicBool>) -> Vec<Accepted> {
+async fn send(
+    at: SocketAddr,
+    by: usize,
+    per_second: u32,
+    id: String,
+    (stop, count): (Arc<AtomicBool>, Arc<AtomicUsize>),
+) -> Vec<Accepted> {
     let (mut accepted, mut ticks) = (Vec::new(), interval(Duration::from_secs(1) / per_second));
     for n in 0.. {
         ticks.tick().await;
@@ -58,6 +77,7 @@ async fn send(at: SocketAddr, by: usize, per_second: u32, id: String, stop: Arc<
         if answer.status == 202 {
             let durability = answer.json()["durability"].as_str().unwrap().to_owned();
             accepted.push(Accepted { number: (by, n), durability });
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
     accepted

@@ -73,6 +73,14 @@ impl Raw {
         Self { stream, unread: Vec::new() }
     }
 
+    /// Somebody at another address of this machine.
+    pub async fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let stream = soon("TCP connects", socket.connect(address)).await.expect("the gateway listens");
+        Self { stream, unread: Vec::new() }
+    }
+
     /// A client into whose kernel little fits, so that whatever it does not read is soon felt.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();

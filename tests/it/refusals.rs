@@ -1,34 +1,118 @@
 //! Refusals: how they look, which of several faults answers, and how browsers get to see them.
 
-use crate::{gateway::Gateway, patience::eventually};
+use crate::{
+    application::{Application, Manner},
+    client::Client,
+    gateway::Gateway,
+    holdfast::{Holdfast, TempFile},
+    patience::eventually,
+};
+use rustix::process::Signal;
 use serde_json::json;
 
 const STRANGER: &str = "https://evil.example";
 const FRIEND: &str = "http://localhost:5173";
 
-/// Checklist 130: path, method, names, origin, too fast, upgrade headers, full.
+/// Checklist 130: path, method, names, origin, too fast, credentials.
 #[tokio::test]
 async fn of_several_faults_the_first_in_order_answers() {
-    let gateway = Gateway::with([("MAX_SOCKETS", "1"), ("RATE_CONNECT", "1/s")]).await;
-    let all_wrong = |path: &str| gateway.get(path).with("Origin", STRANGER);
+    let application = Application::start().await;
+    let (keys, connect) = (TempFile::holding(r#"{"keys": {}}"#), application.url("/connect"));
+    let settings = [("AUTH", "keys"), ("API_KEYS_FILE", keys.path()), ("CONNECT_URL", &connect)];
+    let gateway = Gateway::with(settings.into_iter().chain([("RATE_CONNECT", "1/s")])).await;
+    // No upgrade either.
+    let key_wrong = |path: &str| gateway.get(path).with("X-API-Key", "hf_nobody_has_it");
+    let all_wrong = |path: &str| key_wrong(path).with("Origin", STRANGER);
     assert_eq!(all_wrong("/nowhere?room_id=").method("POST").await.status, 404);
     assert_eq!(all_wrong("/websocket?room_id=").method("POST").await.status, 405);
     all_wrong("/websocket?room_id=").await.refuses(400, "Missing or empty room_id query parameter");
     all_wrong("/websocket").await.refuses(400, "Missing room_id query parameter");
     all_wrong("/ws/toolong").await.refuses(400, "Invalid match code");
     all_wrong("/ws").await.refuses(403, "Origin not allowed");
-    let _holder = gateway.greeted("/ws").await;
     let too_fast = eventually("it is too fast", async || {
-        let answer = gateway.get("/ws").await;
-        (answer.status != 426).then_some(answer)
+        let answer = key_wrong("/ws").await;
+        if answer.status != 401 {
+            return Some(answer);
+        }
+        answer.refuses(401, "Invalid API key");
+        None
     });
     assert_eq!(too_fast.await.status, 429);
+    assert_eq!(application.asked("/connect").len(), 0);
+}
 
-    let gateway = Gateway::with([("MAX_SOCKETS", "1")]).await;
-    let _holder = gateway.greeted("/ws").await;
-    gateway.get("/ws").await.refuses(426, "Expected Upgrade: websocket");
-    gateway.knock("/ws").but("Connection", "close").await.refuses(400, "Invalid Connection header");
-    assert_eq!(gateway.knock("/ws").await.status, 503);
+/// Checklist 130: credentials, upgrade headers, draining, full, connect hook; which is asked of nobody who failed before.
+#[tokio::test]
+async fn the_application_is_asked_last_and_only_of_those_who_may_come_in() {
+    let application = Application::start().await;
+    let (keys, connect) = (TempFile::holding(r#"{"keys": {}}"#), application.url("/connect"));
+    let add = ["keys", "add", "--user", "ann", "--room", "r"];
+    let key = Holdfast::command(&add).env("API_KEYS_FILE", keys.path()).run().await.stdout.trim().to_owned();
+    let settings = [("AUTH", "keys"), ("API_KEYS_FILE", keys.path()), ("CONNECT_URL", &connect)];
+    let settings = settings.into_iter().chain([("MAX_SOCKETS", "1"), ("DRAIN_TIMEOUT", "60s")]);
+    let gateway = Gateway::with(settings).await;
+    let asked = || application.asked("/connect").len();
+    let knock = |query: &str| gateway.knock(&format!("/ws?{query}")).with("X-API-Key", &key);
+    // Whatever else is wrong.
+    let is_refused_before = async || {
+        gateway.get("/ws?room_id=&key=hf_nobody_has_it").await.refuses(400, "Missing or empty room_id query parameter");
+        let stranger = gateway.get("/ws?key=hf_nobody_has_it").with("Origin", STRANGER);
+        stranger.await.refuses(403, "Origin not allowed");
+        gateway.get("/ws?key=hf_nobody_has_it").await.refuses(401, "Invalid API key");
+        gateway.get("/ws").await.refuses(401, "Unauthorized. Please log in.");
+        knock("room_id=q").without("Upgrade").await.refuses(403, "Not your room");
+        knock("user_id=bob").without("Upgrade").await.refuses(403, "Not your user_id");
+        let plain = knock("").without("Upgrade").without("Sec-WebSocket-Key");
+        plain.await.refuses(426, "Expected Upgrade: websocket");
+        knock("").but("Connection", "close").await.refuses(400, "Invalid Connection header");
+        knock("").but("Sec-WebSocket-Key", "short").await.refuses(400, "Invalid Sec-WebSocket-Key");
+        knock("").but("Sec-WebSocket-Version", "8").await.refuses(426, "Invalid Sec-WebSocket-Version");
+    };
+    let comes_in = async || {
+        application.at("/connect", Manner::status(204));
+        let mut client = Client::open(gateway.address(), "/ws", &[("X-API-Key", &key)]).await;
+        client.is_greeted().await;
+        application.at("/connect", Manner::status(403));
+        client
+    };
+
+    // There is room, and the application lets nobody in.
+    application.at("/connect", Manner::status(403));
+    is_refused_before().await;
+    assert_eq!(asked(), 0);
+    knock("").await.refuses(403, "Refused by the application");
+    application.at("/connect", Manner::status(500));
+    knock("").await.refuses(503, "Connect hook failed");
+    assert_eq!(asked(), 2);
+
+    let holder = comes_in().await;
+    is_refused_before().await;
+    for path in ["/ws", "/sse/stream?user_id=ann"] {
+        let full = gateway.knock(path).with("X-API-Key", &key).await;
+        assert_eq!(full.refuses(503, "Too many sockets")["code"], "full", "{path}");
+    }
+    assert_eq!(asked(), 3, "whoever finds no room is not asked about");
+    holder.leaves().await;
+    eventually("there is room again", async || (gateway.sockets().await == 0).then_some(())).await;
+
+    // It is full and drains, for as long as somebody waits for an answer.
+    let mut holder = comes_in().await;
+    let call = json!({"socketId": holder.id, "event": "x", "timeoutMs": 60_000});
+    let calling = gateway.post("/api/call", &call).into_future();
+    let draining = async {
+        assert_eq!(holder.hears().await["type"], "x");
+        gateway.signal(Signal::TERM);
+        eventually("it drains", async || (gateway.get("/health/ready").await.status == 503).then_some(())).await;
+        is_refused_before().await;
+        for path in ["/ws", "/sse/stream?user_id=ann"] {
+            gateway.knock(path).with("X-API-Key", &key).await.refuses(503, "Draining");
+        }
+        assert_eq!(asked(), 4, "whoever comes too late is not asked about");
+    };
+    tokio::select! {
+        answer = calling => panic!("{}", answer.text()),
+        () = draining => {}
+    }
 }
 
 /// Checklist 105, 142.

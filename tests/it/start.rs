@@ -6,7 +6,7 @@ use crate::{
     patience::{eventually, soon},
 };
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fs, net::TcpListener};
 use tokio::net::UnixDatagram;
 
@@ -25,6 +25,57 @@ async fn it_prints_where_everything_is_and_then_ready() {
     for word in ["registry", "memory", "auth", "api_token"] {
         assert!(before.contains(word), "{word} in {output}");
     }
+}
+
+#[tokio::test]
+async fn it_prints_where_the_application_is_asked_and_no_secret() {
+    let at = |name: &str| format!("http://me:hush@127.0.0.1:1/{name}?token=hush");
+    let asked = [
+        ("SESSION_URL", at("session")),
+        ("JWKS_URL", at("keys")),
+        ("CONNECT_URL", at("connect")),
+        ("MESSAGE_URL", at("message")),
+        ("EVENTS_URL", at("events")),
+    ];
+    let settings = asked.iter().map(|(name, url)| (*name, url.as_str()));
+    let gateway = Gateway::with(settings.chain([("AUTH", "jwt,session")])).await;
+    let output = gateway.stop().await;
+    for name in ["session", "keys", "connect", "message", "events"] {
+        let line = output.lines().find(|line| line.contains(&format!("http://127.0.0.1:1/{name}?***")));
+        assert!(line.is_some_and(|line| line.starts_with("  ")), "{name} in {output}");
+    }
+    assert!(!output.contains("hush"), "{output}");
+}
+
+/// What it tells to try is what its doors take.
+#[tokio::test]
+async fn the_line_to_try_shows_what_the_doors_want() {
+    let session = [("AUTH", "session"), ("SESSION_URL", "http://127.0.0.1:1/")];
+    let cookie = [session[0], session[1], ("SESSION_COOKIE", "connect.sid")];
+    let near = [("AUTH", "proxy"), ("TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")];
+    let far = [("AUTH", "proxy"), ("TRUSTED_PROXIES", "10.0.0.0/8")];
+    for (settings, wanted) in [
+        (&[][..], Some("/ws?user_id=test123\"")),
+        (&session, Some("/ws -H \"Cookie: $COOKIE\"")),
+        (&cookie, Some("/ws -H \"Cookie: connect.sid=$SID\"")),
+        (&near, Some("/ws -H \"X-User-ID: test123\"")),
+        (&far, None),
+    ] {
+        let output = Gateway::with(settings.iter().copied()).await.output();
+        let line = output.lines().find(|line| line.contains("npx wscat"));
+        assert_eq!(line.is_some(), wanted.is_some(), "{settings:?}: {output}");
+        assert!(line.is_none_or(|line| line.ends_with(wanted.unwrap_or_default())), "{settings:?}: {line:?}");
+        assert!(output.contains("curl -X POST"), "{output}");
+    }
+}
+
+/// Checklist 29: also for those who read nothing but the log.
+#[tokio::test]
+async fn the_log_begins_with_which_process_this_is() {
+    let mut gateway = Gateway::with([("LOG_FORMAT", "json"), ("INSTANCE", "web1")]).await;
+    let line: Value = serde_json::from_str(&gateway.logs(&["instance starts"]).await).unwrap();
+    assert_eq!((&line["instance"], &line["pid"]), (&json!("web1"), &json!(gateway.pid())), "{line}");
+    assert_eq!(line["version"], gateway.get("/health").await.json()["version"]);
 }
 
 /// However little is logged, this is said.

@@ -35,7 +35,7 @@ const BANS: &[Ban] = &[
         allowed: &["registry/src/redis", "registry/src/all.rs", "registry/src/lib.rs"],
         instead: "go through the verbs of Registry; only registry/src/redis speaks Redis",
     },
-    Ban { text: "hyper::", allowed: HTTP, instead: "HTTP stays in http/ and admission/" },
+    Ban { text: "hyper::", allowed: HTTP, instead: "HTTP stays in http/, admission/ and upstream/" },
     Ban { text: "TODO", allowed: &[], instead: "do it, or open an issue" },
     Ban { text: "println!", allowed: &["gateway/src/client/"], instead: "log it" },
 ];
@@ -43,6 +43,7 @@ const BANS: &[Ban] = &[
 const HTTP: &[&str] = &[
     "gateway/src/http",
     "gateway/src/admission",
+    "gateway/src/upstream",
     "gateway/src/arrival.rs",
     "gateway/src/problem.rs",
     "gateway/src/client/asking.rs",

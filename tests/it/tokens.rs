@@ -11,7 +11,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn part(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
@@ -24,7 +24,7 @@ fn signed_by(secret: &str, head: &Value, claims: &Value) -> String {
     format!("{message}.{signature}")
 }
 
-fn signed(claims: &Value) -> String {
+pub fn signed(claims: &Value) -> String {
     signed_by(SECRET, &json!({"alg": "HS256"}), claims)
 }
 

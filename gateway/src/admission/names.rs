@@ -1,8 +1,11 @@
 //! The names a client brings: read from the query, checked, turned into types.
 
-use super::{Door, Knock, Rules};
-use crate::{auth::grants::Grants, problem::Problem};
-use hyper::{HeaderMap, StatusCode, header::HeaderName};
+use super::{Door, Knock, Rules, credentials::identity};
+use crate::{
+    auth::{Modes, grants::Grants},
+    problem::Problem,
+};
+use hyper::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use registry::{NameFault, RoomName, StoreName, UserName, names::is_placeholder};
 use std::sync::Arc;
@@ -23,6 +26,8 @@ pub struct Names {
     pub comeback: Option<Comeback>,
     /// What its credential grants, where one is wanted.
     pub grants: Option<Arc<Grants>>,
+    /// What the application greets it with: a JSON object.
+    pub state: Option<Arc<str>>,
 }
 
 /// That a client wants to come back, or does.
@@ -41,15 +46,16 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
         _ => None,
     };
     let query = Query::of(knock.query);
-    let header = |name| knock.trusted.then(|| from_header(knock.headers, name)).flatten();
+    let header = |name| if knock.trusted { identity(knock.headers, name) } else { Ok(None) };
 
     let required = match knock.door {
         Door::Ws => rules.required,
         Door::Websocket => crate::config::Required { room: true, ..Default::default() },
-        Door::Stream => crate::config::Required { user: true, ..rules.required },
+        // Where a credential is wanted, it says who listens.
+        Door::Stream => crate::config::Required { user: rules.modes.is_none(), ..rules.required },
         Door::Code(_) | Door::Connect => Default::default(),
     };
-    let user = match header("x-user-id") {
+    let user = match header("x-user-id")? {
         Some(user) => Some(user),
         None => query.one("user_id")?,
     };
@@ -58,7 +64,7 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let store = parse("store_id", query.one("store_id")?, StoreName::parse, required.store)?;
 
     let mut rooms: Vec<RoomName> = code.into_iter().collect();
-    for text in query.all("room_id")?.into_iter().chain(header("x-room-id")) {
+    for text in query.all("room_id")?.into_iter().chain(header("x-room-id")?) {
         let room = RoomName::parse(&text).map_err(|fault| refusal("room_id", fault))?;
         if !rooms.contains(&room) {
             rooms.push(room);
@@ -75,7 +81,7 @@ pub fn read(knock: &Knock<'_>, rules: &Rules<'_>) -> Result<Names, Problem> {
     let silent = query.one("greeting")?.as_deref() == Some("none");
     // Without a greeting nobody would hear the next token.
     let comeback = comeback(&query)?.filter(|_| !silent);
-    Ok(Names { user, store, rooms, client, silent, comeback, grants: None })
+    Ok(Names { user, store, rooms, client, silent, comeback, grants: None, state: None })
 }
 
 /// Whatever the token is, it is no reason to keep a client out.
@@ -154,10 +160,27 @@ fn invalid(name: &str) -> Problem {
     )
 }
 
-/// An identity header, if it says anything.
-fn from_header(headers: &HeaderMap, name: &'static str) -> Option<String> {
-    let value = headers.get(HeaderName::from_static(name))?;
-    String::from_utf8(value.as_bytes().to_vec()).ok().filter(|text| !text.is_empty())
+/// Why an identity header that somebody sends does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It does not come from a trusted proxy.
+    Untrusted,
+    /// With this `AUTH` the credential says who comes.
+    Unheard,
+    /// A store is named in the query, unless the proxy is what grants it.
+    StoreAlone,
+}
+
+/// The first identity header that does not count, and why.
+pub fn dropped(headers: &HeaderMap, is_trusted: bool, modes: Modes) -> Option<(&'static str, Dropped)> {
+    let first = |names: &[&'static str]| names.iter().copied().find(|name| headers.contains_key(*name));
+    let any = first(&["X-User-ID", "X-Room-ID", "X-Store-ID"])?;
+    match (is_trusted, modes.hears_proxies()) {
+        (false, _) => Some((any, Dropped::Untrusted)),
+        (true, false) => Some((any, Dropped::Unheard)),
+        (true, true) if modes.is_none() => first(&["X-Store-ID"]).map(|name| (name, Dropped::StoreAlone)),
+        (true, true) => None,
+    }
 }
 
 /// A query string, decoded as each parameter is asked for.
@@ -235,6 +258,25 @@ mod tests {
         for bad in ["room_id=%zz", "room_id=%4", "room_id=%", "room_id=%ff", "room_id=a&room_id=b"] {
             assert_eq!(one(bad), Err("Invalid room_id query parameter".into()), "{bad}");
         }
+    }
+
+    #[test]
+    fn identity_headers_that_do_not_count_are_named() {
+        let none = Modes::default();
+        let (keys, proxy) = (Modes { keys: true, ..none }, Modes { proxy: true, ..none });
+        let of = |name: &'static str, is_trusted, modes| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "x".parse().unwrap());
+            dropped(&headers, is_trusted, modes).map(|(_, why)| why)
+        };
+        for name in ["x-user-id", "x-room-id", "x-store-id"] {
+            for modes in [none, keys, proxy] {
+                assert_eq!(of(name, false, modes), Some(Dropped::Untrusted), "{name}");
+            }
+            assert_eq!((of(name, true, keys), of(name, true, proxy)), (Some(Dropped::Unheard), None), "{name}");
+        }
+        assert_eq!((of("x-user-id", true, none), of("x-store-id", true, none)), (None, Some(Dropped::StoreAlone)));
+        assert_eq!(of("x-socket-id", false, keys), None);
     }
 
     #[test]

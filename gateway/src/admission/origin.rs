@@ -70,12 +70,14 @@ impl Pattern {
     fn parse(text: &str) -> Option<Self> {
         let lower = text.to_ascii_lowercase();
         let (scheme, host) = split(&lower)?;
+        // Browsers leave out the port that the scheme has by itself.
+        let host = host.strip_suffix(if scheme == "https" { ":443" } else { ":80" }).unwrap_or(host);
         match host.strip_prefix('*') {
             Some(suffix) if suffix.starts_with('.') && !suffix.starts_with(".[") => {
                 well_formed(&suffix[1..]).then(|| Self::Subdomains { scheme: scheme.into(), suffix: suffix.into() })
             }
             Some(_) => None,
-            None => well_formed(host).then_some(Self::Exact(lower.clone())),
+            None => well_formed(host).then(|| Self::Exact(format!("{scheme}://{host}"))),
         }
     }
 

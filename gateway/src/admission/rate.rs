@@ -1,6 +1,6 @@
-//! How often one address may knock.
+//! How often one address may knock, and how often one API key.
 
-use crate::{config::value::Rate, problem::Problem};
+use crate::{auth::key::Digest, config::value::Rate, problem::Problem};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -8,104 +8,61 @@ use governor::{
 };
 use hyper::StatusCode;
 use std::{
-    collections::HashMap,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::time::Instant;
 
-type Keyed = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
+type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 
-/// The limit, if there is one.
-pub struct ConnectRate(Option<Keyed>);
+/// The limit, if there is one. Neither table grows without bound: an address is forgotten when it has been quiet for as
+/// long as its limit looks back, and keys are only those that were found good.
+pub struct ConnectRate {
+    addresses: Option<Keyed<IpAddr>>,
+    keys: Option<Keyed<Digest>>,
+}
 
 impl ConnectRate {
     pub fn new(rate: Option<Rate>) -> Self {
-        Self(rate.map(|rate| Keyed::hashmap(Quota::per_second(rate.0))))
+        let quota = rate.map(|rate| Quota::per_second(rate.0));
+        Self { addresses: quota.map(Keyed::hashmap), keys: quota.map(Keyed::hashmap) }
     }
 
     pub fn check(&self, address: IpAddr) -> Result<(), Problem> {
-        let Some(limiter) = &self.0 else { return Ok(()) };
-        limiter.check_key(&neighbourhood(address)).map_err(|early| {
-            let wait = early.wait_time_from(DefaultClock::default().now());
-            Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many connection attempts",
-                "wait before you try again; RATE_CONNECT sets the limit",
-            )
+        let hint = "wait before you try again; RATE_CONNECT sets the limit";
+        check(self.addresses.as_ref(), &neighbourhood(address), hint)
+    }
+
+    /// The same for a key that is good, from wherever it is shown.
+    pub fn check_key(&self, key: Digest) -> Result<(), Problem> {
+        let hint = "this API key is used too often; wait, or use several; RATE_CONNECT sets the limit";
+        check(self.keys.as_ref(), &key, hint)
+    }
+
+    /// Forgets who has been quiet for long enough, so that the tables stay small.
+    pub fn forget_the_quiet(&self) {
+        self.addresses.iter().for_each(forget);
+        self.keys.iter().for_each(forget);
+    }
+}
+
+fn check<K: Clone + Eq + Hash>(limiter: Option<&Keyed<K>>, who: &K, hint: &'static str) -> Result<(), Problem> {
+    let Some(limiter) = limiter else { return Ok(()) };
+    limiter.check_key(who).map_err(|early| {
+        let wait = early.wait_time_from(DefaultClock::default().now());
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many connection attempts", hint)
             .code("too_fast")
             .retry_after(wait.as_secs() + 1)
-        })
-    }
-
-    /// Forgets the addresses that have been quiet for long enough, so that the table stays small.
-    pub fn forget_the_quiet(&self) {
-        if let Some(limiter) = &self.0 {
-            limiter.retain_recent();
-        }
-    }
+    })
 }
 
-/// Credentials of one address that may be refused in a second. Beyond it none is looked at for a while, so that nobody
-/// tries keys until one fits.
-const REFUSED: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// Addresses that have to wait; beyond it they are let go early.
-const WAITING_MAX: usize = 100_000;
-
-/// Who showed too many credentials that are not good.
-pub struct Refusals {
-    limiter: Keyed,
-    waiting: Mutex<HashMap<IpAddr, Instant>>,
-}
-
-impl Default for Refusals {
-    fn default() -> Self {
-        Self { limiter: Keyed::hashmap(Quota::per_second(REFUSED)), waiting: Mutex::default() }
-    }
-}
-
-impl Refusals {
-    /// Whether a credential of this address is to be looked at.
-    pub fn check(&self, address: IpAddr) -> Result<(), Problem> {
-        let until = self.waiting().get(&neighbourhood(address)).copied();
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(left) if !left.is_zero() => Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many refused credentials",
-                "wait before you try again, and then with a good one",
-            )
-            .code("too_fast")
-            .retry_after(left.as_secs() + 1)),
-            _ => Ok(()),
-        }
-    }
-
-    /// One was refused.
-    pub fn note(&self, address: IpAddr) {
-        let address = neighbourhood(address);
-        if let Err(early) = self.limiter.check_key(&address) {
-            let mut waiting = self.waiting();
-            if waiting.len() >= WAITING_MAX {
-                waiting.clear();
-            }
-            waiting.insert(address, Instant::now() + early.wait_time_from(DefaultClock::default().now()));
-        }
-    }
-
-    pub fn forget_the_quiet(&self) {
-        self.limiter.retain_recent();
-        self.waiting().retain(|_, until| *until > Instant::now());
-    }
-
-    /// A panic while the lock was held leaves a table that can be used: every step is whole.
-    fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Its room is given back as well, since a crowd of strangers comes once.
+fn forget<K: Clone + Eq + Hash>(limiter: &Keyed<K>) {
+    limiter.retain_recent();
+    limiter.shrink_to_fit();
 }
 
 /// A household owns a whole /64 of IPv6 addresses, so that is what counts as one.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => v4.into(),
@@ -118,6 +75,7 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     #[test]
     fn one_household_shares_one_limit() {
@@ -134,17 +92,31 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_too_often_is_not_looked_at() {
-        let refusals = Refusals::default();
-        let (one, near, other) = ([10, 0, 0, 1].into(), "::ffff:10.0.0.1".parse().unwrap(), [10, 0, 0, 2].into());
-        for _ in 0..20 {
-            assert!(refusals.check(one).is_ok());
-            refusals.note(one);
+    fn a_key_has_a_limit_of_its_own() {
+        let rate = ConnectRate::new(NonZeroU32::new(2).map(Rate));
+        let (one, other) = (Digest::of("hf_one"), Digest::of("hf_other"));
+        assert!(rate.check_key(one).is_ok() && rate.check_key(one).is_ok());
+        let refused = rate.check_key(one).unwrap_err();
+        assert_eq!((refused.status.as_u16(), &*refused.code), (429, "too_fast"));
+        assert!(rate.check_key(other).is_ok() && rate.check([10, 0, 0, 1].into()).is_ok());
+        assert!((0..100).all(|_| ConnectRate::new(None).check_key(one).is_ok()));
+    }
+
+    /// Ten thousand come and go, and nothing of them is left.
+    #[test]
+    fn crowds_are_forgotten() {
+        let rate = ConnectRate::new(NonZeroU32::new(100).map(Rate));
+        let crowd = || (0..10_000_u32).map(|n| IpAddr::from((0x0a00_0000 | n).to_be_bytes()));
+        for address in crowd() {
+            assert!(rate.check(address).is_ok());
         }
-        refusals.note(one);
-        assert_eq!(refusals.check(near).unwrap_err().status, 429);
-        assert!(refusals.check(other).is_ok());
-        refusals.forget_the_quiet();
-        assert!(refusals.check(one).is_err());
+        let known = || rate.addresses.as_ref().map_or(0, Keyed::len);
+        assert_eq!(known(), 10_000);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while known() > 0 {
+            assert!(std::time::Instant::now() < deadline, "{} are known", known());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            rate.forget_the_quiet();
+        }
     }
 }

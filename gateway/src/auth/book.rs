@@ -14,13 +14,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 /// How often it is looked whether they have changed: a key that is revoked ends its sockets within a second.
 const LOOK: Duration = Duration::from_millis(400);
 /// A larger file is none of keys.
 const FILE_BYTES_MAX: u64 = 8 << 20;
+/// A disk that takes so long is told of.
+const SLOW: Duration = Duration::from_secs(10);
 /// Without a look for so long nobody can say that a key was not revoked.
 const FRESH: Duration = Duration::from_secs(3);
 
@@ -77,6 +82,10 @@ impl Book {
     }
 
     /// Whether a key counts. One that is not known yet may have been added a moment ago.
+    ///
+    /// There is one way for all that is shown. Nothing of a key names it: it is looked up by the digest of all of it, so that
+    /// one which differs in its last letter is as unknown as one that never was, after the same steps, and how far two
+    /// digests are the same nobody can choose. They are compared in constant time all the same.
     pub async fn find(&self, shown: &str, now: u64) -> Found {
         let digest = Digest::of(shown);
         let found = if self.is_fresh() { self.still(digest).await } else { Err(Unknown::Unavailable) };
@@ -191,10 +200,12 @@ impl Book {
 
     async fn version(&self) -> Option<Version> {
         match &self.source {
-            Source::File(path) => Some(
+            Source::File(path) => aside(path, |path| {
                 fs::metadata(path)
-                    .map_or(Version::Nothing, |data| Version::File(data.ino(), data.ctime(), data.ctime_nsec())),
-            ),
+                    .map_or(Version::Nothing, |data| Version::File(data.ino(), data.ctime(), data.ctime_nsec()))
+            })
+            .await
+            .ok(),
             Source::Registry(registry) => registry.book_version().await.ok().map(Version::Registry),
         }
     }
@@ -203,7 +214,7 @@ impl Book {
 impl Source {
     async fn read(&self) -> Result<Keys, String> {
         match self {
-            Self::File(path) => read_file(path),
+            Self::File(path) => aside(path, read_file).await?,
             Self::Registry(registry) => {
                 let book = registry.book().await.map_err(|_| "Redis does not answer".to_owned())?;
                 Ok(read_book(&book.pages))
@@ -250,6 +261,21 @@ impl Source {
             }
         }
     }
+}
+
+/// Looks at the file on a thread that may wait for a disk, so that no socket does. One that waits for very long is not
+/// given up: each further look would take a thread more.
+async fn aside<T: Send + 'static>(path: &Path, look: fn(&Path) -> T) -> Result<T, String> {
+    let own = path.to_owned();
+    let mut looking = spawn_blocking(move || look(&own));
+    let looked = match timeout(SLOW, &mut looking).await {
+        Ok(looked) => looked,
+        Err(_) => {
+            error!("{} could not be read for {} s; what is known of it stays as it is", path.display(), SLOW.as_secs());
+            looking.await
+        }
+    };
+    looked.map_err(|fault| format!("{} was not read: {fault}", path.display()))
 }
 
 /// Held by whoever changes a file of keys.
@@ -358,6 +384,24 @@ mod tests {
         ApiKey::read(&json!({"user": user, "expires_at": 2_000_000_000_000_u64})).unwrap()
     }
 
+    /// The test has one thread: it goes on while the file is waited for.
+    #[tokio::test]
+    async fn a_disk_that_waits_holds_up_nobody_else() {
+        let path = std::env::temp_dir().join(format!("holdfast-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let book = Book::new(Source::File(path.clone()));
+        let opening = book.open();
+        tokio::pin!(opening);
+        assert!(timeout(Duration::from_millis(50), &mut opening).await.is_err());
+        let disk = std::thread::spawn({
+            let path = path.clone();
+            move || fs::write(path, r#"{"keys": {}}"#).unwrap()
+        });
+        opening.await.unwrap();
+        disk.join().unwrap();
+        fs::remove_file(path).unwrap();
+    }
+
     #[tokio::test]
     async fn a_file_holds_digests_and_is_read_again_when_it_changes() {
         let folder =
@@ -375,7 +419,9 @@ mod tests {
         book.open().await.unwrap();
         assert_eq!(book.find("nk_one", 1).await, Found::Key(Digest::of("nk_one"), Arc::new(key("ann"))));
         assert_eq!(book.find("nk_one", 2_000_000_000_000).await, Found::Expired);
-        assert_eq!(book.find("nk_three", 1).await, Found::Unknown);
+        for near in ["nk_three", "nk_onf", "nk_on", "nk_onee", "nk_", "", &Digest::of("nk_one").to_string()] {
+            assert_eq!(book.find(near, 1).await, Found::Unknown, "{near}");
+        }
         source.write(Digest::of("nk_one"), Some(&key("ann")), None).await.unwrap();
         let all = source.list().await.unwrap();
         assert_eq!(named(&all, &Digest::of("nk_two").id()).unwrap().1.user, UserName::parse("bob").unwrap());

@@ -124,7 +124,12 @@ pub async fn run(gateway: Arc<Gateway>) {
             }
         }
     };
-    tokio::join!(at_their_time, when_keys_change);
+    let published = async {
+        if let Some(tokens) = &gateway.auth.tokens {
+            tokens.keep(&gateway.metrics).await;
+        }
+    };
+    tokio::join!(at_their_time, when_keys_change, published);
 }
 
 /// False if somebody's key could not be looked up. A key is looked up once, however many came with it.

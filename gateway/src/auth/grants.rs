@@ -16,6 +16,16 @@ pub struct Grants {
     /// The key, if it is one: it may be revoked.
     pub key: Option<Digest>,
     pub by: By,
+    /// What the application grants beside it, by its connect hook.
+    pub more: Option<Box<Granted>>,
+}
+
+/// What an application grants to a connection, whatever its credential says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted {
+    pub user: Option<UserName>,
+    pub stores: Vec<StoreName>,
+    pub rooms: Vec<RoomName>,
 }
 
 /// What kind of credential.
@@ -23,6 +33,7 @@ pub struct Grants {
 pub enum By {
     Key,
     Jwt,
+    Session,
     Ticket,
     Proxy,
 }
@@ -32,6 +43,7 @@ impl By {
         match self {
             Self::Key => "keys",
             Self::Jwt => "jwt",
+            Self::Session => "session",
             Self::Ticket => "ticket",
             Self::Proxy => "proxy",
         }
@@ -41,20 +53,26 @@ impl By {
 impl Grants {
     pub fn of_key(digest: Digest, key: &ApiKey) -> Self {
         let ApiKey { user, stores, rooms, expires_at, .. } = key.clone();
-        Self { user, stores, rooms, until: expires_at, key: Some(digest), by: By::Key }
+        Self { user, stores, rooms, until: expires_at, key: Some(digest), by: By::Key, more: None }
+    }
+
+    /// Under which name somebody comes in.
+    fn user(&self) -> &UserName {
+        self.more.as_ref().and_then(|more| more.user.as_ref()).unwrap_or(&self.user)
     }
 
     pub fn has_store(&self, store: &StoreName) -> bool {
-        self.stores.contains(store)
+        self.stores.contains(store) || self.more.as_ref().is_some_and(|more| more.stores.contains(store))
     }
 
     pub fn has_room(&self, room: &RoomName) -> bool {
         self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+            || self.more.as_ref().is_some_and(|more| more.rooms.contains(room))
     }
 
     /// Whether a socket that was here before may be had with it, as it is.
     pub fn covers(&self, record: &SocketRecord) -> bool {
-        record.user.as_ref() == Some(&self.user)
+        record.user.as_ref() == Some(self.user())
             && record.store.iter().all(|store| self.has_store(store))
             && record.rooms.iter().all(|room| self.has_room(room))
     }
@@ -64,20 +82,24 @@ impl Grants {
         key.may(Scope::Connect) && (&key.user, &key.stores, &key.rooms) == (&self.user, &self.stores, &self.rooms)
     }
 
-    /// Puts the user that it says into the names, and holds the others against it.
+    /// Puts the user that it says into the names, and holds the rooms against it.
     pub fn bound(&self, mut names: Names) -> Result<Names, NotYours> {
-        let not_yours = |what, name: &str| NotYours { what, name: name.to_owned() };
         if let Some(user) = names.user.filter(|user| *user != self.user) {
-            return Err(not_yours("user_id", user.as_str()));
-        }
-        if let Some(store) = names.store.as_ref().filter(|store| !self.has_store(store)) {
-            return Err(not_yours("store", store.as_str()));
+            return Err(NotYours::new("user_id", user.as_str()));
         }
         if let Some(room) = names.rooms.iter().find(|room| !self.has_room(room)) {
-            return Err(not_yours("room", room.as_str()));
+            return Err(NotYours::new("room", room.as_str()));
         }
         names.user = Some(self.user.clone());
         Ok(names)
+    }
+
+    /// Apart, since a connect hook may still grant the store.
+    pub fn check_store(&self, names: &Names) -> Result<(), NotYours> {
+        match names.store.as_ref().filter(|store| !self.has_store(store)) {
+            Some(store) => Err(NotYours::new("store", store.as_str())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,6 +108,12 @@ impl Grants {
 pub struct NotYours {
     pub what: &'static str,
     pub name: String,
+}
+
+impl NotYours {
+    fn new(what: &'static str, name: &str) -> Self {
+        Self { what, name: name.to_owned() }
+    }
 }
 
 #[cfg(test)]
@@ -110,9 +138,13 @@ mod tests {
             until: None,
             key: None,
             by: By::Jwt,
+            more: None,
         };
         let any_room = Grants { rooms: None, ..some.clone() };
-        let title = |grants: &Grants, names| match grants.bound(names) {
+        let title = |grants: &Grants, names| match grants
+            .bound(names)
+            .and_then(|names| grants.check_store(&names).map(|()| names))
+        {
             Ok(names) => names.user.unwrap().to_string(),
             Err(NotYours { what, name }) => format!("{what} {name}"),
         };
@@ -122,5 +154,9 @@ mod tests {
         assert_eq!(title(&some, names(None, Some("t"), &[])), "store t");
         assert_eq!(title(&some, names(None, None, &["r", "q"])), "room q");
         assert_eq!(title(&any_room, names(None, None, &["r", "q"])), "ann");
+        let granted = Granted { user: None, stores: vec![StoreName::parse("t").unwrap()], rooms: Vec::new() };
+        let more = Grants { more: Some(Box::new(granted)), ..some };
+        assert_eq!(title(&more, names(None, Some("t"), &["r"])), "ann");
+        assert_eq!(title(&more, names(None, Some("u"), &["r"])), "store u");
     }
 }

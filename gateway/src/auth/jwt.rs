@@ -1,10 +1,13 @@
 //! JSON Web Tokens: whether one is good, and what it says of its bearer. Nothing here knows of HTTP.
 
 mod backend;
+pub mod keys;
 
-use crate::{admission::names::ANONYMOUS, config::value::Secret};
+use super::{key::Scope, name_in, somebody};
+use crate::config::value::Secret;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, errors::ErrorKind};
+use keys::Key;
 use registry::{NameFault, RoomName, StoreName, UserName};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::Value;
@@ -18,12 +21,8 @@ const SECRET_BYTES_MIN: usize = 32;
 /// The last time that a JSON reader or a script of Redis still tells from the next.
 const LATEST_MS: u64 = (1 << 53) - 1;
 
-/// A modulus of 2048 bits alone has as many; with a shorter one every token would be refused.
-const RSA_BYTES_MIN: usize = 256;
-/// One of 8192 bits, and what is around it.
-const RSA_BYTES_MAX: usize = 1024 + 32;
-/// A key for Ed25519.
-const ED_BYTES: usize = 32;
+/// Keys that are tried for one token, where it does not say which is meant: a check costs more than all else here.
+const TRIED_MAX: usize = 16;
 
 /// What a token says of its bearer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +32,17 @@ pub struct Claims {
     pub stores: Option<Vec<StoreName>>,
     /// The rooms it is bound to; `None` if it says nothing of rooms.
     pub rooms: Option<Vec<RoomName>>,
+    /// Those of ours that it names; none: it says nothing of what it is for.
+    pub scopes: Vec<Scope>,
     /// In epoch milliseconds: from then on it is not good.
     pub expires_at: u64,
+}
+
+impl Claims {
+    /// A token that names a scope of ours is for what it names. The others are for other services, and bound nothing.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.is_empty() || self.scopes.contains(&scope)
+    }
 }
 
 /// Why a token is not good. It says nothing of the token itself, so it may be logged.
@@ -48,15 +56,17 @@ pub enum Unfit {
     Critical,
     /// Not one that a key of ours is for.
     Algorithm,
+    /// It may be by a key that is not known here yet.
+    UnknownKey,
     Signature,
     NoExpiry,
     Expired,
     NotYet,
     Issuer,
     Audience,
-    /// It is nobody's.
+    /// It is nobody's, or of somebody who cannot be one.
     NoUser,
-    /// A user, store or room in it cannot be one.
+    /// A store or room in it cannot be one.
     Names,
 }
 
@@ -68,6 +78,7 @@ impl Unfit {
             Self::Malformed => "malformed",
             Self::Critical => "critical",
             Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
             Self::Signature => "signature",
             Self::NoExpiry => "no_expiry",
             Self::Expired => "expired",
@@ -80,27 +91,7 @@ impl Unfit {
     }
 }
 
-/// A key, and the one algorithm that it is for: a token cannot choose another.
-#[derive(Debug, Clone)]
-struct Key {
-    algorithm: Algorithm,
-    key: DecodingKey,
-    validation: Validation,
-}
-
-impl Key {
-    fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
-        let mut validation = Validation::new(algorithm);
-        // The library goes by the system's clock, in whole seconds, and lets a missing claim pass;
-        // so the claims are looked at here.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        Self { algorithm, key, validation }
-    }
-}
-
-/// By what tokens are judged.
+/// By what tokens are judged, whatever else is known of keys.
 #[derive(Debug, Clone)]
 pub struct Rules {
     keys: Vec<Key>,
@@ -113,6 +104,7 @@ pub struct Rules {
 #[derive(Deserialize)]
 struct Head {
     alg: String,
+    kid: Option<String>,
     crit: Option<IgnoredAny>,
 }
 
@@ -128,6 +120,8 @@ struct Said {
     // Null is what some write for an empty list: it must not mean any room.
     #[serde(default, deserialize_with = "even_null")]
     rooms: Option<Value>,
+    scope: Option<Value>,
+    scp: Option<Value>,
 }
 
 fn even_null<'a, D: Deserializer<'a>>(read: D) -> Result<Option<Value>, D::Error> {
@@ -151,17 +145,12 @@ impl Rules {
                     "JWT_SECRET is shorter than {SECRET_BYTES_MIN} bytes: whoever has a token can find it by trying"
                 ));
             }
-            keys.push(Key::new(Algorithm::HS256, DecodingKey::from_secret(bytes)));
+            keys.push(Key::of_secret(bytes));
         }
         if let Some(pem) = public_key {
-            keys.push(read_pem(pem)?);
+            keys.push(keys::read_pem(pem)?);
         }
-        match keys.is_empty() {
-            true => Err("set JWT_SECRET or JWT_PUBLIC_KEY; without a key no token can be checked".into()),
-            false => {
-                Ok(Self { keys, issuer: issuer.map(str::to_owned), audience: audience.map(str::to_owned), warnings })
-            }
-        }
+        Ok(Self { keys, issuer: issuer.map(str::to_owned), audience: audience.map(str::to_owned), warnings })
     }
 
     /// What is allowed but unwise.
@@ -169,9 +158,9 @@ impl Rules {
         self.warnings.clone()
     }
 
-    /// What the token says, if it is good at this time.
-    pub fn read(&self, token: &str, now_ms: u64) -> Result<Claims, Unfit> {
-        let said = self.open(token)?;
+    /// What the token says, if it is good at this time. `more`: the keys of a set that may change, if there is one.
+    pub fn read(&self, token: &str, more: Option<&[Key]>, now_ms: u64) -> Result<Claims, Unfit> {
+        let said = self.open(token, more)?;
         let expires_at = ms(&said.exp.ok_or(Unfit::NoExpiry)?)?;
         if expires_at <= now_ms {
             return Err(Unfit::Expired);
@@ -199,70 +188,38 @@ impl Rules {
             user: user(said.sub)?,
             stores: names(said.stores, StoreName::parse)?,
             rooms: names(said.rooms, RoomName::parse)?,
+            scopes: [said.scope, said.scp].iter().flatten().try_fold(Vec::new(), scopes)?,
             expires_at,
         })
     }
 
-    /// Finds the key by the header, checks the signature, and only then reads what was signed.
-    fn open(&self, token: &str) -> Result<Said, Unfit> {
+    /// Finds the keys by the header, checks the signature, and only then reads what was signed.
+    fn open(&self, token: &str, more: Option<&[Key]>) -> Result<Said, Unfit> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Unfit::TooLong);
         }
         let head = token.split('.').next().and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
         let head: Head = head.and_then(|head| serde_json::from_slice(&head).ok()).ok_or(Unfit::Malformed)?;
         let algorithm: Algorithm = head.alg.parse().map_err(|_| Unfit::Algorithm)?;
-        let key = self.keys.iter().find(|key| key.algorithm == algorithm).ok_or(Unfit::Algorithm)?;
         if head.crit.is_some() {
             return Err(Unfit::Critical);
         }
-        match jsonwebtoken::decode::<Said>(token, &key.key, &key.validation) {
-            Ok(read) => Ok(read.claims),
-            Err(error) => Err(match error.kind() {
-                ErrorKind::InvalidSignature => Unfit::Signature,
-                ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Unfit::Algorithm,
-                _ => Unfit::Malformed,
-            }),
+        let (set, id) = (more.unwrap_or_default(), head.kid.as_deref());
+        let tried: Vec<_> =
+            self.keys.iter().chain(set).filter(|key| key.may_be(algorithm, id)).take(TRIED_MAX).collect();
+        for key in &tried {
+            match jsonwebtoken::decode::<Said>(token, &key.key, &key.validation) {
+                Ok(read) => return Ok(read.claims),
+                Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
+                Err(_) => return Err(Unfit::Malformed),
+            }
         }
-    }
-}
-
-/// The PEM tells which algorithm the key is for.
-fn read_pem(pem: &str) -> Result<Key, String> {
-    let refused = |sentence: &str| Err(sentence.to_owned());
-    if pem.contains("PRIVATE KEY-----") {
-        return refused(
-            "this is a private key, which only whoever signs should have; put its public half here \
-             (openssl pkey -in key.pem -pubout), and make a new pair if this one was seen by others",
-        );
-    }
-    if pem.contains("CERTIFICATE-----") {
-        return refused(
-            "this is a certificate; put the public key in it here (openssl x509 -in cert.pem -pubkey -noout)",
-        );
-    }
-    if pem.matches("-----BEGIN ").count() > 1 {
-        return refused("there are several keys in it; one is wanted");
-    }
-    let length = |key: &DecodingKey| key.try_get_as_bytes().map_or(0, <[u8]>::len);
-    let bytes = pem.as_bytes();
-    if let Ok(key) = DecodingKey::from_rsa_pem(bytes) {
-        return match length(&key) {
-            RSA_BYTES_MIN..=RSA_BYTES_MAX => Ok(Key::new(Algorithm::RS256, key)),
-            _ => refused("an RSA key of 2048 to 8192 bits is wanted"),
-        };
-    }
-    if let Ok(key) = DecodingKey::from_ec_pem(bytes) {
-        return match key.try_get_as_bytes().is_ok_and(backend::is_p256) {
-            true => Ok(Key::new(Algorithm::ES256, key)),
-            false => refused("this is a key of another curve; ES256 wants one of P-256 (prime256v1)"),
-        };
-    }
-    match DecodingKey::from_ed_pem(bytes) {
-        Ok(key) if length(&key) == ED_BYTES => Ok(Key::new(Algorithm::EdDSA, key)),
-        _ => refused(
-            "this is no public key in PEM (-----BEGIN PUBLIC KEY-----) of RSA, P-256 or Ed25519; \
-             in an env file write its line ends as \\n",
-        ),
+        let is_named = id.is_some() && set.iter().any(|key| key.id.as_deref() == id);
+        Err(match more {
+            Some(_) if !is_named && keys::is_in_sets(algorithm) => Unfit::UnknownKey,
+            _ if tried.is_empty() => Unfit::Algorithm,
+            _ => Unfit::Signature,
+        })
     }
 }
 
@@ -278,18 +235,8 @@ fn is_text(value: Option<&Value>, text: &str) -> bool {
 }
 
 fn user(sub: Option<Value>) -> Result<UserName, Unfit> {
-    let text = match sub {
-        None => return Err(Unfit::NoUser),
-        Some(Value::String(text)) => text,
-        // A number that is no longer what was written could make one user of two.
-        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
-        Some(_) => return Err(Unfit::Malformed),
-    };
-    match UserName::parse(&text) {
-        Ok(user) if user.as_str() != ANONYMOUS => Ok(user),
-        Ok(_) | Err(NameFault::Blank) => Err(Unfit::NoUser),
-        Err(_) => Err(Unfit::Names),
-    }
+    let text = name_in(&sub.ok_or(Unfit::NoUser)?).ok_or(Unfit::Malformed)?;
+    somebody(&text).map_err(|_| Unfit::NoUser)
 }
 
 fn names<T>(value: Option<Value>, parse: fn(&str) -> Result<T, NameFault>) -> Result<Option<Vec<T>>, Unfit> {
@@ -301,5 +248,16 @@ fn names<T>(value: Option<Value>, parse: fn(&str) -> Result<T, NameFault>) -> Re
     }
 }
 
+/// Those of ours in a claim: a text with blanks, or a list.
+fn scopes(mut ours: Vec<Scope>, claim: &Value) -> Result<Vec<Scope>, Unfit> {
+    let words: Option<Vec<_>> = match claim {
+        Value::String(text) => Some(text.split_whitespace().collect()),
+        Value::Array(all) => all.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    ours.extend(words.ok_or(Unfit::Malformed)?.into_iter().filter_map(Scope::parse));
+    Ok(ours)
+}
+
 #[cfg(test)]
-mod tests;
+pub mod tests;

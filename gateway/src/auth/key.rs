@@ -2,7 +2,11 @@
 
 use registry::{RoomName, StoreName, UserName};
 use serde_json::{Map, Value, json};
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
+use subtle::ConstantTimeEq;
 
 /// What keys of ours begin with, and those that came from elsewhere.
 const OURS: &str = "hf_";
@@ -33,13 +37,31 @@ pub fn check(text: &str) -> Result<(), String> {
 }
 
 /// The SHA-256 of a key, which is all that is kept of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct Digest([u8; 32]);
+
+/// How long it takes says nothing of how much of two digests is the same.
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Digest {
     pub fn of(key: &str) -> Self {
+        Self::of_bytes(key.as_bytes())
+    }
+
+    /// Of anything else that is known again by it.
+    pub fn of_bytes(text: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, key.as_bytes()).as_ref());
+        bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text).as_ref());
         Self(bytes)
     }
 
@@ -183,13 +205,17 @@ fn list<T, F: fmt::Display>(
     read.collect::<Result<_, _>>().map(Some)
 }
 
+/// A time in milliseconds, or in seconds.
+pub fn as_ms(at: u64) -> u64 {
+    if at < MILLISECONDS_FROM { at * 1000 } else { at }
+}
+
 /// Epoch milliseconds; seconds are taken, too.
 fn time(members: &Map<String, Value>, name: &str) -> Result<Option<u64>, String> {
     match members.get(name).filter(|value| !value.is_null()) {
         None => Ok(None),
         Some(value) => match value.as_u64() {
-            Some(at) if at < MILLISECONDS_FROM => Ok(Some(at * 1000)),
-            Some(at) => Ok(Some(at)),
+            Some(at) => Ok(Some(as_ms(at))),
             None => Err(format!("{name}: milliseconds since 1970 are wanted")),
         },
     }

@@ -1,7 +1,7 @@
 //! Tickets: what a server gives a client that must not know any secret, to come in once.
 
 use super::{
-    Refused,
+    Blind, Refused,
     grants::{By, Grants},
     key::ApiKey,
 };
@@ -23,14 +23,14 @@ pub async fn issue(registry: &Registry, grants: &ApiKey) -> Result<String, Unkno
 
 /// What it grants; it stays good.
 pub async fn look(registry: &Registry, ticket: &str) -> Result<Grants, Refused> {
-    let held = registry.ticket(hashed(ticket)).await.map_err(|_| Refused::Blind)?;
+    let held = registry.ticket(hashed(ticket)).await.map_err(|_| Refused::Blind(Blind::Redis))?;
     let granted = held.and_then(|held| ApiKey::read(&serde_json::from_str(&held).ok()?).ok());
     let ApiKey { user, stores, rooms, .. } = granted.ok_or(Refused::Ticket)?;
-    Ok(Grants { user, stores, rooms, until: None, key: None, by: By::Ticket })
+    Ok(Grants { user, stores, rooms, until: None, key: None, by: By::Ticket, more: None })
 }
 
 /// Uses it up; nobody else has done so.
 pub async fn redeem(registry: &Registry, ticket: &str) -> Result<(), Refused> {
-    let held = registry.redeem(hashed(ticket)).await.map_err(|_| Refused::Blind)?;
+    let held = registry.redeem(hashed(ticket)).await.map_err(|_| Refused::Blind(Blind::Redis))?;
     held.map(drop).ok_or(Refused::Ticket)
 }

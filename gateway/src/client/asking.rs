@@ -1,7 +1,10 @@
 //! Asking a running gateway over HTTP, for the commands that look and those that call.
 
 use super::{events::Events, exit};
-use crate::config::{Config, Reading, value::Secret};
+use crate::{
+    config::{Config, Reading, value::Secret},
+    http::preamble,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -140,6 +143,8 @@ type Broken = Box<dyn Error + Send + Sync>;
 /// A gateway that can be asked.
 pub struct Remote {
     pub address: Address,
+    /// It wants to be told whose each connection is.
+    preamble: bool,
     token: Option<Token>,
 }
 
@@ -167,7 +172,11 @@ impl Remote {
             sentences: faults.iter().map(ToString::to_string).collect(),
         })?;
         let tokens = [("API_TOKEN", &config.live.api_token), ("ADMIN_TOKEN", &config.live.admin_token)];
-        Ok(Self { address: url.cloned().unwrap_or_else(|| Address::of(config)), token: first(tokens)? })
+        Ok(Self {
+            address: url.cloned().unwrap_or_else(|| Address::of(config)),
+            preamble: config.proxy_protocol,
+            token: first(tokens)?,
+        })
     }
 
     /// The same for whoever changes the fleet.
@@ -184,7 +193,10 @@ impl Remote {
     /// to one who names the gateway.
     pub fn without_token(reading: &Reading, url: Option<&Address>) -> Result<Self, Failure> {
         match url {
-            Some(url) => Ok(Self { address: url.clone(), token: None }),
+            Some(url) => {
+                let preamble = reading.config.as_ref().is_ok_and(|config| config.proxy_protocol);
+                Ok(Self { address: url.clone(), preamble, token: None })
+            }
             None => Ok(Self { token: None, ..Self::of(reading, None)? }),
         }
     }
@@ -264,7 +276,12 @@ impl Remote {
         let place = (self.address.host.as_str(), self.address.port);
         let stream = timeout_at(began + PATIENCE, TcpStream::connect(place)).await;
         let stream = stream.map_err(|_| silent(PATIENCE)).and_then(|stream| stream.map_err(|error| error.to_string()));
-        let answer = timeout_at(began + patience, talk(stream.map_err(lost(false))?, request, progress)).await;
+        let stream = stream.map_err(lost(false))?;
+        if self.preamble {
+            // Nothing was written before it, so there is room for these few bytes.
+            stream.try_write(preamble::LOCAL).map_err(|error| lost(false)(error.to_string()))?;
+        }
+        let answer = timeout_at(began + patience, talk(stream, request, progress)).await;
         let answer = answer.map_err(|_| silent(patience));
         answer.and_then(|answer| answer.map_err(|error| error.to_string())).map_err(lost(true))
     }

@@ -2,15 +2,24 @@
 
 use super::exit;
 use crate::{
+    admission::{
+        address::{self, Peer},
+        origin::Origins,
+    },
     auth::{
         Auth,
         book::{Book, Source},
+        jwks,
+        session::Sessions,
+        tokens::Tokens,
     },
-    config::{Config, Reading, sources::Environment},
+    config::{ANY_PAGE, Config, Reading, sources::Environment},
     gateway::{self, Gateway, VERSION},
+    hooks::Hooks,
     listener::{self, Listener},
     log::Log,
     manager::Manager,
+    metrics::Metrics,
 };
 use registry::{Inbox, Memory, Registry};
 use std::{process::ExitCode, sync::Arc};
@@ -41,7 +50,7 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
             return ExitCode::from(exit::FAILED);
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let listener = match Listener::bind(&config.host, config.port) {
             Ok(listener) => listener,
             Err(sentence) => {
@@ -62,26 +71,36 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
                 )
             }
         };
+        if config.hooks.events.is_some() {
+            registry.want_events();
+        }
         if let Err(sentence) = registry.open().await {
             complain!("{sentence}");
             return ExitCode::from(exit::FAILED);
         }
-        let auth = match auth(&config, &registry).await {
-            Ok(auth) => auth,
-            Err(sentence) => {
+        let instance = registry.incarnation();
+        let metrics = Arc::new(Metrics::of(VERSION, instance.instance(), config.canary));
+        let asked = async { Ok((auth(&config, &registry, &metrics).await?, Hooks::new(&config, &metrics)?)) };
+        let (auth, hooks) = match asked.await {
+            Ok(both) => both,
+            Err::<_, String>(sentence) => {
                 complain!("{sentence}");
                 return ExitCode::from(exit::CONFIGURATION);
             }
         };
-        let gateway = Gateway::new(config, &log, registry, auth);
+        let gateway = Gateway::new(config, &log, registry, metrics, auth, hooks);
         report_panics(&gateway);
         greet(&gateway, &listener, open_files);
+        info!(version = VERSION, pid = std::process::id(), instance = &*gateway.instance, "instance starts");
         serve(&gateway, listener, inbox, &log, &manager, reread).await
-    })
+    });
+    // A thread that waits for a disk, or for somebody's address, is not waited for.
+    runtime.shutdown_background();
+    code
 }
 
 /// What decides who clients are.
-async fn auth(config: &Config, registry: &Registry) -> Result<Auth, String> {
+async fn auth(config: &Config, registry: &Registry, metrics: &Arc<Metrics>) -> Result<Auth, String> {
     let source = match &config.api_keys_file {
         Some(path) => Source::File(path.clone()),
         None => Source::Registry(registry.clone()),
@@ -90,7 +109,12 @@ async fn auth(config: &Config, registry: &Registry) -> Result<Auth, String> {
     if let Some(book) = &book {
         book.open().await?;
     }
-    Ok(Auth::new(config.auth, book, config.jwt.clone().filter(|_| config.auth.jwt), registry.clone()))
+    let sessions = |rules| Sessions::new(rules, &config.hooks.secrets, config.hooks.within, metrics.clone());
+    let sessions = config.session.as_ref().filter(|_| config.auth.session).map(sessions).transpose()?;
+    let place = |endpoint| jwks::place(endpoint, metrics.clone());
+    let place = config.jwks.clone().filter(|_| config.auth.jwt).map(place).transpose()?;
+    let tokens = config.jwt.clone().filter(|_| config.auth.jwt).map(|rules| Tokens::new(rules, place));
+    Ok(Auth::new(config.auth, book, tokens, sessions, registry.clone()))
 }
 
 async fn serve(
@@ -157,12 +181,21 @@ async fn serve(
     }
 }
 
-/// Origins, tokens and the log level; what else has changed waits for a restart.
+/// Origins, tokens and the log level, and the keys that somebody publishes; what else has changed waits for a restart.
 fn reload(gateway: &Gateway, log: &Log, reading: Reading) {
     match reading.config {
+        // What was read may name another AUTH, which waits for a restart; until then cookies count.
+        Ok(Config { live, .. }) if gateway.auth.modes.session && matches!(live.origins, Origins::Any) => {
+            error!(
+                "not reloaded, the configuration before stays in force, its AUTH until a restart: CORS_ORIGINS=*: {ANY_PAGE}"
+            );
+        }
         Ok(Config { live, .. }) => {
             log.set_filter(&live.log_filter);
             gateway.live.store(Arc::new(live));
+            if let Some(tokens) = &gateway.auth.tokens {
+                tokens.hurry();
+            }
             info!("reloaded origins, tokens and log level");
         }
         Err(faults) => {
@@ -203,9 +236,28 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
         modes if modes.is_none() => say!("  authentication  none: every client is believed"),
         modes => say!("  authentication  {modes}"),
     }
+    let Config { session, jwks, hooks, .. } = &gateway.config;
+    if let Some(session) = session.as_ref().filter(|_| gateway.auth.modes.session) {
+        say!("  sessions        {}", session.endpoint);
+    }
+    if let Some(jwks) = jwks.as_ref().filter(|_| gateway.auth.modes.jwt) {
+        say!("  keys of tokens  {jwks}");
+    }
+    for (name, endpoint) in [("connect", &hooks.connect), ("message", &hooks.message), ("events", &hooks.events)] {
+        if let Some(endpoint) = endpoint {
+            say!("  {:<15} {endpoint}", format!("{name} hook"));
+        }
+    }
     say!("  http api        {api}");
+    if gateway.config.proxy_protocol {
+        say!("  PROXY protocol  on: whoever sends no header, or is none of TRUSTED_PROXIES, is refused");
+    }
     say!("  WebSocket auto-response set: {{\"evt\":\"ping\"}}  {{\"type\":\"ping\"}}  {{\"action\":\"ping\"}}");
     say!("  open file limit {open_files}, {} sockets at most", gateway.sockets_max);
+    if gateway.config.proxy_protocol {
+        // None of the lines below could be tried.
+        return;
+    }
     let near = listener.reachable();
     let token = live.api_token.as_ref().map_or("", |_| " -H \"Authorization: Bearer $API_TOKEN\"");
     say!("try it:");
@@ -216,7 +268,15 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
             say!("  npx wscat -c ws://{near}/ws -H \"X-API-Key: $KEY\"");
         }
         modes if modes.jwt => say!("  npx wscat -c ws://{near}/ws -H \"Authorization: Bearer $TOKEN\""),
-        _ => say!("  npx wscat -c ws://{near}/ws -H \"X-User-ID: test123\""),
+        modes if modes.session => match gateway.auth.session_cookie() {
+            Some(name) => say!("  npx wscat -c ws://{near}/ws -H \"Cookie: {name}=$SID\""),
+            None => say!("  npx wscat -c ws://{near}/ws -H \"Cookie: $COOKIE\""),
+        },
+        _ if address::is_trusted(Peer::itself(near.ip()), &gateway.config.trusted_proxies) => {
+            say!("  npx wscat -c ws://{near}/ws -H \"X-User-ID: test123\"");
+        }
+        // Only a proxy elsewhere can say who somebody is.
+        _ => {}
     }
     say!(
         "  curl -X POST http://{near}/sse/push{token} -H 'Content-Type: application/json' -d '{{\"user_id\":\"test123\",\"data\":{{\"hello\":\"world\"}}}}'"

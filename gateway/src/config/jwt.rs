@@ -1,14 +1,14 @@
 //! The settings for JSON Web Tokens.
 
 use super::{Reader, value, value::Secret};
-use crate::auth::jwt::Rules;
+use crate::{auth::jwt::Rules, upstream::Endpoint};
 
 /// What stands around keys that everybody may have. As a secret they would let everybody sign.
 const PUBLIC: [&str; 2] = ["PUBLIC KEY-----", "CERTIFICATE-----"];
 
 impl Reader<'_> {
-    /// `None` inside: there is no key, so no token is good.
-    pub(super) fn jwt(&mut self) -> Option<Option<Rules>> {
+    /// `set`: where more keys are published. `None` inside: there is no key, nor a place of keys, so no token is good.
+    pub(super) fn jwt(&mut self, set: Option<&Endpoint>) -> Option<Option<Rules>> {
         let secret = self.secret("JWT_SECRET");
         // Env files have no place for line ends, so people write them as two characters.
         let public_key = self.text("JWT_PUBLIC_KEY").replace("\\n", "\n");
@@ -17,14 +17,17 @@ impl Reader<'_> {
             "" => None,
             text => Some(text.to_owned()),
         });
-        if secret.is_none() && public_key.is_none() {
+        if secret.is_none() && public_key.is_none() && self.text("JWKS_URL").is_empty() {
             for (name, set) in [("JWT_ISSUER", issuer), ("JWT_AUDIENCE", audience)] {
                 if set.is_some() {
-                    let fix = "without JWT_SECRET or JWT_PUBLIC_KEY no token can be checked; set one, or unset this";
+                    let fix = "without JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL no token can be checked; set one, or unset this";
                     self.fault::<()>(name, fix);
                 }
             }
             return Some(None);
+        }
+        if let Some(set) = set {
+            self.warn_of_set(set, issuer.is_some(), audience.is_some());
         }
         let by_secret = secret.as_ref().map_or("", Secret::expose);
         if PUBLIC.iter().any(|mark| by_secret.contains(mark)) {
@@ -39,6 +42,26 @@ impl Reader<'_> {
             self.warnings.push("there are keys for JSON Web Tokens, but AUTH has no jwt: no token is looked at".into());
         }
         Some(Some(rules))
+    }
+
+    /// Whoever publishes keys signs for many, and whoever reads them over an open line may be told others.
+    fn warn_of_set(&mut self, set: &Endpoint, has_issuer: bool, has_audience: bool) {
+        let missing = match (has_issuer, has_audience) {
+            (true, true) => None,
+            (true, false) => Some("JWT_AUDIENCE"),
+            (false, true) => Some("JWT_ISSUER"),
+            (false, false) => Some("JWT_ISSUER and JWT_AUDIENCE"),
+        };
+        self.warnings.extend(missing.map(|names| {
+            format!(
+                "JWKS_URL is set without {names}: whoever has a token of that provider for another service comes in"
+            )
+        }));
+        if !set.is_tls() && !set.is_here() {
+            self.warnings.push(
+                "JWKS_URL is no https address: whoever can change what comes from there decides who comes in".into(),
+            );
+        }
     }
 }
 
@@ -93,8 +116,28 @@ BTrz4m+Fs427Y+6pD9POVa1uwiVM2WGUlW+cW95jG57+ez9myt4+gg5G4Q==
     fn issuer_and_audience_without_a_key_are_faults() {
         let faults = from_env([("JWT_ISSUER", "i"), ("JWT_AUDIENCE", "a")]).config.unwrap_err();
         let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        assert!(shown[0].starts_with("JWT_ISSUER=i: without JWT_SECRET or JWT_PUBLIC_KEY"), "{shown:?}");
+        assert!(shown[0].starts_with("JWT_ISSUER=i: without JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL"), "{shown:?}");
         assert!(shown[1].starts_with("JWT_AUDIENCE=a: ") && shown.len() == 2, "{shown:?}");
+    }
+
+    #[test]
+    fn a_place_of_keys_is_enough_and_whom_it_signs_for_is_asked() {
+        let url = ("JWKS_URL", "https://id.test/keys");
+        let named = [url, ("AUTH", "jwt"), ("JWT_ISSUER", "i"), ("JWT_AUDIENCE", "a")];
+        let reading = from_env(named);
+        assert!(reading.config.unwrap().jwt.is_some());
+        assert_eq!(reading.sources.warnings, [""; 0]);
+        for (pairs, word) in [
+            (vec![url], "JWT_ISSUER and JWT_AUDIENCE"),
+            (vec![url, ("JWT_ISSUER", "i")], "without JWT_AUDIENCE"),
+            (vec![url, ("JWT_AUDIENCE", "a")], "without JWT_ISSUER"),
+            (vec![("JWKS_URL", "http://id.test/keys"), ("JWT_ISSUER", "i"), ("JWT_AUDIENCE", "a")], "no https"),
+            (vec![("JWKS_URL", "http://127.0.0.1.id.test/"), ("JWT_ISSUER", "i"), ("JWT_AUDIENCE", "a")], "no https"),
+        ] {
+            let env: Environment = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+            let warnings = read(&BTreeMap::new(), None, &env).sources.warnings;
+            assert!(warnings[0].contains(word) && warnings[1].contains("AUTH"), "{warnings:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The table of settings: name, kind, default, meaning. Flags, help, `holdfast check` and the
 //! README are made from it.
 
+use crate::upstream::Endpoint;
 use registry::RedisUrl;
 
 /// What a value has to look like.
@@ -18,6 +19,8 @@ pub enum Kind {
     Secret,
     /// Where Redis is. It may hold a password, so it is a secret of which the harmless part is shown.
     Redis,
+    /// Where an application is asked; shown without the login and the query that it may hold.
+    Url,
 }
 
 impl Kind {
@@ -33,13 +36,13 @@ impl Kind {
             Self::List => "LIST".into(),
             Self::OneOf(words) => words.join("|"),
             Self::Secret => "SECRET".into(),
-            Self::Redis => "URL".into(),
+            Self::Redis | Self::Url => "URL".into(),
         }
     }
 
     /// Whether the text as it was given may be seen by nobody.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::Redis)
+        matches!(self, Self::Secret | Self::Redis | Self::Url)
     }
 
     /// A value, for people.
@@ -47,6 +50,7 @@ impl Kind {
         match self {
             _ if text.is_empty() => String::new(),
             Self::Redis => RedisUrl::parse(text.trim()).map_or_else(|_| "***".into(), |url| url.shown()),
+            Self::Url => Endpoint::parse(text.trim()).map_or_else(|_| "***".into(), |url| url.to_string()),
             Self::Secret => "***".into(),
             _ => text.to_owned(),
         }
@@ -89,7 +93,7 @@ const fn unset(name: &'static str, kind: Kind, shown: &'static str, meaning: &'s
     Setting { name, kind, default: "", shown, meaning }
 }
 
-use Kind::{Duration, Flag, List, Number, OneOf, Rate, Redis, Secret, Size, Text};
+use Kind::{Duration, Flag, List, Number, OneOf, Rate, Redis, Secret, Size, Text, Url};
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
@@ -134,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         "AUTH",
         List,
         "none",
-        "how clients prove who they are: a list of `keys`, `jwt`, `proxy`; `none` believes whoever is named",
+        "how clients prove who they are: a list of `keys`, `jwt`, `session`, `proxy`; `none` believes whoever is named",
     ),
     unset("API_KEYS_FILE", Text, "the keys are in Redis", "where API keys stand, hashed; `holdfast keys` writes it"),
     unset("JWT_SECRET", Secret, "unset", "secret of JSON Web Tokens by HS256; 32 bytes or more"),
@@ -144,11 +148,45 @@ pub const SETTINGS: &[Setting] = &[
         "unset",
         "public key of JSON Web Tokens in PEM: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA; line ends may be `\\n`",
     ),
+    unset("JWKS_URL", Url, "unset", "where the public keys of JSON Web Tokens are published, as a JWK Set"),
     unset("JWT_ISSUER", Text, "any", "what `iss` of a JSON Web Token must be"),
     unset("JWT_AUDIENCE", Text, "any", "what `aud` of a JSON Web Token must be or contain"),
+    unset(
+        "SESSION_URL",
+        Url,
+        "unset",
+        "is asked whose a session is, with its cookie or token; 200 with `userId` lets in",
+    ),
+    unset("SESSION_COOKIE", Text, "any cookie", "name of the cookie that holds the session; no other one is sent on"),
+    unset(
+        "CONNECT_URL",
+        Url,
+        "unset",
+        "is asked before a socket is opened; may refuse it, or give it names and a `state`",
+    ),
+    unset(
+        "MESSAGE_URL",
+        Url,
+        "unset",
+        "gets requests of clients, and frames that are not understood here; its JSON is the answer",
+    ),
+    unset("EVENTS_URL", Url, "unset", "hears of every socket that came and went, at least once"),
+    unset(
+        "HOOK_SECRET",
+        Secret,
+        "unsigned",
+        "signs what is sent to SESSION_URL and the three above, as Standard Webhooks do: `whsec_$(openssl rand -base64 32)`, or plain text for those who check by hand; several, after commas, sign each",
+    ),
+    setting("HOOK_TIMEOUT", Duration, "2s", "how long the application may take for an answer"),
     unset("API_TOKEN", Secret, "unset: only this machine may call", "bearer token of the server plane"),
     unset("ADMIN_TOKEN", Secret, "as API_TOKEN", "bearer token for what changes or reveals the fleet"),
     setting("TRUSTED_PROXIES", List, "127.0.0.0/8,::1/128", "peers whose `X-Forwarded-For` and `X-User-ID` count"),
+    setting(
+        "PROXY_PROTOCOL",
+        OneOf(&["off", "on"]),
+        "off",
+        "`on`: every connection begins with a PROXY header (version 1 or 2) of one of `TRUSTED_PROXIES`, and others are refused",
+    ),
     setting("CALL_TIMEOUT", Duration, "30s", "how long a call waits for its answer, unless it says so itself"),
     setting(
         "RESUME_WINDOW",
@@ -171,7 +209,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("QUEUE_TTL", Duration, "10m", "how long what nobody has taken is kept"),
     setting("WHY_TTL", Duration, "10m", "how long a verdict is kept after the end of a socket"),
     setting("DRAIN_TIMEOUT", Duration, "10s", "how long a stopping instance takes to part with its sockets at most"),
-    unset("RATE_CONNECT", Rate, "off", "handshakes per address, such as `20/s`; over it 429"),
+    unset("RATE_CONNECT", Rate, "off", "handshakes per address, and as many per API key, such as `20/s`; over it 429"),
     setting("RATE_MESSAGES", Rate, "100/s", "frames per socket, or `off`; over it close 4429"),
     unset("MIN_SOCKETS", Number, "off", "alarm when the fleet holds fewer"),
     setting("CANARY", Flag, "false", "a mark on this instance, in `/api/instances` and metrics"),
@@ -184,20 +222,6 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("LOG_FORMAT", OneOf(&["text", "json"]), "text", "how a log line looks"),
     setting("DEBUG", Flag, "false", "`true` is `LOG_LEVEL=debug`"),
-];
-
-/// Settings of the contract that this version cannot honour. Taking one silently would be a lie:
-/// whoever sets `SESSION_URL` believes that strangers are kept out.
-pub const NOT_YET: &[&str] = &[
-    "JWKS_URL",
-    "SESSION_URL",
-    "SESSION_COOKIE",
-    "CONNECT_URL",
-    "MESSAGE_URL",
-    "EVENTS_URL",
-    "HOOK_SECRET",
-    "HOOK_TIMEOUT",
-    "PROXY_PROTOCOL",
 ];
 
 /// The table for the README.

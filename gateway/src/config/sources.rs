@@ -1,7 +1,7 @@
 //! Where values come from: flag beats environment beats file beats default.
 
 use super::{
-    settings::{NOT_YET, SETTINGS, Setting},
+    settings::{SETTINGS, Setting},
     value::uncommented,
 };
 use std::{collections::BTreeMap, fmt, fs, path::Path};
@@ -140,12 +140,8 @@ impl Sources {
                 Some(text) => drop(values.insert(key, text)),
                 None if known => fault(&key, "a text, number, boolean or list of texts is wanted".into()),
                 None => {
-                    let name = key.to_uppercase();
-                    let fix = match NOT_YET.contains(&name.as_str()) {
-                        true => NOT_YET_FIX.into(),
-                        false => format!("unknown setting; did you mean {}?", nearest(&name).to_lowercase()),
-                    };
-                    fault(&key, fix);
+                    let meant = nearest(&key.to_uppercase()).to_lowercase();
+                    fault(&key, format!("unknown setting; did you mean {meant}?"));
                 }
             }
         }
@@ -153,26 +149,16 @@ impl Sources {
     }
 
     fn notice_strangers(&mut self, env: &Environment) {
-        for name in NOT_YET {
-            if from_env(env, name).is_some() {
-                self.faults.push(Fault { setting: (*name).into(), value: None, fix: NOT_YET_FIX.into() });
-            }
-        }
         for variable in env.keys() {
             let Some(name) = variable.strip_prefix("HOLDFAST_") else { continue };
             let secret = name.strip_suffix("_FILE").filter(|name| is_secret(name));
-            let known = SETTINGS.iter().any(|setting| setting.name == name)
-                || NOT_YET.contains(&name)
-                || secret.is_some()
-                || name == "CONFIG";
+            let known = SETTINGS.iter().any(|setting| setting.name == name) || secret.is_some() || name == "CONFIG";
             if !known {
                 self.warnings.push(format!("unknown variable {variable}; did you mean HOLDFAST_{}?", nearest(name)));
             }
         }
     }
 }
-
-const NOT_YET_FIX: &str = "not available in this version (it would have no effect); unset it";
 
 fn is_secret(name: &str) -> bool {
     SETTINGS.iter().any(|setting| setting.name == name && setting.kind.is_secret())

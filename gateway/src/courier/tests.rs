@@ -3,7 +3,9 @@
 use super::*;
 use crate::{
     close::Close,
-    frame, inbox,
+    frame,
+    hooks::Hooks,
+    inbox,
     letters::LIFE,
     probe,
     session::Desk,
@@ -34,6 +36,7 @@ pub(crate) fn deaf(memory: &Arc<Memory>, name: &str) -> (Arc<Desk>, Inbox) {
             courier,
             metrics,
             feed: Default::default(),
+            hooks: Hooks::default(),
             rate: None,
             rooms_max: 2,
             stop: Default::default(),

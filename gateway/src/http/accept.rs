@@ -3,8 +3,10 @@
 use super::{
     Body, answer,
     head::{HeadTimed, IDLE, Turn},
+    preamble,
 };
 use crate::{
+    admission::address::Peer,
     gateway::Gateway,
     listener::{self, Listener},
 };
@@ -27,7 +29,7 @@ const RESTED: Duration = Duration::from_secs(1);
 
 /// Accepts until no more connections are wanted.
 pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
-    let most = listener::connections_max();
+    let most = listener::connections_max(gateway.config.applications());
     let take = |stream: TcpStream, peer| {
         let open = gateway.http_tasks.len() + gateway.socket_tasks.len();
         if open >= most {
@@ -57,22 +59,33 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
     listener.close().into_iter().for_each(|(stream, peer)| take(stream, peer));
 }
 
-async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+async fn serve(gateway: Arc<Gateway>, stream: TcpStream, from: SocketAddr) {
     let _open = Counted::new(&gateway.metrics.http_connections);
     // Answers and frames are small and whole; waiting for more of them only adds delay.
     let _ = stream.set_nodelay(true);
     let turn = Turn::default();
-    let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
     let (closing, resting) = (gateway.closing.clone(), turn.clone());
-    let ending = async {
+    let ending = async || {
         closing.cancelled().await;
         resting.may_end(RESTED).await;
     };
+    let peer = if gateway.config.proxy_protocol {
+        // In a box, since its buffer is of no use any more when this is over.
+        let told = Box::pin(preamble::peer(&gateway, &stream, from.ip()));
+        tokio::select! {
+            peer = told => peer,
+            () = ending() => None,
+        }
+    } else {
+        Some(Peer::itself(from.ip()))
+    };
+    let Some(peer) = peer else { return };
+    let io = TokioIo::new(HeadTimed::new(stream, turn.clone()));
     let service = service_fn(|request: hyper::Request<Incoming>| {
         turn.change();
         let (gateway, turn) = (gateway.clone(), turn.clone());
         async move {
-            let mut response = answer(gateway, peer.ip(), turn.clone(), request).await;
+            let mut response = answer(gateway, peer, turn.clone(), request).await;
             match response.body_mut() {
                 Body::Whole(_) => turn.change(),
                 // Served until its last event.
@@ -90,13 +103,13 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = ending => {
+        () = ending() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(fault) = served {
-        debug!("connection of {peer} ended: {fault}");
+        debug!("connection of {from} ended: {fault}");
     }
 }
 

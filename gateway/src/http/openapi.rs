@@ -44,30 +44,33 @@ const DRAINED: &[(u16, &str)] = &[
 const QUEUED: &[(u16, &str)] = &[(202, "queued; Location says where to ask what came of it"), (429, "queue_full")];
 const TICKET: &[(u16, &str)] = &[(201, "made"), (409, "nobody_wants_a_ticket"), (503, "credentials_cannot_be_checked")];
 const BUSY: &[(u16, &str)] = &[(429, "socket_busy")];
-const DOOR: &[(u16, &str)] = &[
+const UNAUTHORIZED: &str = "invalid_api_key, api_key_expired, invalid_session_token, unauthorized_please_log_in";
+/// What everybody who says who it is may be told, at a door or where the doors only tell.
+const KNOCKED: &[(u16, &str)] = &[
+    (400, "a name is missing or wrong, conflicting_credentials"),
+    (401, UNAUTHORIZED),
+    (403, "origin_not_allowed, credential_without_scope_connect, not_your_user_id, not_your_store, not_your_room"),
+    (429, "too_fast; see Retry-After"),
+    (503, "credentials_cannot_be_checked; see Retry-After"),
+];
+/// No room, or not any more.
+const SHUT: &[(u16, &str)] = &[(503, "draining, full")];
+/// The application is asked.
+const HOOKED: &[(u16, &str)] = &[(403, "refused_by_the_application"), (503, "connect_hook_failed")];
+const UPGRADED: &[(u16, &str)] = &[
     (101, "switching to WebSocket"),
-    (400, "a name or header is missing or wrong"),
-    (401, "invalid_api_key, api_key_expired, invalid_session_token, unauthorized_please_log_in"),
-    (403, "origin_not_allowed, not_your_user_id, not_your_store, not_your_room"),
+    (400, "a header is missing or wrong"),
     (426, "no upgrade, or not to version 13"),
-    (429, "too fast, see Retry-After"),
-    (503, "draining, full; see Retry-After"),
 ];
-
-const LISTENER: &[(u16, &str)] = &[
-    (400, "a name is missing or wrong"),
-    (401, "invalid_api_key, api_key_expired, invalid_session_token, unauthorized_please_log_in"),
-    (403, "origin_not_allowed, not_your_user_id, not_your_store, not_your_room"),
-    (409, "already_connected"),
-    (429, "too fast or cooling_down, see Retry-After"),
-    (503, "draining, full; see Retry-After"),
-];
+const LISTENED: &[(u16, &str)] = &[(409, "already_connected"), (429, "cooling_down")];
 
 /// What a route answers beside 200 and faults of the request itself.
 fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
     match (route.method.as_str(), route.path) {
-        (_, "/ws" | "/ws/{code}" | "/websocket" | "/connect") => vec![DOOR],
-        (_, "/sse/stream") => vec![LISTENER],
+        (_, "/ws" | "/ws/{code}" | "/websocket" | "/connect") => vec![UPGRADED, SHUT, HOOKED, KNOCKED],
+        (_, "/sse/stream") => vec![LISTENED, SHUT, HOOKED, KNOCKED],
+        (_, "/api/handshake") => vec![&[(404, "not_found")], SHUT, KNOCKED],
+        (_, "/api/auth/session") => vec![KNOCKED],
         (_, "/api/events") => vec![&[(400, "no_such_scope")]],
         (_, "/health/ready") => vec![&[(503, "draining, registry_unavailable, deaf")]],
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
@@ -217,6 +220,31 @@ mod tests {
             ("504", "no_reply"),
         ] {
             assert!(send[status]["description"].as_str().is_some_and(|said| said.contains(code)), "{status}: {send}");
+        }
+    }
+
+    /// Those that only tell refuse as the doors do.
+    #[test]
+    fn whoever_knocks_is_told_by_status_and_code() {
+        let document = describe();
+        for path in
+            ["/ws", "/ws/{code}", "/websocket", "/connect", "/sse/stream", "/api/handshake", "/api/auth/session"]
+        {
+            let said = |status: &str| {
+                let description = &document["paths"][path]["get"]["responses"][status]["description"];
+                description.as_str().unwrap_or_default().to_owned()
+            };
+            for (status, code) in [
+                ("400", "conflicting_credentials"),
+                ("401", "api_key_expired"),
+                ("403", "origin_not_allowed"),
+                ("429", "too_fast"),
+                ("503", "credentials_cannot_be_checked"),
+            ] {
+                assert!(said(status).contains(code), "{path} {status}: {}", said(status));
+            }
+            let is_door = !path.starts_with("/api");
+            assert_eq!(said("503").contains("connect_hook_failed"), is_door, "{path}");
         }
     }
 

@@ -4,6 +4,8 @@
 use crate::{
     admission::{
         self,
+        address::Peer,
+        credentials,
         origin::{self, is_local_host},
     },
     auth::key::{ApiKey, Scope},
@@ -11,10 +13,9 @@ use crate::{
     problem::Problem,
 };
 use hyper::{
-    HeaderMap, StatusCode, Version,
-    header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, UPGRADE, VIA, WWW_AUTHENTICATE},
+    HeaderMap, Version,
+    header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, UPGRADE, VIA},
 };
-use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -32,7 +33,7 @@ pub enum Plane {
 
 /// A request, as far as this question goes.
 pub struct Caller<'a> {
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub version: Version,
     pub headers: &'a HeaderMap,
     /// The API key that it shows.
@@ -56,7 +57,7 @@ pub fn check(plane: Plane, caller: &Caller<'_>, live: &Live) -> Result<(), Probl
     }
     match guarded {
         false => check_protected(plane, caller),
-        true => Err(unauthorized(
+        true => Err(Problem::unauthorized(
             "Invalid API token",
             "send Authorization: Bearer with the value of API_TOKEN (ADMIN_TOKEN where the fleet is revealed or changed), or an API key of scope call (admin)",
         )),
@@ -74,11 +75,11 @@ fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
         || caller.headers.contains_key(VIA)
         || caller.headers.contains_key(X_REAL_IP)
         || caller.headers.keys().any(|name| *name == FORWARDED || name.as_str().starts_with("x-forwarded-"));
-    if caller.peer.to_canonical().is_loopback() && is_local_host(host) && !proxied {
+    if caller.peer.is_local() && is_local_host(host) && !proxied {
         return Ok(());
     }
     let setting = if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" };
-    Err(unauthorized(
+    Err(Problem::unauthorized(
         "Protected mode",
         format!(
             "set {setting} and send it as Authorization: Bearer; without one only direct calls to localhost are answered"
@@ -86,15 +87,8 @@ fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
     ))
 }
 
-fn unauthorized(title: &'static str, hint: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, title, hint).header(WWW_AUTHENTICATE, "Bearer realm=\"holdfast\"")
-}
-
 fn bears(headers: &HeaderMap, token: &Secret) -> bool {
-    let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).and_then(|value| {
-        let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token.trim_ascii())
-    });
+    let given = headers.get(AUTHORIZATION).and_then(credentials::bearer);
     given.is_some_and(|given| given.ct_eq(token.expose().as_bytes()).into())
 }
 
@@ -116,7 +110,8 @@ mod tests {
         for (name, value) in headers {
             map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let caller = Caller { peer: peer.parse().unwrap(), version: Version::HTTP_11, headers: &map, key: None };
+        let peer = Peer::itself(peer.parse().unwrap());
+        let caller = Caller { peer, version: Version::HTTP_11, headers: &map, key: None };
         check(plane, &caller, live).map_or_else(|problem| problem.status.as_u16(), |()| 200)
     }
 

@@ -116,14 +116,7 @@ pub static ROUTES: &[Route] = routes! {
 
 /// Finds the route and the values in its path; 400 for what smuggles, 404 and 405 else.
 pub fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Ambiguous body length",
-            "send Content-Length or Transfer-Encoding, not both",
-        )
-        .header(header::CONNECTION, "close"));
-    }
+    check_length(head)?;
     check_host(head)?;
     let path = admission::without_dev_prefix(head.uri.path());
     let method = match head.method {
@@ -153,6 +146,20 @@ pub fn find(head: &Parts) -> Result<(&'static Route, Vec<String>), Problem> {
 
 fn bad_encoding() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "Invalid path", "percent-encode names in a path as UTF-8")
+}
+
+/// A body ends where every proxy in front agrees that it does.
+fn check_length(head: &Parts) -> Result<(), Problem> {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let hint = if head.headers.contains_key(header::CONTENT_LENGTH) {
+        "send Content-Length or Transfer-Encoding, not both"
+    } else if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        "send Content-Length, or Transfer-Encoding: chunked and no other coding"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(StatusCode::BAD_REQUEST, "Ambiguous body length", hint).header(header::CONNECTION, "close"))
 }
 
 /// Whom a request is for must be beyond doubt, since protected mode goes by it.

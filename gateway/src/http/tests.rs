@@ -10,6 +10,7 @@ use crate::{
         tests::{client_of, deaf, enter, memory},
     },
     gateway,
+    hooks::Hooks,
     listener::Listener,
     log::Log,
 };
@@ -47,8 +48,9 @@ impl Instance {
         let listener = Listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.address;
         let (registry, inbox) = Registry::in_memory(memory, gateway::about(&config, &listener));
-        let auth = Auth::new(config.auth, None, None, registry.clone());
-        let gateway = Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry, auth);
+        let auth = Auth::new(config.auth, None, None, None, registry.clone());
+        let gateway =
+            Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry, Arc::default(), auth, Hooks::default());
         let courier = gateway.courier.clone();
         let never = CancellationToken::new();
         let running = tokio::spawn(async move { gateway.run(listener, inbox, never).await.unwrap() });

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     admission::{credentials, names::ANONYMOUS},
     auth::{
-        Refused,
+        Blind, Refused,
         key::{ApiKey, Scope},
         ticket,
     },
@@ -39,7 +39,7 @@ pub async fn issue(request: Request) -> Answer {
     }
     let grants = read(&request.body)?;
     let ticket = ticket::issue(&request.gateway.courier.registry, &grants).await;
-    let ticket = ticket.map_err(|_| credentials::refusal(Refused::Blind))?;
+    let ticket = ticket.map_err(|_| credentials::refusal(Refused::Blind(Blind::Redis)))?;
     let lives_ms = u64::try_from(TICKET_STANDS.as_millis()).unwrap_or(u64::MAX);
     let mut response =
         ok(&json!({ "ticket": ticket, "expiresAt": epoch_ms() + lives_ms, "userId": grants.user.as_str() }));

@@ -108,8 +108,13 @@ async fn what_a_client_publishes_reaches_members_elsewhere_in_its_order() {
     let ((here, _a), (there, _b)) = (instance(&memory, "web1"), instance(&memory, "web2"));
     let (publisher, member) = (enter(&here.courier, &["r"]).await, enter(&there.courier, &["r"]).await);
     let (mut client, _serving) = client_of(&member);
-    let greeting =
-        Greeting { socket: publisher.socket.id, instance: "web1".into(), ping_interval_seconds: 30.0, lasting: None };
+    let greeting = Greeting {
+        socket: publisher.socket.id,
+        instance: "web1".into(),
+        ping_interval_seconds: 30.0,
+        state: None,
+        lasting: None,
+    };
     let mut session = session::Session::new(here.clone(), publisher.socket.clone(), greeting);
     for number in 0..100 {
         let frame = format!(r#"{{"type":"publish","room":"r","data":{number}}}"#);

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     all::Post,
+    event::Event,
     names::SocketId,
     owner::{PARTITIONS, partition},
     rules::rank,
@@ -41,7 +42,9 @@ impl Redis {
             let (own, marks) = (self.own(), known.iter().map(|(other, _)| other.mark()).collect::<BTreeSet<_>>());
             // Each partition is looked after by one of the fleet. Where two believe it of themselves no harm is done.
             let ours = (0..PARTITIONS).filter(|k| rank(&format!("p{k}"), own.mark(), marks.iter().copied()) == 0);
-            join_all(ours.map(|k| self.end_the_due(k))).await;
+            let ours: Vec<_> = ours.collect();
+            self.outgoing.mind(ours.iter().copied());
+            join_all(ours.into_iter().map(|k| self.end_the_due(k))).await;
         }
     }
 
@@ -59,8 +62,14 @@ impl Redis {
 
     async fn tell_ended(&self, id: SocketId, ended: Option<Box<Ended>>) {
         if let Some(ended) = ended {
-            let Ended { record, ending, .. } = *ended;
+            let Ended { record, ending, at, .. } = *ended;
             self.last_no_more(&record).await;
+            if self.outgoing.is_wanted() {
+                let event = Event::disconnected(&record, &ending, at, self.now_ms());
+                if self.log_events(partition(id), vec![event]).await.is_err() {
+                    return;
+                }
+            }
             self.hand_over(Post::Ended { record, ending }).await;
         }
         // Last, so that whoever is interrupted before finds it again.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     admit::client_tag,
     all::{Registered, Superseded},
+    event::Event,
     names::{Group, GroupKey, Incarnation, Session, SocketId},
     owner::{Parting, Ticket, h32, partition},
     record::SocketRecord,
@@ -189,7 +190,9 @@ impl Redis {
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         let Parting { record, ending } = parting;
         let (own, to) = (self.own(), Left::of(record.leaves(ending)));
-        let told = self.end(record.id, record.session, &own, to, rows::ending(ending)).await;
+        let event = || Event::disconnected(record, ending, self.now_ms(), self.now_ms());
+        let event = (to == Left::Closed && self.outgoing.is_wanted()).then(event);
+        let told = self.end(record.id, record.session, &own, to, rows::ending(ending), event).await;
         way.answered = told.is_ok();
         // Where another connection has the socket, all that is kept is its own.
         if matches!(told, Ok(Told::Ended | Told::Nothing)) && to == Left::Closed {
@@ -205,7 +208,7 @@ impl Redis {
         let mut way = OnItsWay { redis: self, ticket, answered: false };
         // Of one that may come back nobody knows more than that its connection is not there.
         let ending = Ending { cause: Cause::ConnectionLost, code: None, reason: "".into() };
-        let told = self.end(id, session, of, to, rows::ending(&ending)).await;
+        let told = self.end(id, session, of, to, rows::ending(&ending), None).await;
         way.answered = told.is_ok();
         told.is_ok()
     }
@@ -217,19 +220,26 @@ impl Redis {
         of: &Incarnation,
         to: Left,
         how: Vec<String>,
+        event: Option<Event>,
     ) -> Result<Told, Fault> {
         let (keys, k) = (&self.keys, partition(id));
-        let ended = UNREGISTER
-            .on([keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)])
+        let mut touched = vec![keys.row(id), keys.owned(k, of.mark()), keys.live(k), keys.ended(k)];
+        touched.extend(event.as_ref().map(|_| keys.events(k)));
+        let said = UNREGISTER
+            .on(touched)
             .arg(id.short())
             .arg(session.to_string())
             .arg(to.as_str())
             .arg(self.why_ttl_ms())
             .arg(self.now_ms())
             .arg(how)
+            .arg(event.iter().flat_map(|event| self.with_event(event)).collect::<Vec<_>>())
             .run(&self.link)
-            .await;
-        ended.map(|said| match number(said.first()) {
+            .await?;
+        if let Some(event) = event.filter(|_| said.len() > 1) {
+            self.hand_event_over(k, event, &mut said.iter().skip(1));
+        }
+        Ok(match number(said.first()) {
             1 => Told::Ended,
             2 => Told::Elsewhere,
             _ => Told::Nothing,

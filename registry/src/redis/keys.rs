@@ -68,6 +68,11 @@ impl Keys {
         self.of_partition(k, "born")
     }
 
+    /// What the application is still to be told of the sockets.
+    pub fn events(&self, k: usize) -> String {
+        self.of_partition(k, "events")
+    }
+
     /// A socket's durable deliveries. It goes when the socket ends for good.
     pub fn log(&self, id: SocketId) -> String {
         self.of_partition(partition(id), &["log:", &id.short()].concat())
@@ -220,7 +225,7 @@ mod tests {
         let id = SocketId::fresh();
         let k = partition(id);
         let of_row = [keys.row(id), keys.owned(k, "m"), keys.left(k, "m"), keys.live(k), keys.ended(k), keys.born(k)];
-        let of_log = [keys.log(id), keys.logged(id)];
+        let of_log = [keys.log(id), keys.logged(id), keys.events(k)];
         assert!(of_log.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_log:?}");
         assert!(of_row.iter().all(|key| slot(key) == slot(&of_row[0])), "{of_row:?}");
         let user = GroupKey::of("user", "ann");

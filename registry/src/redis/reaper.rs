@@ -9,11 +9,13 @@ use super::{
     scripts::{REAP, TOMB, number, text},
 };
 use crate::{
+    event::Event,
     lease::{LEASE, REAPED_AFTER},
     names::{GroupKey, Incarnation, Session, SocketId, StoreName, UserName},
     owner::PARTITIONS,
     record::{Attempt, SocketRecord},
-    rules::{Missing, rank},
+    rules::{Missing, State, rank},
+    verdict::{Cause, Ending},
 };
 use futures_util::future::join_all;
 use redis::{Value, cmd};
@@ -226,8 +228,17 @@ impl Redis {
             .run(&self.link)
             .await
             .ok()?;
-        let lost: Vec<_> = said.iter().filter_map(|row| read_lost(row, dead)).collect();
+        let (lost, ended): (Vec<_>, Vec<_>) = said.iter().filter_map(|row| read_lost(row, dead)).unzip();
         self.leave_indexes(&lost, dead).await;
+        if self.outgoing.is_wanted() {
+            let ending = Ending { cause: Cause::InstanceCrash, code: None, reason: "".into() };
+            let now = self.now_ms();
+            let ended = lost.iter().zip(ended).filter(|(_, ended)| *ended);
+            let events: Vec<_> = ended.map(|(lost, _)| Event::disconnected(lost, &ending, now, now)).collect();
+            if !events.is_empty() {
+                self.log_events(k, events).await.ok()?;
+            }
+        }
         Some(lost.len())
     }
 
@@ -270,11 +281,11 @@ impl Redis {
     }
 }
 
-/// As REAP names it.
-fn read_lost(row: &Value, owner: &Incarnation) -> Option<Arc<SocketRecord>> {
+/// As REAP names it, and whether it has ended with its instance.
+fn read_lost(row: &Value, owner: &Incarnation) -> Option<(Arc<SocketRecord>, bool)> {
     let Value::Array(fields) = row else { return None };
     let fields: Vec<_> = fields.iter().map(|field| text(Some(field))).collect();
-    named(&fields, owner)
+    Some((named(&fields, owner)?, State::parse(fields.get(8)?)? == State::Lost))
 }
 
 /// As whoever takes a socket over notes it.
@@ -283,7 +294,7 @@ fn read_left(note: &str, owner: &Incarnation) -> Option<Arc<SocketRecord>> {
     named(&fields.iter().map(String::as_str).collect::<Vec<_>>(), owner)
 }
 
-/// Of id, session, user, store, rooms, client and address.
+/// Of id, session, user, store, rooms, client and address, and since when it was connected, if that is said.
 fn named(fields: &[&str], owner: &Incarnation) -> Option<Arc<SocketRecord>> {
     let field = |nth: usize| fields.get(nth).copied().filter(|text| !text.is_empty());
     Some(Arc::new(SocketRecord {
@@ -296,7 +307,7 @@ fn named(fields: &[&str], owner: &Incarnation) -> Option<Arc<SocketRecord>> {
         rooms: rows::rooms(field(4).unwrap_or_default()).into(),
         client: field(5).map(Arc::from),
         address: field(6).and_then(|address| address.parse().ok()).unwrap_or(IpAddr::from([0, 0, 0, 0])),
-        connected_at: 0,
+        connected_at: field(7).and_then(|at| at.parse().ok()).unwrap_or_default(),
         resumable: None,
     }))
 }

@@ -22,6 +22,7 @@ impl Redis {
         };
         let bell = keys.bell(mark);
         let life = ms(MAIL).to_string();
+        let of_events: &[&[&str]] = if self.outgoing.is_wanted() { &[&["XDEL", &stream, "1-0"]] } else { &[] };
         let lines: [&[&str]; 37] = [
             &["HSET", &hash, "f", "1"],
             &["HGET", &hash, "f"],
@@ -61,7 +62,7 @@ impl Redis {
             &[publish, &bell, ""],
             &["PUBSUB", numsub, &bell],
         ];
-        let tried = join_all(lines.iter().map(async |line| {
+        let tried = join_all(lines.iter().chain(of_events).map(async |line| {
             let (name, args) = line.split_first()?;
             match self.link.ask(cmd(name).arg(args)).await {
                 // Without memory or disk it may come to itself; a right that is missing stays away.

@@ -84,7 +84,7 @@ pub struct Ended {
     pub record: Arc<SocketRecord>,
     pub ending: Ending,
     /// By Redis' clock, as is until when it may come back.
-    at: u64,
+    pub at: u64,
     due: Option<u64>,
 }
 

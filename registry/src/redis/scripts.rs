@@ -14,11 +14,11 @@ pub struct Lua {
 }
 
 macro_rules! scripts {
-    ($($name:ident $file:literal $($part:literal)?;)*) => {
+    ($($name:ident $file:literal $($part:literal)*;)*) => {
         $(pub static $name: Lua = Lua {
             file: $file,
             source: concat!(
-                $(include_str!(concat!("lua/parts/", $part, ".lua")),)?
+                $(include_str!(concat!("lua/parts/", $part, ".lua")),)*
                 include_str!(concat!("lua/", $file, ".lua"))
             ),
             hash: LazyLock::new(|| Script::new($name.source).get_hash().to_owned()),
@@ -30,7 +30,8 @@ macro_rules! scripts {
 
 scripts! {
     REGISTER "register" "entries";
-    UNREGISTER "unregister" "entries";
+    UNREGISTER "unregister" "entries" "events";
+    LOG "log" "events";
     BEAT "beat";
     ROUTE "route";
     HEARD "heard";

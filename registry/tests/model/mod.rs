@@ -31,6 +31,7 @@ pub enum Place {
     Left(usize, Incarnation),
     Live(usize),
     Ended(usize),
+    Events(usize),
     Lease(Incarnation),
     Tomb(Incarnation),
     Mail(Incarnation),
@@ -166,6 +167,8 @@ pub struct Store {
     pub left: BTreeMap<(usize, Incarnation), BTreeMap<SocketId, Arc<SocketRecord>>>,
     pub live: BTreeSet<SocketId>,
     pub ended: BTreeMap<SocketId, u64>,
+    /// What the application is still to be told of each partition.
+    pub events: BTreeMap<usize, Vec<String>>,
     pub born: BTreeMap<usize, u64>,
     pub leases: BTreeMap<Incarnation, Lease>,
     pub tombs: BTreeSet<Incarnation>,
@@ -383,6 +386,18 @@ impl Store {
             false if is_elsewhere(was.as_ref(), session) => Ended::Elsewhere,
             false => Ended::Nothing,
         })
+    }
+
+    /// `log.lua`, of one event: whether it was logged, and how many went for it.
+    pub fn log_event(&mut self, k: usize, max: usize, event: String) -> (bool, usize) {
+        if self.is_foreign(&Place::Events(k)) {
+            return (false, 0);
+        }
+        let log = self.events.entry(k).or_default();
+        log.push(event);
+        let gone = log.len().saturating_sub(max);
+        log.drain(..gone);
+        (true, gone)
     }
 
     fn end_row(&mut self, id: SocketId, state: State, ending: Option<Ending>, now: u64) {

@@ -38,7 +38,7 @@ fn text<T: ToString + Copy>(word: T) -> Vec<String> {
 
 pub fn ending(to: usize) -> To {
     let ending = |cause, code| Ending { cause, code, reason: "so".into() };
-    match to {
+    match to % 7 {
         0 | 1 => To::Closed(ending(Cause::ClientClosed, Some(1000))),
         2 => To::Away(ending(Cause::ConnectionLost, None)),
         3 => To::Away(ending(Cause::InstanceRestart, Some(1012))),
@@ -46,6 +46,24 @@ pub fn ending(to: usize) -> To {
         5 => To::Forgotten,
         _ => To::Dropped(ending(Cause::ConnectionLost, None)),
     }
+}
+
+/// Whether what is closed by it is logged.
+pub fn is_logged(to: usize) -> bool {
+    to >= 7
+}
+
+/// Events that are kept of each partition.
+pub const EVENTS_MAX: usize = 3;
+
+/// What an event says is of no matter to a script.
+pub fn event(of: impl std::fmt::Display) -> String {
+    format!("event of {of}")
+}
+
+fn log(store: &mut Store, k: usize, event: String) -> [String; 2] {
+    let (logged, gone) = store.log_event(k, EVENTS_MAX, event);
+    [if logged { "logged" } else { "" }.to_owned(), gone.to_string()]
 }
 
 /// When one that is away is to end, and what the script is told of that.
@@ -96,13 +114,22 @@ pub fn of_model(
         }
         Step::Unregister { id, session, by, to } => {
             let (id, session) = (universe.ids[*id], universe.sessions[*session]);
-            words(store.unregister(id, session, life(*by), &ending(*to), now), |ended| {
+            let ended = store.unregister(id, session, life(*by), &ending(*to), now);
+            let closed = ended == Ok(Ended::Row) && store.rows.get(&id).is_some_and(|row| row.state == State::Closed);
+            let mut said = words(ended, |ended| {
                 text(match ended {
                     Ended::Nothing => 0,
                     Ended::Row => 1,
                     Ended::Elsewhere => 2,
                 })
-            })
+            });
+            if closed && is_logged(*to) {
+                said.extend(log(store, partition(id), event(session)));
+            }
+            said
+        }
+        Step::Log { partition: k, count } => {
+            (0..*count).flat_map(|nth| log(store, PARTITIONS[*k], event(nth))).collect()
         }
         Step::Resume { id, session, by, n, accepted } => {
             let asker = asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
@@ -169,7 +196,7 @@ pub fn of_model(
         Step::Reap { of, partition: k } => {
             let ids: Vec<_> = universe.ids.iter().copied().filter(|id| partition(*id) == PARTITIONS[*k]).collect();
             let found = store.reap(life(*of), &ids, now);
-            found.iter().flat_map(|record| lost(record)).collect()
+            found.iter().flat_map(|record| [lost(record), lost_with(record)].concat()).collect()
         }
         Step::Recount { of, partition: k, seen, count } => {
             let (k, of) = (PARTITIONS[*k], life(*of));
@@ -229,6 +256,12 @@ fn lost(record: &SocketRecord) -> Vec<String> {
     let mut said = vec![record.id.short(), record.session.to_string()];
     said.extend(["user", "store", "rooms", "client", "address"].map(field));
     said
+}
+
+/// What is told of one that was lost besides that.
+fn lost_with(record: &SocketRecord) -> Vec<String> {
+    let state = if record.resumable.is_some() { State::Away } else { State::Lost };
+    vec![record.connected_at.to_string(), state.as_str().to_owned()]
 }
 
 /// A live row, field by field.
@@ -305,6 +338,7 @@ pub fn key(place: &Place) -> String {
         Place::Left(k, of) => format!("t:{{p{k}}}:left:{}", of.mark()),
         Place::Live(k) => format!("t:{{p{k}}}:live"),
         Place::Ended(k) => format!("t:{{p{k}}}:ended"),
+        Place::Events(k) => format!("t:{{p{k}}}:events"),
         Place::Lease(of) => format!("t:{{i:{}}}:lease", of.mark()),
         Place::Tomb(of) => format!("t:{{i:{}}}:tomb", of.mark()),
         Place::Mail(of) => format!("t:{{i:{}}}:mail", of.mark()),
@@ -352,6 +386,10 @@ pub fn dump(store: &Store, universe: &Universe) -> Dump {
     }
     store.live.iter().for_each(|id| put(Place::Live(partition(*id)), id.short(), "0".into()));
     store.ended.iter().for_each(|(id, due)| put(Place::Ended(partition(*id)), id.short(), due_in_words(*due)));
+    for (k, events) in &store.events {
+        events.iter().enumerate().for_each(|(nth, event)| put(Place::Events(*k), nth.to_string(), event.clone()));
+        put(Place::Events(*k), "ttl".into(), "yes".into());
+    }
     for ((k, of), notes) in &store.left {
         for (id, record) in notes {
             let note = serde_json::to_string(&lost(record)).unwrap();

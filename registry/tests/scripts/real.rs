@@ -1,7 +1,7 @@
 //! A real Redis, spoken to as the registry does it: the scripts by EVAL, the bells by a subscription.
 
 use crate::{
-    answers::{self, Dump, KEEP_MS, OVER, STILL, THEN, ending, ending_fields, key, letter},
+    answers::{self, Dump, EVENTS_MAX, KEEP_MS, OVER, STILL, THEN, ending, ending_fields, key, letter},
     model::{LEASE_MS, Place, Store, When},
     steps::{LISTENERS, PARTITIONS, Step, Universe, WINDOW},
 };
@@ -92,12 +92,23 @@ impl<'a> Real<'a> {
                 ("register", of_row(universe, *id, *by), args)
             }
             Step::Unregister { id, session, by, to } => {
-                let to = ending(*to);
+                let (is_logged, to) = (answers::is_logged(*to), ending(*to));
                 let word = to.left().as_str().to_owned();
                 let mut args = vec![universe.ids[*id].short(), universe.sessions[*session].to_string(), word];
                 args.extend([KEEP_MS.to_string(), self.now().to_string()]);
                 args.extend(to.ending().into_iter().flat_map(ending_fields).flat_map(|(name, value)| [name, value]));
-                ("unregister", of_row(universe, *id, *by), args)
+                let mut places = of_row(universe, *id, *by);
+                if is_logged {
+                    places.push(Place::Events(partition(universe.ids[*id])));
+                    args.extend([EVENTS_MAX.to_string(), KEEP_MS.to_string()]);
+                    args.push(answers::event(universe.sessions[*session]));
+                }
+                ("unregister", places, args)
+            }
+            Step::Log { partition: k, count } => {
+                let mut args = vec![EVENTS_MAX.to_string(), KEEP_MS.to_string()];
+                args.extend((0..*count).map(answers::event));
+                ("log", vec![Place::Events(PARTITIONS[*k])], args)
             }
             Step::Resume { id, session, by, n, accepted } => {
                 let asker = answers::asker(universe, *id, *session, *by, Attempt { n: *n, accepted_at: *accepted });
@@ -181,6 +192,10 @@ impl<'a> Real<'a> {
             let mut row = row.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
             self.in_words(&mut row);
             said.extend(answers::said_fields(row));
+        }
+        if let Step::Unregister { .. } | Step::Log { .. } = step {
+            // Where it lies is of no matter, but that it does.
+            said.iter_mut().filter(|word| word.contains('-')).for_each(|word| "logged".clone_into(word));
         }
         let now = match step {
             Step::Beat { .. } => Some(said.remove(1)),
@@ -278,7 +293,10 @@ impl<'a> Real<'a> {
             "stream" => {
                 let entries: Vec<(String, Vec<String>)> =
                     cmd("XRANGE").arg(key).arg("-").arg("+").query(connection).unwrap();
-                entries.into_iter().map(|(n, mut fields)| (n, fields.pop().unwrap())).collect()
+                let is_log = key.ends_with(":events");
+                let numbered = entries.into_iter().enumerate();
+                let name = |(nth, n): (usize, String)| if is_log { nth.to_string() } else { n };
+                numbered.map(|(nth, (n, mut fields))| (name((nth, n)), fields.pop().unwrap())).collect()
             }
             _ => [(cmd("GET").arg(key).query(connection).unwrap(), kind)].into(),
         };

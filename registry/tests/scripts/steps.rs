@@ -33,6 +33,7 @@ pub enum Step {
         accepted: u64,
         dress: usize,
     },
+    /// From 7 on the same, and what is closed is logged.
     Unregister {
         id: usize,
         session: usize,
@@ -55,6 +56,11 @@ pub enum Step {
     /// It is away, and its time is over.
     Overdue {
         id: usize,
+    },
+    /// So many events happen.
+    Log {
+        partition: usize,
+        count: usize,
     },
     Beat {
         by: usize,
@@ -122,6 +128,7 @@ pub enum Spot {
     Left(usize, usize),
     Live(usize),
     Ended(usize),
+    Events(usize),
     Lease(usize),
     Tomb(usize),
     Mail(usize),
@@ -186,6 +193,7 @@ impl Universe {
             Spot::Left(k, of) => Place::Left(PARTITIONS[*k], life(of)),
             Spot::Live(k) => Place::Live(PARTITIONS[*k]),
             Spot::Ended(k) => Place::Ended(PARTITIONS[*k]),
+            Spot::Events(k) => Place::Events(PARTITIONS[*k]),
             Spot::Lease(of) => Place::Lease(life(of)),
             Spot::Tomb(of) => Place::Tomb(life(of)),
             Spot::Mail(of) => Place::Mail(life(of)),
@@ -211,6 +219,7 @@ fn spot() -> impl Strategy<Value = Spot> {
         (0..2_usize, 0..3_usize).prop_map(|(k, of)| Spot::Left(k, of)),
         (0..2_usize).prop_map(Spot::Live),
         (0..2_usize).prop_map(Spot::Ended),
+        (0..2_usize).prop_map(Spot::Events),
         (0..3_usize).prop_map(Spot::Lease),
         (0..3_usize).prop_map(Spot::Tomb),
         (0..3_usize).prop_map(Spot::Mail),
@@ -226,12 +235,13 @@ pub fn step() -> impl Strategy<Value = Step> {
         8 => (0..4_usize, 0..4_usize, 0..3_usize, 1..4_u32, 0..3_u64, 0..6_usize).prop_map(
             |(id, session, by, n, accepted, dress)| Step::Register { id, session, by, n, accepted, dress }
         ),
-        6 => (0..4_usize, 0..4_usize, 0..3_usize, 0..7_usize)
+        6 => (0..4_usize, 0..4_usize, 0..3_usize, 0..14_usize)
             .prop_map(|(id, session, by, to)| Step::Unregister { id, session, by, to }),
         8 => (0..4_usize, 0..4_usize, 0..3_usize, 1..5_u32, 0..3_u64)
             .prop_map(|(id, session, by, n, accepted)| Step::Resume { id, session, by, n, accepted }),
         3 => (0..4_usize, 0..3_usize).prop_map(|(id, when)| Step::Away { id, when }),
         1 => (0..4_usize).prop_map(|id| Step::Overdue { id }),
+        1 => (0..2_usize, 1..4_usize).prop_map(|(partition, count)| Step::Log { partition, count }),
         3 => (0..3_usize, serving).prop_map(|(by, serving)| Step::Beat { by, serving }),
         3 => (0..3_usize, any::<bool>()).prop_map(|(to, large)| Step::Route { to, large }),
         1 => (0..3_usize).prop_map(|of| Step::Heard { of }),
@@ -273,12 +283,13 @@ pub fn each_script_once() -> Vec<Step> {
     steps.push(Step::Away { id: 0, when: 0 });
     // It had a later connection, of which Redis had forgotten.
     steps.push(Step::Register { id: 0, session: 1, by: 1, n: 5, accepted: 4, dress: 4 });
-    steps.push(Step::Unregister { id: 0, session: 1, by: 1, to: 0 });
+    steps.push(Step::Unregister { id: 0, session: 1, by: 1, to: 7 });
     steps.push(Step::Away { id: 0, when: 0 });
     steps.push(Step::Register { id: 2, session: 2, by: 2, n: 3, accepted: 2, dress: 5 });
     steps.push(Step::Unregister { id: 2, session: 2, by: 2, to: 3 });
     steps.extend((1..3).map(|when| Step::Away { id: 2, when }));
     steps.push(Step::Unregister { id: 1, session: 2, by: 2, to: 5 });
+    steps.push(Step::Log { partition: 0, count: 3 });
     steps.push(Step::Register { id: 3, session: 2, by: 2, n: 3, accepted: 1, dress: 5 });
     for policy in [Policy::EvictOldest, Policy::Reject] {
         steps.push(Step::Admit { user: 0, who: who.clone(), cap: 1, policy, stale: vec![] });

@@ -34,7 +34,7 @@ impl Cluster {
 
     /// So many masters that speak TLS alone, with their clients and with each other.
     pub fn with_tls(masters: usize) -> Self {
-        let papers = Papers::new();
+        let papers = Papers::issue();
         let nodes = (0..masters).map(|_| node(|folder, port| papers.settings(folder, port)));
         Self::join(nodes.collect(), 0)
     }

@@ -50,3 +50,4 @@ pub use port::free as free_port;
 pub use relay::Relay;
 pub use sentinel::Sentinels;
 pub use server::Server;
+pub use tls::Papers;

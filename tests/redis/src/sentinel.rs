@@ -25,7 +25,7 @@ impl Sentinels {
 
     /// The same, and all of them speak TLS alone.
     pub fn with_tls() -> Self {
-        let papers = Papers::new();
+        let papers = Papers::issue();
         Self::of("rediss", |folder, port| papers.settings(folder, port))
     }
 

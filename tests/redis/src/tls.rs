@@ -13,7 +13,7 @@ use std::{
 impl Server {
     /// An empty server at rediss://localhost; its certificate is for that name and for 127.0.0.1.
     pub fn with_tls() -> Self {
-        let papers = Papers::new();
+        let papers = Papers::issue();
         let mut server = Self::launch(&["redis.conf"], None, |folder, port| papers.settings(folder, port));
         server.set_url(format!("rediss://localhost:{}", server.port()));
         server
@@ -27,13 +27,13 @@ impl Server {
 
 /// An authority and a certificate under it, which all servers of one kind share.
 pub struct Papers {
-    authority: String,
-    certificate: String,
-    key: String,
+    pub authority: String,
+    pub certificate: String,
+    pub key: String,
 }
 
 impl Papers {
-    pub fn new() -> Self {
+    pub fn issue() -> Self {
         let mut params = named("Holdfast test authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

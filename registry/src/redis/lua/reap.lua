@@ -2,13 +2,14 @@
 -- again, until the caller is done with their groups and takes the entries away.
 -- KEYS  1 live, 2 ended, 3.. rows
 -- ARGV  1 the dead incarnation, 2 for how many ms the rows stay, as for UNREGISTER, 3.. ids, in the order of the rows
--- Says  for each row that was the dead one's: {id, session, user, store, rooms, client, address}
+-- Says  for each row that was the dead one's: {id, session, user, store, rooms, client, address, since when it was
+--       connected, 'lost' | 'away'}
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local found = {}
 for i = 3, #KEYS do
     local row = redis.pcall('HMGET', KEYS[i], 'owner', 'state', 'session', 'user', 'store', 'rooms', 'client', 'address',
-        'window')
+        'window', 'connectedAt')
     if row[1] == ARGV[1] and (row[2] == 'live' or row[2] == 'lost' or row[2] == 'away') then
         local id = ARGV[i]
         if row[2] == 'live' then
@@ -26,7 +27,8 @@ for i = 3, #KEYS do
             redis.pcall('ZREM', KEYS[1], id)
         end
         found[#found + 1] =
-            { id, row[3] or '', row[4] or '', row[5] or '', row[6] or '', row[7] or '', row[8] or '' }
+            { id, row[3] or '', row[4] or '', row[5] or '', row[6] or '', row[7] or '', row[8] or '', row[10] or '',
+                row[2] == 'live' and (row[9] and 'away' or 'lost') or row[2] }
     end
 end
 return found
