@@ -1,46 +1,67 @@
 //! `holdfast call`: asks a client, and shows what it answers.
 
 use super::{
-    TARGETS, WAIT_MAX,
-    asking::{Address, Answer, Failure, Remote, ended, printable, printable_json},
+    asking::{Answer, Failure, Remote, ended, printable, printable_json},
     data, exit,
+    given::Given,
     table::word,
+    words::{self, CALL_TIME, TARGETS, WAIT_MAX, event, target_args, timeout, to_ask_with, url},
 };
 use crate::config::Reading;
+use clap::{Arg, ArgGroup, Command};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::{process::ExitCode, time::Duration};
 
-/// What is asked of whom.
-pub struct Wanted<'a> {
-    /// Members of the body that say who is meant.
-    pub target: Vec<(&'static str, &'a str)>,
-    pub event: &'a str,
-    pub data: Option<&'a str>,
-    pub fallback: Option<&'a str>,
-    pub when_offline: Option<&'a str>,
-    /// `CALL_TIMEOUT` of the configuration unless given.
-    pub timeout: Option<Duration>,
+const CALL_HELP: &str = "\
+Example:
+  holdfast call --user test123 --event ask --data '{\"question\":\"ready?\"}'
+
+The result goes to standard output. What the client says on its way to it goes to standard error.
+
+Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
+
+pub fn command() -> Command {
+    Command::new("call")
+                .about("Ask a client and show its answer; of a user or store its most recently active socket is asked")
+                .after_help(CALL_HELP)
+                .args(target_args(&["socket", "user", "store"]))
+                .group(ArgGroup::new("target").args(["socket", "user", "store"]).required(true))
+                .arg(event("What the page is asked to do: the type of its frame").required(true))
+                .args([words::data("What is asked, as JSON, @FILE, or - for standard input"), timeout(CALL_TIME)])
+                .arg(
+                    Arg::new("fallback")
+                        .long("fallback")
+                        .value_name("WHO")
+                        .value_parser(["none", "store", "user"])
+                        .help("Who may be asked in place of a socket that is not reached [default: none]"),
+                )
+                .arg(
+                    Arg::new("when-offline")
+                        .long("when-offline")
+                        .value_name("WHAT")
+                        .value_parser(["fail", "wait", "queue"])
+                        .help("Where nobody is there: say so, wait within the time for who comes, or keep the call [default: fail]"),
+                )
+                .args([url(), words::json()])
+                .args(to_ask_with())
 }
 
 /// Exit 0 when it was answered or is kept, 3 when nobody is there.
-pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(ask(reading, url, wanted, as_json))
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(ask(given))
 }
 
-fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let data = data::read(wanted.data)?;
-    let gateway = Remote::of(reading, url)?;
-    let budget = budget(reading, wanted.timeout);
-    let mut body = json!({ "event": wanted.event, "timeoutMs": millis(budget) });
-    for (name, value) in &wanted.target {
-        body[*name] = (*value).into();
-    }
-    if let Some(fallback) = wanted.fallback {
-        body["fallback"] = fallback.into();
-    }
-    if let Some(when_offline) = wanted.when_offline {
-        body["whenOffline"] = when_offline.into();
+fn ask(given: &Given<'_>) -> Result<(), Failure> {
+    let (reading, as_json) = (given.reading(), given.as_json());
+    let data = data::read(given.text("data"))?;
+    let gateway = Remote::of(&reading, given.url())?;
+    let budget = budget(&reading, given.span("timeout"));
+    let mut body = json!({ "event": given.text("event"), "timeoutMs": millis(budget) });
+    let more = [("fallback", "fallback"), ("when-offline", "whenOffline")];
+    let more = more.into_iter().filter_map(|(flag, member)| Some((member, given.text(flag)?)));
+    for (member, value) in given.targets().into_iter().chain(more) {
+        body[member] = value.into();
     }
     let body = with_data(&body, data.as_deref());
     let answer = gateway.follow("/api/call", body, budget, &progress(as_json))?;

@@ -1,15 +1,28 @@
 //! `holdfast check`: the configuration in force, where each value comes from, every problem.
 
-use super::exit;
+use super::{
+    exit,
+    given::Given,
+    words::{json as as_json, settings},
+};
 use crate::config::{Reading, settings::SETTINGS, sources::Source};
+use clap::Command;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
+pub fn command() -> Command {
+    Command::new("check")
+        .about("Show the configuration in force, where each value comes from, and every problem")
+        .arg(as_json())
+        .args(settings())
+}
+
 /// Shows it; 78 if it would not start with it.
-pub fn run(reading: &Reading, as_json: bool) -> ExitCode {
+pub fn run(given: &Given<'_>) -> ExitCode {
+    let reading = given.reading();
     let faults = reading.config.as_ref().err().map(Vec::as_slice).unwrap_or_default();
-    let rows = rows(reading);
-    if as_json {
+    let rows = rows(&reading);
+    if given.as_json() {
         let settings: Map<String, Value> = rows
             .into_iter()
             .map(|row| (row.name.to_owned(), json!({ "value": row.value, "source": row.source.to_string() })))

@@ -1,11 +1,13 @@
 //! `holdfast drain`: has an instance part with its sockets and stop, and waits until it has.
 
 use super::{
-    asking::{Address, Failure, Remote, encoded, ended, printable_json},
+    asking::{Failure, Remote, encoded, ended, printable_json},
     exit,
+    given::Given,
     table::word,
+    words::{json as as_json, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::{Arg, ArgAction, Command, builder::NonEmptyStringValueParser};
 use serde_json::{Value, json};
 use std::{
     process::ExitCode,
@@ -22,27 +24,47 @@ const LATE: Duration = Duration::from_secs(10);
 /// Looks in vain by which it is known that the asked one does not listen any more, and is not only about to answer.
 const UNREACHED: u32 = 2;
 
-/// Which instance, and how.
-pub struct Wanted<'a> {
-    /// Without it the one that is asked.
-    pub name: Option<&'a str>,
-    pub waits: bool,
-    pub is_forced: bool,
+const DRAIN_HELP: &str = "\
+Example:
+  holdfast drain web1 --wait --url http://web2:8080
+
+Any instance can be asked. One that watches its own drain can say only that it does not listen any more; ask another
+one to hear that it is gone. What happens on the way goes to standard error.
+
+Exit codes: 0 it drains, or has left, 1 it is the last or has not left in time, 3 there is none of that name,
+69 the gateway cannot be reached";
+
+pub fn command() -> Command {
+    Command::new("drain")
+        .about("Have an instance part with its sockets one after the other, and stop")
+        .after_help(DRAIN_HELP)
+        .arg(
+            Arg::new("instance")
+                .value_name("NAME")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("The instance, as holdfast instances shows it; the one that is asked unless given"),
+        )
+        .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).help("Return when it has left"))
+        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Also the last one that serves"))
+        .args([url(), as_json()])
+        .args(to_ask_with())
 }
 
 /// Exit 0 when it drains, or has left; 1 when it is the last, or has not left in time; 3 when there is none of the name.
-pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(drain(reading, url, wanted, as_json))
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(drain(given))
 }
 
-fn drain(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let gateway = Remote::for_admin(reading, url)?;
-    let name = match wanted.name {
+fn drain(given: &Given<'_>) -> Result<(), Failure> {
+    let as_json = given.as_json();
+    let gateway = Remote::for_admin(&given.reading(), given.url())?;
+    // Without a name the one that is asked.
+    let name = match given.text("instance") {
         Some(name) => name.to_owned(),
         None => own_name(&gateway)?,
     };
     let target = format!("/api/instances/{}/drain", encoded(&name));
-    let answer = gateway.post(&target, json!({ "force": wanted.is_forced }).to_string(), BUDGET)?;
+    let answer = gateway.post(&target, json!({ "force": given.is_set("force") }).to_string(), BUDGET)?;
     let said = |name: &str| answer.body[name].as_str().unwrap_or_default();
     match (answer.status, said("code")) {
         (202, _) => {}
@@ -58,7 +80,7 @@ fn drain(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json:
         let within = Duration::from_millis(drains["withinMs"].as_u64().unwrap_or_default()).as_secs_f32();
         say!("{} drains {}, and is gone within {within} s", word(&drains["instance"]), sockets(&drains["sockets"]));
     }
-    if wanted.waits {
+    if given.is_set("wait") {
         let began = Instant::now();
         watch(&gateway, &drains, began)?;
         drains["left"] = true.into();

@@ -1,25 +1,31 @@
 //! `holdfast instances`: who serves.
 
 use super::{
-    asking::{Address, Failure, Remote, ended},
+    asking::{Failure, Remote, ended},
+    given::Given,
     table::{self, moment, word},
+    words::{json, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::Command;
 use serde_json::Value;
 use std::process::ExitCode;
 
-/// Shows every instance that holds a lease.
-pub fn run(reading: &Reading, url: Option<&Address>, as_json: bool) -> ExitCode {
-    ended(look(reading, url, as_json))
+pub fn command() -> Command {
+    Command::new("instances").about("Show the instances of the fleet").args([url(), json()]).args(to_ask_with())
 }
 
-fn look(reading: &Reading, url: Option<&Address>, as_json: bool) -> Result<(), Failure> {
-    let gateway = Remote::of(reading, url)?;
+/// Shows every instance that holds a lease.
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(look(given))
+}
+
+fn look(given: &Given<'_>) -> Result<(), Failure> {
+    let gateway = Remote::of(&given.reading(), given.url())?;
     let answer = gateway.get("/api/instances")?;
     let (200, Some(instances)) = (answer.status, answer.body["instances"].as_array()) else {
         return Err(gateway.failure(&answer));
     };
-    if as_json {
+    if given.as_json() {
         say!("{}", answer.body);
         return Ok(());
     }

@@ -4,6 +4,8 @@
 use super::{
     asking::{Failure, ended, printable},
     exit,
+    given::Given,
+    words::{json as as_json, only},
 };
 use crate::{
     auth::{
@@ -11,9 +13,10 @@ use crate::{
         book::{self, Source},
         key::{self, ApiKey, Digest, Scope},
     },
-    config::{Config, Reading},
+    config::{Config, value},
     gateway,
 };
+use clap::{Arg, ArgAction, Command, builder::NonEmptyStringValueParser};
 use registry::{About, Registry, RoomName, StoreName, epoch_ms};
 use serde_json::{Value, json};
 use std::{
@@ -29,31 +32,60 @@ const FAR: u64 = 253_402_300_800_000;
 /// What is read of a key from standard input.
 const KEY_BYTES_MAX: u64 = 4096;
 
-/// What is to be done.
-pub enum Wanted<'a> {
-    Add(Added<'a>),
-    List,
-    Revoke(&'a str),
-    Rotate { id: &'a str, grace: Option<Duration> },
+/// The settings that matter to whoever writes keys.
+const TO_WRITE_KEYS_WITH: &[&str] = &["REDIS_URL", "NAMESPACE", "API_KEYS_FILE"];
+
+pub fn command() -> Command {
+    let many = |name: &'static str, help: &'static str| {
+        let arg = Arg::new(name).long(name).value_name("NAME").action(ArgAction::Append);
+        arg.value_parser(NonEmptyStringValueParser::new()).help(help)
+    };
+    let span = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("DURATION").value_parser(value::duration).help(help)
+    };
+    let id = Arg::new("id").value_name("ID").required(true).help("The key's id, or the beginning of it");
+    let scopes = ["connect", "call", "admin"];
+    let verb = |name: &'static str, about: &'static str| Command::new(name).about(about).args(only(TO_WRITE_KEYS_WITH));
+    Command::new("keys")
+        .about("Add, list, revoke and rotate API keys")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            verb("add", "Make a key; it is printed once, and only its hash is kept")
+                .arg(many("user", "Who it stands for").required(true).action(ArgAction::Set))
+                .arg(many("store", "A store that it may select; may repeat"))
+                .arg(many("room", "A room that it may enter; may repeat; any if none is named"))
+                .arg(
+                    many("scope", "connect (unless said), call, admin; may repeat")
+                        .value_name("SCOPE")
+                        .value_parser(scopes),
+                )
+                .arg(span("expires", "How long it counts, such as 30d; for ever if it is not said"))
+                .arg(
+                    Arg::new("import")
+                        .long("import")
+                        .action(ArgAction::SetTrue)
+                        .help("Take a key that was made elsewhere (hf_… or nk_…), from standard input"),
+                )
+                .arg(as_json()),
+        )
+        .subcommand(verb("list", "The keys that there are, by their ids").arg(as_json()))
+        .subcommand(verb("revoke", "Take a key back; its sockets are closed within a second").arg(id.clone()))
+        .subcommand(
+            verb("rotate", "Make a successor of a key, and let the old one count a while longer")
+                .arg(id)
+                .arg(span("grace", "How long the old one counts still [default: 1d]"))
+                .arg(as_json()),
+        )
 }
 
-/// A new key.
-pub struct Added<'a> {
-    pub user: &'a str,
-    pub stores: Vec<&'a str>,
-    pub rooms: Vec<&'a str>,
-    pub scopes: Vec<&'a str>,
-    pub expires: Option<Duration>,
-    /// It was made elsewhere, and is read from standard input.
-    pub is_imported: bool,
+pub fn run(given: &Given<'_>) -> ExitCode {
+    let Some((verb, behind)) = given.behind.subcommand() else { return ExitCode::from(exit::USAGE) };
+    ended(go(verb, &Given { before: given.behind, behind, ..*given }))
 }
 
-pub fn run(reading: Reading, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(go(reading, wanted, as_json))
-}
-
-fn go(reading: Reading, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let config = reading.config.map_err(|faults| Failure {
+fn go(verb: &str, given: &Given<'_>) -> Result<(), Failure> {
+    let config = given.reading().config.map_err(|faults| Failure {
         code: exit::CONFIGURATION,
         sentences: faults.iter().map(ToString::to_string).collect(),
     })?;
@@ -61,11 +93,12 @@ fn go(reading: Reading, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failur
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         let source = source(&config).await?;
-        match wanted {
-            Wanted::Add(added) => add(&source, added, as_json).await,
-            Wanted::List => list(&source, as_json).await,
-            Wanted::Revoke(id) => revoke(&source, id).await,
-            Wanted::Rotate { id, grace } => rotate(&source, id, grace.unwrap_or(GRACE), as_json).await,
+        let (id, as_json) = (given.text("id").unwrap_or_default(), given.as_json());
+        match verb {
+            "add" => add(&source, given).await,
+            "revoke" => revoke(&source, id).await,
+            "rotate" => rotate(&source, id, given.span("grace").unwrap_or(GRACE), as_json).await,
+            _ => list(&source, as_json).await,
         }
     })
 }
@@ -102,13 +135,13 @@ fn failure(why: String) -> Failure {
     Failure::new(exit::FAILED, why)
 }
 
-async fn add(source: &Source, added: &Added<'_>, as_json: bool) -> Result<(), Failure> {
+async fn add(source: &Source, given: &Given<'_>) -> Result<(), Failure> {
     let usage = |name: &str, why: String| Failure::new(exit::USAGE, format!("--{name}: {why}"));
-    let user = auth::somebody(added.user).map_err(|fault| usage("user", fault))?;
-    let stores = added.stores.iter().map(|store| StoreName::parse(store)).collect::<Result<Vec<_>, _>>();
-    let rooms = added.rooms.iter().map(|room| RoomName::parse(room)).collect::<Result<Vec<_>, _>>();
+    let user = auth::somebody(given.text("user").unwrap_or_default()).map_err(|fault| usage("user", fault))?;
+    let stores = given.all("store").into_iter().map(StoreName::parse).collect::<Result<Vec<_>, _>>();
+    let rooms = given.all("room").into_iter().map(RoomName::parse).collect::<Result<Vec<_>, _>>();
     let rooms = rooms.map_err(|fault| usage("room", fault.to_string()))?;
-    let mut scopes: Vec<_> = added.scopes.iter().filter_map(|word| Scope::parse(word)).collect();
+    let mut scopes: Vec<_> = given.all("scope").into_iter().filter_map(Scope::parse).collect();
     if scopes.is_empty() {
         scopes.push(Scope::Connect);
     }
@@ -119,22 +152,23 @@ async fn add(source: &Source, added: &Added<'_>, as_json: bool) -> Result<(), Fa
         rooms: Some(rooms).filter(|rooms| !rooms.is_empty()),
         scopes,
         created_at: now,
-        expires_at: added.expires.map(|after| later(now, after)),
+        expires_at: given.span("expires").map(|after| later(now, after)),
     };
-    let shown = if added.is_imported { given()? } else { key::fresh() };
+    let is_imported = given.is_set("import");
+    let shown = if is_imported { imported()? } else { key::fresh() };
     let digest = Digest::of(&shown);
     let known = source.list().await.map_err(failure)?;
     if known.iter().any(|(other, _)| *other == digest) {
         return Err(failure(format!("this key is there already, as {}; revoke it first", digest.id())));
     }
     source.write(digest, None, Some(&written)).await.map_err(failure)?;
-    let new = Some(shown.as_str()).filter(|_| !added.is_imported);
-    show(digest, &written, new, as_json);
+    let new = Some(shown.as_str()).filter(|_| !is_imported);
+    show(digest, &written, new, given.as_json());
     Ok(())
 }
 
 /// A key that was made elsewhere. It is not taken from the command line, where others could read it.
-fn given() -> Result<String, Failure> {
+fn imported() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().take(KEY_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| failure(format!("the key could not be read from standard input: {error}")))?;

@@ -1,40 +1,61 @@
 //! `holdfast send`: writes to sockets, and shows how many took it.
 
 use super::{
-    asking::{Address, Answer, Failure, Remote, ended, printable_json},
+    asking::{Answer, Failure, Remote, ended, printable_json},
     call::{self, millis, with_data},
     data, exit,
+    given::Given,
     table::word,
+    words::{self, event, target_args, timeout, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::{Arg, ArgAction, ArgGroup, Command, builder::NonEmptyStringValueParser};
 use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
 
 /// For the word of the instances that hold the sockets, unless another time is given.
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// What is sent to whom.
-pub struct Wanted<'a> {
-    /// The member of the body that says who is meant.
-    pub target: (&'static str, Value),
-    pub event: Option<&'a str>,
-    pub data: Option<&'a str>,
-    pub except: Option<&'a str>,
-    pub timeout: Option<Duration>,
+const SEND_HELP: &str = "\
+Example:
+  holdfast send --room lobby --event news --data '{\"hello\":\"world\"}'
+
+Exit codes: 0 taken by all, 1 not by all, 3 nobody is there, 69 the gateway cannot be reached";
+
+pub fn command() -> Command {
+    Command::new("send")
+        .about("Write to sockets, wherever they are, and say how many took it; exit 3 when nobody is there")
+        .after_help(SEND_HELP)
+        .args(target_args(&["socket", "user", "store", "room"]))
+        .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every socket"))
+        .group(ArgGroup::new("target").args(["socket", "user", "store", "room", "all"]).required(true))
+        .arg(event("The type of the frame [default: message]"))
+        .arg(words::data("What is sent, as JSON, @FILE, or - for standard input"))
+        .arg(
+            Arg::new("except")
+                .long("except")
+                .value_name("SOCKET")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("A socket that does not get it"),
+        )
+        .arg(timeout("How long the instances have to say that it was taken [default: 5s]"))
+        .args([url(), words::json()])
+        .args(to_ask_with())
 }
 
 /// Exit 0 when all that are meant took it, 3 when nobody is there, 1 when some did not take it.
-pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(send(reading, url, wanted, as_json))
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(send(given))
 }
 
-fn send(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let data = data::read(wanted.data)?;
-    let gateway = Remote::of(reading, url)?;
-    let budget = wanted.timeout.unwrap_or(BUDGET);
-    let (name, value) = &wanted.target;
-    let mut body = json!({ *name: value, "timeoutMs": millis(budget) });
-    for (name, value) in [("event", wanted.event), ("exceptSocketId", wanted.except)] {
+fn send(given: &Given<'_>) -> Result<(), Failure> {
+    let as_json = given.as_json();
+    let data = data::read(given.text("data"))?;
+    let gateway = Remote::of(&given.reading(), given.url())?;
+    let budget = given.span("timeout").unwrap_or(BUDGET);
+    let named = given.targets().into_iter().next().map(|(name, value)| (name, Value::from(value)));
+    let (name, value) = named.unwrap_or(("all", true.into()));
+    let mut body = json!({ name: value, "timeoutMs": millis(budget) });
+    for (name, value) in [("event", given.text("event")), ("exceptSocketId", given.text("except"))] {
         if let Some(value) = value {
             body[name] = value.into();
         }

@@ -1,6 +1,6 @@
 //! `holdfast serve`: configuration, start, say every address, wait for a signal, drain, exit code.
 
-use super::exit;
+use super::{exit, given::Given, words::settings};
 use crate::{
     admission::{
         address::{self, Peer},
@@ -13,7 +13,7 @@ use crate::{
         session::Sessions,
         tokens::Tokens,
     },
-    config::{ANY_PAGE, Config, Reading, sources::Environment},
+    config::{ANY_PAGE, Config, Reading},
     gateway::{self, Gateway, VERSION},
     hooks::Hooks,
     listener::{self, Listener},
@@ -21,14 +21,20 @@ use crate::{
     manager::Manager,
     metrics::Metrics,
 };
+use clap::Command;
 use registry::{Inbox, Memory, Registry};
 use std::{process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Serves until it is told to stop. `reread` reads the configuration again, on SIGHUP.
-pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) -> ExitCode {
+pub fn command() -> Command {
+    Command::new("serve").about("Serve; what holdfast does without a command").args(settings())
+}
+
+/// Serves until it is told to stop.
+pub fn run(given: &Given<'_>) -> ExitCode {
+    let reading = given.reading();
     let mut config = match reading.config {
         Ok(config) => config,
         Err(faults) => {
@@ -40,7 +46,7 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
-    let manager = Manager::from_env(env);
+    let manager = Manager::from_env(given.env);
     config.drain_timeout = manager.drain_timeout(config.drain_timeout);
     let open_files = listener::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -92,7 +98,7 @@ pub fn run(reading: Reading, reread: impl Fn() -> Reading, env: &Environment) ->
         report_panics(&gateway);
         greet(&gateway, &listener, open_files);
         info!(version = VERSION, pid = std::process::id(), instance = &*gateway.instance, "instance starts");
-        serve(&gateway, listener, inbox, &log, &manager, reread).await
+        serve(&gateway, listener, inbox, &log, &manager, || given.reading()).await
     });
     // A thread that waits for a disk, or for somebody's address, is not waited for.
     runtime.shutdown_background();
@@ -117,6 +123,7 @@ async fn auth(config: &Config, registry: &Registry, metrics: &Arc<Metrics>) -> R
     Ok(Auth::new(config.auth, book, tokens, sessions, registry.clone()))
 }
 
+/// `reread` reads the configuration again, on SIGHUP.
 async fn serve(
     gateway: &Arc<Gateway>,
     listener: Listener,

@@ -1,33 +1,52 @@
 //! `holdfast sockets`: who is connected, in the whole fleet.
 
 use super::{
-    asking::{Address, Failure, Remote, encoded, ended},
+    asking::{Failure, Remote, encoded, ended},
     exit,
+    given::Given,
     table::{self, age, names, word},
+    words::{self, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::{Arg, Command, value_parser};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Sockets on a page: what the gateway gives to those who do not ask for another number.
 const PAGE: usize = 1000;
 
-/// What the list is narrowed to.
-pub struct Wanted<'a> {
-    /// Query parameters and their values.
-    pub narrowed: Vec<(&'static str, &'a str)>,
-    pub limit: usize,
+/// What `holdfast sockets` can be narrowed to: flag and query parameter alike.
+const NARROWING: &[(&str, &str)] = &[
+    ("store", "Only those of this store"),
+    ("user", "Only those of this user"),
+    ("room", "Only those in this room"),
+    ("instance", "Only those on this instance"),
+];
+
+pub fn command() -> Command {
+    Command::new("sockets")
+        .about("Show who is connected, in the whole fleet; exit 3 when nobody is")
+        .args(NARROWING.iter().map(|(name, help)| Arg::new(*name).long(*name).value_name("NAME").help(*help)))
+        .arg(
+            Arg::new("limit")
+                .long("limit")
+                .value_name("NUMBER")
+                .default_value("1000")
+                .value_parser(value_parser!(u32).range(1..))
+                .help("How many at most"),
+        )
+        .args([url(), words::json()])
+        .args(to_ask_with())
 }
 
 /// Exit 3 when there are none.
-pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(look(reading, url, wanted, as_json))
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(look(given))
 }
 
-fn look(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let gateway = Remote::of(reading, url)?;
-    let found = collect(&gateway, wanted)?;
-    match as_json {
+fn look(given: &Given<'_>) -> Result<(), Failure> {
+    let gateway = Remote::of(&given.reading(), given.url())?;
+    let found = collect(&gateway, given)?;
+    match given.as_json() {
         true => say!("{}", found.json()),
         false if found.sockets.is_empty() => {}
         false => table::print(
@@ -67,11 +86,13 @@ impl Found {
 }
 
 /// Page after page, until there are enough.
-fn collect(gateway: &Remote, wanted: &Wanted<'_>) -> Result<Found, Failure> {
-    let narrowed = wanted.narrowed.iter().map(|(name, value)| format!("&{name}={}", encoded(value)));
+fn collect(gateway: &Remote, given: &Given<'_>) -> Result<Found, Failure> {
+    let narrowed = NARROWING.iter().filter_map(|(name, _)| Some(format!("&{name}={}", encoded(given.text(name)?))));
+    let narrowed: String = narrowed.collect();
+    let limit = given.one::<u32>("limit").map_or(PAGE, |limit| *limit as usize);
     // One more than is shown, so that it is known whether there are more.
-    let page = if wanted.narrowed.is_empty() { PAGE.min(wanted.limit.saturating_add(1)) } else { PAGE };
-    let mut next = Some(format!("/api/sockets?limit={page}{}", narrowed.collect::<String>()));
+    let page = if narrowed.is_empty() { PAGE.min(limit.saturating_add(1)) } else { PAGE };
+    let mut next = Some(format!("/api/sockets?limit={page}{narrowed}"));
     let mut found = Found::default();
     while let Some(target) = next.take() {
         let mut answer = gateway.get(&target)?;
@@ -85,10 +106,10 @@ fn collect(gateway: &Remote, wanted: &Wanted<'_>) -> Result<Found, Failure> {
             }
         }
         // A page that leads to itself would be read for ever.
-        next = answer.next.filter(|next| found.sockets.len() <= wanted.limit && *next != target);
+        next = answer.next.filter(|next| found.sockets.len() <= limit && *next != target);
     }
-    found.more = found.sockets.len() > wanted.limit;
-    found.sockets.truncate(wanted.limit);
+    found.more = found.sockets.len() > limit;
+    found.sockets.truncate(limit);
     Ok(found)
 }
 

@@ -1,11 +1,13 @@
 //! `holdfast sync`: asks a store's client to sync something, and shows what it answers.
 
 use super::{
-    asking::{Address, Failure, Remote, encoded, ended},
+    asking::{Failure, Remote, encoded, ended},
     call::{self, millis},
     data,
+    given::Given,
+    words::{self, CALL_TIME, json, target_args, timeout, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::{Arg, ArgGroup, Command, builder::NonEmptyStringValueParser};
 use serde_json::value::{RawValue, to_raw_value};
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -16,25 +18,44 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("--timeout", &["timeoutMs", "timeout_ms"]),
 ];
 
-/// What is to be synced, and by whom.
-pub struct Wanted<'a> {
-    pub kind: &'a str,
-    pub target: Vec<(&'static str, &'a str)>,
-    pub data: Option<&'a str>,
-    pub timeout: Option<Duration>,
+const SYNC_HELP: &str = "\
+Example:
+  holdfast sync orders --store meonutrition --data '{\"since\":\"2026-01-01\"}'
+
+The result goes to standard output. What the client says on its way to it goes to standard error.
+
+Exit codes: 0 answered, 1 not answered or failed, 3 nobody is there, 69 the gateway cannot be reached";
+
+pub fn command() -> Command {
+    Command::new("sync")
+                .about("Ask a store's client to sync something and show its answer; if its socket is not there, another of the store")
+                .after_help(SYNC_HELP)
+                .arg(
+                    Arg::new("kind")
+                        .required(true)
+                        .value_name("KIND")
+                        .value_parser(NonEmptyStringValueParser::new())
+                        .help("What to sync, such as orders: the page gets it as sync_orders"),
+                )
+                .args(target_args(&["socket", "store"]))
+                .group(ArgGroup::new("target").args(["socket", "store"]).required(true).multiple(true))
+                .args([words::data("More for the page: a JSON object, @FILE, or - for standard input"), timeout(CALL_TIME)])
+                .args([url(), json()])
+                .args(to_ask_with())
 }
 
 /// Exit 0 when it was answered, 3 when nobody is there.
-pub fn run(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> ExitCode {
-    ended(ask(reading, url, wanted, as_json))
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(ask(given))
 }
 
-fn ask(reading: &Reading, url: Option<&Address>, wanted: &Wanted<'_>, as_json: bool) -> Result<(), Failure> {
-    let body = data::read(wanted.data)?.map(|data| data::members(&data)).transpose()?.unwrap_or_default();
-    let gateway = Remote::of(reading, url)?;
-    let budget = call::budget(reading, wanted.timeout);
-    let body = addressed(body, &wanted.target, budget)?;
-    let target = format!("/api/sync/{}", encoded(wanted.kind));
+fn ask(given: &Given<'_>) -> Result<(), Failure> {
+    let (reading, as_json) = (given.reading(), given.as_json());
+    let body = data::read(given.text("data"))?.map(|data| data::members(&data)).transpose()?.unwrap_or_default();
+    let gateway = Remote::of(&reading, given.url())?;
+    let budget = call::budget(&reading, given.span("timeout"));
+    let body = addressed(body, &given.targets(), budget)?;
+    let target = format!("/api/sync/{}", encoded(given.text("kind").unwrap_or_default()));
     let answer = gateway.follow(&target, body, budget, &call::progress(as_json))?;
     call::finish(&gateway, &answer, budget, as_json)
 }

@@ -1,12 +1,18 @@
 //! `holdfast version`.
 
+use super::{given::Given, words::json as as_json};
 use crate::{frame, gateway::VERSION};
+use clap::Command;
 use serde_json::json;
 use std::process::ExitCode;
 
+pub fn command() -> Command {
+    Command::new("version").about("Show the version").arg(as_json())
+}
+
 /// Says what this is.
-pub fn run(as_json: bool) -> ExitCode {
-    match as_json {
+pub fn run(given: &Given<'_>) -> ExitCode {
+    match given.as_json() {
         false => say!("holdfast {VERSION}"),
         true => say!(
             "{}",

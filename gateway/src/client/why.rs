@@ -1,34 +1,50 @@
 //! `holdfast why`: where a socket is, or what became of it.
 
 use super::{
-    asking::{Address, Failure, Remote, encoded, ended, printable},
+    asking::{Failure, Remote, encoded, ended, printable},
     exit,
+    given::Given,
     table::{age, moment, names, word},
+    words::{json, to_ask_with, url},
 };
-use crate::config::Reading;
+use clap::{Arg, Command, builder::NonEmptyStringValueParser};
 use serde_json::Value;
 use std::process::ExitCode;
 
-/// Exit 0 when it is connected, 3 when it is not.
-pub fn run(reading: &Reading, url: Option<&Address>, id: &str, as_json: bool) -> ExitCode {
-    ended(look(reading, url, id, as_json))
+pub fn command() -> Command {
+    Command::new("why")
+        .about("Say where a socket is, or what became of it; exit 3 when it is not connected")
+        .arg(
+            Arg::new("id")
+                .required(true)
+                .value_name("SOCKET")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("Its id, as ws_…; any text may be asked about"),
+        )
+        .args([url(), json()])
+        .args(to_ask_with())
 }
 
-fn look(reading: &Reading, url: Option<&Address>, id: &str, as_json: bool) -> Result<(), Failure> {
-    let gateway = Remote::of(reading, url)?;
-    let answer = gateway.get(&format!("/api/sockets/{}", encoded(id)))?;
+/// Exit 0 when it is connected, 3 when it is not.
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(look(given))
+}
+
+fn look(given: &Given<'_>) -> Result<(), Failure> {
+    let gateway = Remote::of(&given.reading(), given.url())?;
+    let answer = gateway.get(&format!("/api/sockets/{}", encoded(given.text("id").unwrap_or_default())))?;
     let body = &answer.body;
     let sentence = body["verdict"]["sentence"].as_str();
     match (answer.status, sentence) {
         (200, _) if body["socketId"].is_string() => {
-            match as_json {
+            match given.as_json() {
                 true => say!("{body}"),
                 false => describe(body),
             }
             Ok(())
         }
         (404 | 410, Some(sentence)) => {
-            match as_json {
+            match given.as_json() {
                 true => say!("{body}"),
                 false => say!("{}", printable(sentence)),
             }
