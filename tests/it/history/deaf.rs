@@ -89,7 +89,6 @@ async fn what_a_client_reads_late_is_called_delivered_when_it_does() {
         (fleet.gateway(0).metric("holdfast_calls_given").await == 2.0).then_some(())
     })
     .await;
-    raw.widens();
     let mut heard = 0;
     while heard < 2 {
         heard += usize::from(raw.json().await["type"] == "x");
