@@ -8,18 +8,15 @@ pub mod message;
 use crate::{
     config::{Config, HookRules},
     metrics::Metrics,
-    upstream::{Answer, Bounds, Endpoint, Fault, Question, Upstream, sign::Signer, trace},
+    upstream::{Answer, Bounds, Endpoint, Fault, Question, Upstream, sign::Signer},
 };
 use bytes::Bytes;
 use message::Messages;
-use registry::{RoomName, SocketId, SocketRecord, StoreName, UserName};
+use registry::{RoomName, SocketId, SocketRecord, StoreName, UserName, event};
 use std::{fmt, sync::Arc};
 
 /// What it may say to one question that is not about a client's message.
 const WORD_BYTES_MAX: usize = 64 << 10;
-
-/// Rooms in headers: a socket may have more of them than servers take, and the body has all.
-const ROOM_BYTES_MAX: usize = 2 << 10;
 
 /// Those that there are.
 #[derive(Default)]
@@ -73,25 +70,16 @@ impl<'a> Who<'a> {
 impl Hook {
     /// Posts JSON. By its id whoever gets it twice knows that it is the same; `parent` is the trace that it belongs to.
     pub async fn post(&self, id: &str, body: Bytes, who: &Who<'_>, parent: Option<&str>) -> Result<Answer, Fault> {
-        let signed = self.signer.headers(id, &body);
-        let mut question = Question::post(body)
-            .with("x-socket-id", &who.socket.to_string())
-            .with("traceparent", &trace::below(parent));
-        for (name, value) in signed {
-            question = question.with(name, &value);
-        }
+        let question = Question::post(body).signed(&self.signer, id, parent);
+        let mut question = question.with("x-socket-id", &who.socket.to_string());
         if let Some(user) = who.user {
             question = question.with("x-user-id", user.as_str());
         }
         if let Some(store) = who.store {
             question = question.with("x-store-id", store.as_str());
         }
-        let mut bytes = 0;
-        for room in who.rooms {
-            bytes += room.as_str().len();
-            if bytes > ROOM_BYTES_MAX {
-                break;
-            }
+        // The body has all.
+        for room in event::first_of(who.rooms) {
             question = question.with("x-room-id", room.as_str());
         }
         self.upstream.ask(question).await

@@ -5,14 +5,11 @@ mod breaker;
 mod endpoint;
 mod mood;
 pub mod sign;
-pub mod trace;
+mod trace;
 
 pub use endpoint::Endpoint;
 
-use crate::{
-    gateway::VERSION,
-    metrics::{Metrics, Upstream as Asked, UpstreamName},
-};
+use crate::metrics::{Metrics, Upstream as Asked, UpstreamName};
 use breaker::Breaker;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -28,6 +25,7 @@ use hyper_util::{
 };
 use mood::Mood;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use sign::Signer;
 use std::{
     error::Error,
     fmt,
@@ -50,6 +48,8 @@ const WAITING_MAX: usize = 1024;
 /// A connection that rests is closed before the servers that people use would close it (gunicorn does after two
 /// seconds): what is written into one that is just being closed is lost.
 const RESTS: Duration = Duration::from_millis(1500);
+/// Who asks.
+const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
 /// A head may be this large.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
@@ -80,6 +80,14 @@ impl Question {
             self.headers.append(HeaderName::from_static(name), value);
         }
         self
+    }
+
+    /// Under an id, signed, and in the trace `parent` if there is one.
+    #[must_use]
+    pub fn signed(self, signer: &Signer, id: &str, parent: Option<&str>) -> Self {
+        let signed = signer.headers(id, &self.body);
+        let traced = self.with("traceparent", &trace::below(parent));
+        signed.into_iter().fold(traced, |question, (name, value)| question.with(name, &value))
     }
 
     /// With a credential, without which it must not be asked.
@@ -300,9 +308,7 @@ impl Upstream {
         *request.headers_mut() = headers;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Ok(agent) = HeaderValue::from_str(&format!("holdfast/{VERSION}")) {
-            headers.insert(USER_AGENT, agent);
-        }
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         if let Some(login) = self.endpoint.login() {
             headers.entry(AUTHORIZATION).or_insert(login);
         }

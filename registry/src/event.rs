@@ -112,7 +112,7 @@ impl Event {
                 socket_id: record.id,
                 user_id: record.user.clone(),
                 store_id: record.store.clone(),
-                rooms: some(&record.rooms),
+                rooms: first_of(&record.rooms).into(),
                 connected_at: record.connected_at,
                 end,
             },
@@ -131,14 +131,14 @@ impl Event {
     }
 }
 
-/// The first of them: a socket may have more rooms than anybody would keep in a log for a day.
-fn some(rooms: &[RoomName]) -> Box<[RoomName]> {
+/// The first of them: a socket may have more rooms than anybody would keep in a log for a day, or take in headers.
+pub fn first_of(rooms: &[RoomName]) -> &[RoomName] {
     let mut bytes = 0;
     let fits = |room: &&RoomName| {
         bytes += room.as_str().len();
         bytes <= ROOM_BYTES_MAX
     };
-    rooms.iter().take_while(fits).cloned().collect()
+    &rooms[..rooms.iter().take_while(fits).count()]
 }
 
 /// Where an event lies in its partition of the log; later ones are greater.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{SessionRules, value::Secret},
     metrics::Metrics,
-    upstream::{Answer, Bounds, Question, Upstream, sign::Signer, trace},
+    upstream::{Answer, Bounds, Question, Upstream, sign::Signer},
 };
 use futures_util::{
     FutureExt,
@@ -71,11 +71,8 @@ impl Sessions {
             Proof::Token => Question::get().bearing("authorization", &format!("Bearer {}", shown.expose())),
         };
         // What fits no header is nobody's, and nobody is asked in its stead.
-        let Some(mut question) = bears else { return ready(Err(Refused::Session(proof))).boxed() };
-        question = question.with("traceparent", &trace::below(parent));
-        for (name, value) in self.signer.headers(&format!("session.{}", mark()), b"") {
-            question = question.with(name, &value);
-        }
+        let Some(question) = bears else { return ready(Err(Refused::Session(proof))).boxed() };
+        let question = question.signed(&self.signer, &format!("session.{}", mark()), parent);
         let upstream = self.upstream.clone();
         async move {
             let answer = upstream.ask(question).await;

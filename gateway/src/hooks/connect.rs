@@ -75,11 +75,12 @@ pub async fn ask(hook: &Hook, visitor: &Visitor<'_>, bounds: Bounds) -> Result<N
     let answer = hook.post(&format!("{socket}.connect"), body.to_string().into(), &who, *traceparent).await;
     let said = match &answer {
         Ok(answer) => match answer.status {
-            // Some say OK in words.
-            200..=299 if answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")) => {
-                understood(names, b"", bounds).map(Some).map_err(str::to_owned)
+            200..=299 => {
+                let in_words = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain"));
+                // Some say OK so.
+                let body = if in_words { b"" } else { &*answer.body };
+                understood(names, body, bounds).map(Some).map_err(str::to_owned)
             }
-            200..=299 => understood(names, &answer.body, bounds).map(Some).map_err(str::to_owned),
             401 | 403 => Ok(None),
             status => Err(format!("status {status} neither lets a client in nor keeps it out")),
         },

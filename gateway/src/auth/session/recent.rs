@@ -60,9 +60,7 @@ impl Recent {
     fn look(&self, by: Hashed, ask: impl FnOnce() -> Finding) -> Looked {
         let mut known = self.known();
         match known.get(&by) {
-            Some(Known::Found(_, grants)) if known.get(&by).is_some_and(|known| !known.is_over()) => {
-                return Looked::Found(grants.clone());
-            }
+            Some(found @ Known::Found(_, grants)) if !found.is_over() => return Looked::Found(grants.clone()),
             Some(Known::Asked(at, finding)) => {
                 if let Some(finding) = finding.upgrade() {
                     return Looked::Asked(*at, finding);
