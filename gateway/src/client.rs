@@ -41,6 +41,8 @@ pub mod exit {
     pub const NOTHING: u8 = 3;
     pub const UNREACHABLE: u8 = 69;
     pub const CONFIGURATION: u8 = 78;
+    /// pm2 takes 0 for what was killed, too, and would start again whom somebody has sent away.
+    pub const LEFT: u8 = 79;
 }
 
 fn line(to: &mut dyn Write, words: fmt::Arguments<'_>) {
@@ -91,7 +93,8 @@ Exit codes:
    2  wrong command line
    3  nothing was found: whoever is meant is not connected
   69  the gateway cannot be reached
-  78  a setting is wrong";
+  78  a setting is wrong
+  79  drained by a command under pm2, which leaves it stopped (stop_exit_codes)";
 
 fn command() -> Command {
     Command::new("holdfast")

@@ -23,6 +23,8 @@ pub enum Topic {
     NoPreamble,
     /// It sends identity headers that do not count.
     Identity,
+    /// It asks for others what nobody may ask without a token, and none is set.
+    Protected,
 }
 
 /// Who was complained about, and when.

@@ -1,6 +1,7 @@
 //! Environment, flags and file become one `Config`, or every problem at once.
 
 mod auth;
+pub mod fingerprint;
 mod hooks;
 mod jwt;
 mod proxies;
@@ -11,6 +12,7 @@ pub mod value;
 use crate::{
     admission::origin::Origins,
     auth::{Modes, jwt::Rules},
+    manager::Manager,
     upstream::{self, Endpoint},
 };
 pub use auth::{ANY_PAGE, SessionRules};
@@ -136,7 +138,11 @@ pub fn read(flags: &BTreeMap<String, String>, file: Option<&str>, env: &Environm
     let Reader { faults, warnings, .. } = reader;
     sources.warnings.extend(warnings);
     let config = match config {
-        Some(config) if faults.is_empty() => Ok(config),
+        Some(config) if faults.is_empty() => {
+            let manager = Manager::from_env(env);
+            sources.warnings.extend(manager.warnings(config.drain_timeout, config.instance.as_deref()));
+            Ok(config)
+        }
         _ => Err(faults),
     };
     Reading { sources, config }
@@ -206,6 +212,8 @@ impl Reader<'_> {
         let rate_connect = self.optional("RATE_CONNECT", value::rate).map(Option::flatten);
         let rate_messages = self.optional("RATE_MESSAGES", value::rate).map(Option::flatten);
         let canary = self.parsed("CANARY", value::flag);
+        self.notice_silence(ping_interval, ping_timeout);
+        self.notice_shut_doors(auth, proxy_protocol);
         Some(Config {
             host: self.text("HOST").to_owned(),
             port: port?,

@@ -14,6 +14,7 @@ use crate::{
     http, inbox,
     listener::{self, Listener},
     log::Log,
+    manager::Manager,
     metrics::Metrics,
     session::Desk,
     upkeep,
@@ -41,14 +42,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long the first subscription may take before clients are let in without it.
 const EARS: Duration = Duration::from_secs(3);
 
-/// What the others are told of an instance, whose name may need the port of its listener.
-pub fn about(config: &Config, listener: &Listener) -> About {
+/// What the others are told of an instance, whose name may need the port of its listener and its number.
+pub fn about(config: &Config, listener: &Listener, manager: &Manager) -> About {
     About {
-        instance: config.instance.clone().unwrap_or_else(|| listener.default_instance_name()),
+        instance: config.instance.clone().unwrap_or_else(|| listener.default_instance_name(manager.number)),
         version: VERSION.into(),
         pid: std::process::id(),
         started_at: epoch_ms(),
         canary: config.canary,
+        address: listener.address.to_string(),
+        manager: manager.kind.map(|kind| kind.as_str().to_owned()),
+        restarts: manager.restarts,
     }
 }
 

@@ -28,6 +28,7 @@ mod tickets;
 
 use crate::{
     admission::{self, address::Peer},
+    complaints::Topic,
     gateway::Gateway,
     metrics::{Request as RequestLabel, Route as RouteLabel},
     problem::Problem,
@@ -55,7 +56,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::time::Instant;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_HOLDFAST_INSTANCE: HeaderName = HeaderName::from_static("x-holdfast-instance");
@@ -238,7 +239,13 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
         let headers = &request.head.headers;
         let key = request.gateway.auth.key_of(|| admission::credentials::in_headers(headers));
         let caller = Caller { peer: request.peer, version: request.head.version, headers, key: key.as_deref() };
-        plane::check(route.plane, &caller, &request.gateway.live.load())?;
+        let live = request.gateway.live.load();
+        if let Err(refused) = plane::check(route.plane, &caller, &live) {
+            if plane::wants_a_token(route.plane, &caller, &live) {
+                complain_of_a_missing_token(&request, route);
+            }
+            return Err(refused);
+        }
     }
     if route.method == Method::POST {
         body::check_content_type(&request.head.headers)?;
@@ -248,6 +255,22 @@ async fn handle(route: &'static Route, mut request: Request, body: Incoming) -> 
         None => (route.handler)(request).await,
         // In a box, since most requests have no key and no need of its room.
         Some(key) => repeats::once(route, request, &key).boxed().await,
+    }
+}
+
+/// Whoever put a proxy in front finds every call refused, and looks at the log.
+fn complain_of_a_missing_token(request: &Request, route: &Route) {
+    let peer = request.peer.address;
+    if request.gateway.complaints.is_first(Topic::Protected, peer) {
+        warn!(
+            request_id = request.request_id,
+            %peer,
+            "{} {} is refused, since it came through a proxy and no token is set (protected mode): set {} here, and have \
+             callers send it as Authorization: Bearer (said once for each peer)",
+            route.method,
+            route.path,
+            plane::token_of(route.plane),
+        );
     }
 }
 

@@ -17,6 +17,8 @@ const FILES_RESERVED: usize = 64;
 pub struct Listener {
     listener: TcpListener,
     pub address: SocketAddr,
+    /// Whether it is a manager's, who keeps it open when we are gone, and gives it to the next process.
+    pub is_lent: bool,
 }
 
 impl Listener {
@@ -29,7 +31,7 @@ impl Listener {
             match listen(address) {
                 Ok(listener) => {
                     let address = listener.local_addr().unwrap_or(address);
-                    return Ok(Self { listener, address });
+                    return Ok(Self { listener, address, is_lent: false });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => failure = in_use(address),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -43,12 +45,23 @@ impl Listener {
         Err(failure)
     }
 
+    /// Serves at one that somebody else has opened.
+    pub fn lent(listener: StdListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { address: listener.local_addr()?, listener, is_lent: true })
+    }
+
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.listener.accept().await
     }
 
-    /// Closes it. Those who came in time are let in all the same, since to close on them would reset what they ask.
+    /// Closes it. Those who came in time are let in all the same, since to close on them would reset what they ask. At one
+    /// that is lent they wait for the next process, which can let them stay.
     pub fn close(self) -> Vec<(TcpStream, SocketAddr)> {
+        if self.is_lent {
+            return Vec::new();
+        }
         let Ok(listener) = self.listener.into_std() else { return Vec::new() };
         let came = (0..BACKLOG).map_while(|_| listener.accept().ok());
         let taken = came.filter_map(|(stream, peer)| {
@@ -68,10 +81,12 @@ impl Listener {
         SocketAddr::new(ip, self.address.port())
     }
 
-    /// Host name and port: told apart on one host, and readable.
-    pub fn default_instance_name(&self) -> String {
+    /// Host name and port, and the number that a manager has given: told apart on one host, readable, and the same after a
+    /// restart.
+    pub fn default_instance_name(&self, number: Option<u32>) -> String {
         let name = rustix::system::uname();
-        format!("{}:{}", name.nodename().to_string_lossy(), self.address.port())
+        let number = number.map_or_else(String::new, |number| format!("-{number}"));
+        format!("{}{number}:{}", name.nodename().to_string_lossy(), self.address.port())
     }
 }
 

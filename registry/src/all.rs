@@ -321,6 +321,14 @@ impl Registry {
         }
     }
 
+    /// The hash of the settings that the lease says are in force from now on.
+    pub fn configured(&self, hash: String) {
+        match self {
+            Self::Memory(local) => local.configured(hash),
+            Self::Redis(redis) => redis.configured(hash),
+        }
+    }
+
     /// Gives the lease up: the instance is not on the list any more.
     pub async fn retire(&self) {
         match self {

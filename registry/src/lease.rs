@@ -52,7 +52,7 @@ impl Serving {
 }
 
 /// What an instance is, for as long as its process lives.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct About {
     /// The name that people see.
     pub instance: String,
@@ -62,6 +62,12 @@ pub struct About {
     pub started_at: u64,
     /// A mark by which its figures can be told from the rest.
     pub canary: bool,
+    /// Where it listens; empty where that is not known.
+    pub address: String,
+    /// What started it and starts it again, by name.
+    pub manager: Option<String>,
+    /// How often that has started it again, where it says so.
+    pub restarts: Option<u64>,
 }
 
 /// An instance, as the others see it.
@@ -71,4 +77,7 @@ pub struct Lease {
     pub about: About,
     pub serving: Serving,
     pub sockets: usize,
+    /// A short hash of the settings in force, by which instances that should be alike can be compared; empty where
+    /// it does not say one.
+    pub configuration: String,
 }

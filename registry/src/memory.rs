@@ -86,7 +86,8 @@ impl Local {
     pub(crate) fn join(memory: &Arc<Memory>, about: About) -> (Self, Inbox) {
         let own = Incarnation::fresh(&about.instance);
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
-        let lease = Lease { incarnation: own.clone(), about, serving: Serving::Serving, sockets: 0 };
+        let (serving, configuration) = (Serving::Serving, String::new());
+        let lease = Lease { incarnation: own.clone(), about, serving, sockets: 0, configuration };
         memory.tables().instances.insert(own.clone(), Member { lease, leaving: None, inbox: sender });
         (Self { memory: memory.clone(), own }, inbox)
     }
@@ -94,6 +95,12 @@ impl Local {
     pub(crate) fn announce(&self, serving: Serving, sockets: usize) {
         if let Some(member) = self.memory.tables().instances.get_mut(&self.own) {
             member.lease = Lease { serving, sockets, ..member.lease.clone() };
+        }
+    }
+
+    pub(crate) fn configured(&self, hash: String) {
+        if let Some(member) = self.memory.tables().instances.get_mut(&self.own) {
+            member.lease.configuration = hash;
         }
     }
 

@@ -130,6 +130,8 @@ struct Counters {
 /// One instance's part in the registry.
 pub struct Redis {
     about: About,
+    /// The hash of the settings in force, which the next beat tells.
+    configuration: ArcSwap<String>,
     why_ttl: Duration,
     keys: Keys,
     pub(crate) keyring: Keyring,
@@ -184,6 +186,7 @@ impl Redis {
         let own = Incarnation::fresh(&about.instance);
         let redis = Self {
             about,
+            configuration: ArcSwap::default(),
             why_ttl: settings.why_ttl,
             keys: Keys::new(&settings.namespace),
             has_own_secret: !settings.secrets.is_empty(),
@@ -283,6 +286,10 @@ impl Redis {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    pub(crate) fn configured(&self, hash: String) {
+        self.configuration.store(Arc::new(hash));
     }
 
     fn why_ttl_ms(&self) -> u64 {

@@ -180,6 +180,7 @@ async fn as_many_sockets_are_shown_as_were_asked_for() {
     }
 }
 
+/// Checklist 163, 214.
 #[tokio::test]
 async fn instances_are_a_table() {
     let gateway = Gateway::with([("INSTANCE", "web1:5000"), ("CANARY", "true")]).await;
@@ -187,13 +188,13 @@ async fn instances_are_a_table() {
     let finished = run(&gateway, &["instances"]).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (0, ""), "{finished:?}");
     let rows = table(&finished.stdout);
-    assert_eq!(rows[0], ["name", "state", "sockets", "version", "pid", "up since", "canary"]);
+    assert_eq!(rows[0], ["name", "state", "address", "sockets", "version", "pid", "restarts", "up since", "canary"]);
     let pid = gateway.pid().to_string();
-    assert_eq!(
-        (&rows[1][..2], &rows[1][4], &rows[1][6]),
-        (&["web1:5000".into(), "serving".into()][..], &pid, &"yes".into())
-    );
-    assert!(rows[1][5].ends_with('Z'), "{rows:?}");
+    let address = gateway.address().to_string();
+    assert_eq!(rows[1][..3], ["web1:5000".to_owned(), "serving".to_owned(), address], "{rows:?}");
+    // Nobody starts it again, so nobody counts.
+    assert_eq!((&rows[1][5], rows[1][6].as_str(), rows[1][8].as_str()), (&pid, "-", "yes"));
+    assert!(rows[1][7].ends_with('Z'), "{rows:?}");
     let finished = run(&gateway, &["instances", "--json"]).await;
     let shown: Value = serde_json::from_str(&finished.stdout).expect(&finished.stdout);
     assert_eq!(shown["instances"][0]["instance"], "web1:5000");

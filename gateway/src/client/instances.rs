@@ -8,7 +8,7 @@ use super::{
 };
 use clap::Command;
 use serde_json::Value;
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 pub fn command() -> Command {
     Command::new("instances").about("Show the instances of the fleet").args([url(), json()]).args(to_ask_with())
@@ -30,7 +30,10 @@ fn look(given: &Given<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     let rows: Vec<_> = instances.iter().map(|instance| row(instance, instances)).collect();
-    table::print(["name", "state", "sockets", "version", "pid", "up since", "canary"], &rows);
+    table::print(["name", "state", "address", "sockets", "version", "pid", "restarts", "up since", "canary"], &rows);
+    for member in answer.body["drift"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        complain!("{}", difference(member, instances));
+    }
     if let Some(twice) = instances.iter().find(|instance| is_shared(&instance["instance"], instances)) {
         complain!("several instances are called {}; give each an INSTANCE of its own", word(&twice["instance"]));
     }
@@ -41,15 +44,32 @@ fn is_shared(name: &Value, instances: &[Value]) -> bool {
     instances.iter().filter(|instance| instance["instance"] == *name).count() > 1
 }
 
-fn row(instance: &Value, all: &[Value]) -> [String; 7] {
+/// Who says what, and what to do about it.
+fn difference(member: &str, all: &[Value]) -> String {
+    let mut sides: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for instance in all.iter().filter(|instance| instance["state"] == "serving") {
+        sides.entry(word(&instance[member])).or_default().push(row(instance, all)[0].clone());
+    }
+    let sides: Vec<_> = sides.into_iter().map(|(value, names)| format!("{value} on {}", names.join(", "))).collect();
+    let mend = match member {
+        "configuration" => "; compare `holdfast check --json` of both, and restart those that should change",
+        "version" => "; an upgrade is not over yet, or has left some out",
+        _ => "",
+    };
+    format!("the instances that serve differ in {member}: {}{mend}", sides.join("; "))
+}
+
+fn row(instance: &Value, all: &[Value]) -> [String; 9] {
     // A name that several have says nothing, so there the mark stands with it.
     let name = if is_shared(&instance["instance"], all) { "incarnation" } else { "instance" };
     [
         word(&instance[name]),
         word(&instance["state"]),
+        word(&instance["address"]),
         word(&instance["sockets"]),
         word(&instance["version"]),
         word(&instance["pid"]),
+        word(&instance["restarts"]),
         moment(&instance["startedAt"]),
         if instance["canary"] == true { "yes".into() } else { "-".into() },
     ]
@@ -59,6 +79,19 @@ fn row(instance: &Value, all: &[Value]) -> [String; 7] {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn who_differs_is_said_by_name() {
+        let instance =
+            |name: &str, state: &str, hash: &str| json!({ "instance": name, "state": state, "configuration": hash });
+        let all =
+            [instance("web1", "serving", "aa"), instance("web2", "serving", "bb"), instance("web3", "draining", "cc")];
+        let said = difference("configuration", &all);
+        assert!(
+            said.starts_with("the instances that serve differ in configuration: aa on web1; bb on web2; compare"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn a_name_that_two_have_is_shown_with_its_marks() {

@@ -118,7 +118,7 @@ async fn source(config: &Config) -> Result<Source, Failure> {
         version: gateway::VERSION.to_owned(),
         pid: std::process::id(),
         started_at: epoch_ms(),
-        canary: false,
+        ..About::default()
     };
     let settings = registry::Settings {
         url,

@@ -13,17 +13,23 @@ use crate::{
         session::Sessions,
         tokens::Tokens,
     },
-    config::{ANY_PAGE, Config, Reading},
+    config::{
+        ANY_PAGE, Config, Reading, fingerprint,
+        sources::{Source as From, Sources},
+    },
     gateway::{self, Gateway, VERSION},
     hooks::Hooks,
     listener::{self, Listener},
     log::Log,
-    manager::Manager,
+    manager::{
+        Kind, Manager,
+        watchdog::{self, Door},
+    },
     metrics::Metrics,
 };
 use clap::Command;
 use registry::{Inbox, Memory, Registry};
-use std::{process::ExitCode, sync::Arc};
+use std::{cell::Cell, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -57,16 +63,17 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        let listener = match Listener::bind(&config.host, config.port) {
+        let listener = match listener(&config, &manager) {
             Ok(listener) => listener,
-            Err(sentence) => {
+            Err((code, sentence)) => {
                 complain!("{sentence}");
-                return ExitCode::from(exit::FAILED);
+                return ExitCode::from(code);
             }
         };
         let log = Log::start(config.log_format, &config.live.log_filter);
         reading.sources.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let about = gateway::about(&config, &listener);
+        let about = gateway::about(&config, &listener, &manager);
+        let (restarts, configuration) = (about.restarts, fingerprint::of(&reading.sources));
         let (registry, inbox) = match config.redis.clone() {
             None => Registry::in_memory(&Memory::new(gateway::retention(&config)), about),
             Some(url) => {
@@ -80,6 +87,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         if config.hooks.events.is_some() {
             registry.want_events();
         }
+        registry.configured(configuration.clone());
         if let Err(sentence) = registry.open().await {
             complain!("{sentence}");
             return ExitCode::from(exit::FAILED);
@@ -97,12 +105,38 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         let gateway = Gateway::new(config, &log, registry, metrics, auth, hooks);
         report_panics(&gateway);
         greet(&gateway, &listener, open_files);
-        info!(version = VERSION, pid = std::process::id(), instance = &*gateway.instance, "instance starts");
-        serve(&gateway, listener, inbox, &log, &manager, || given.reading()).await
+        info!(
+            version = VERSION,
+            pid = std::process::id(),
+            instance = &*gateway.instance,
+            manager = manager.kind.map(Kind::as_str),
+            restarts,
+            configuration,
+            "instance starts"
+        );
+        notice_unused(&reading.sources, &listener);
+        serve(&gateway, listener, inbox, &log, &manager, &reading.sources, || given.reading()).await
     });
     // A thread that waits for a disk, or for somebody's address, is not waited for.
     runtime.shutdown_background();
     code
+}
+
+/// The one that the manager passes, or one of our own; else an exit code and a sentence.
+fn listener(config: &Config, manager: &Manager) -> Result<Listener, (u8, String)> {
+    match manager.take_listener().map_err(|sentence| (exit::CONFIGURATION, sentence))? {
+        Some(passed) => Listener::lent(passed)
+            .map_err(|fault| (exit::FAILED, format!("the socket that systemd passes cannot be used: {fault}"))),
+        None => Listener::bind(&config.host, config.port).map_err(|sentence| (exit::FAILED, sentence)),
+    }
+}
+
+/// Whoever opened the port has chosen it.
+fn notice_unused(sources: &Sources, listener: &Listener) {
+    let chosen = sources.get("PORT").filter(|given| listener.is_lent && given.source != From::Default);
+    if let Some(port) = chosen.filter(|given| given.text.trim() != listener.address.port().to_string()) {
+        warn!("PORT={} is not used: systemd passes a socket that listens on {}", port.text.trim(), listener.address);
+    }
 }
 
 /// What decides who clients are.
@@ -130,9 +164,24 @@ async fn serve(
     inbox: Inbox,
     log: &Log,
     manager: &Manager,
+    start: &Sources,
     reread: impl Fn() -> Reading,
 ) -> ExitCode {
     let (stop, hurry) = (&gateway.desk.stop, CancellationToken::new());
+    let signalled = Cell::new(false);
+    let door = Door {
+        address: listener.reachable(),
+        preamble: gateway.config.proxy_protocol,
+        is_open: !gateway.config.proxy_protocol
+            || address::is_trusted(Peer::itself(listener.reachable().ip()), &gateway.config.trusted_proxies),
+    };
+    let watched = async {
+        gateway.ready.cancelled().await;
+        match manager.watchdog {
+            Some(within) => watchdog::feed(&door, within, &gateway.closing).await,
+            None => std::future::pending().await,
+        }
+    };
     let signals = async {
         let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
@@ -144,7 +193,7 @@ async fn serve(
             info!("asked to stop; draining (a second signal ends at once)");
             manager.stopping(stop.within);
         };
-        let (mut told, mut drains, mut signalled) = (false, false, false);
+        let (mut told, mut drains) = (false, false);
         loop {
             tokio::select! {
                 () = gateway.ready.cancelled(), if !told => {
@@ -157,11 +206,11 @@ async fn serve(
                     drains = true;
                     continue;
                 }
-                _ = hup.recv() => { reload(gateway, log, reread()); continue }
+                _ = hup.recv() => { reload(gateway, log, start, reread()); continue }
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            match (signalled, drains) {
+            match (signalled.get(), drains) {
                 (true, _) => hurry.cancel(),
                 // Whoever had it drain ends the process then, as a matter of course.
                 (false, true) => info!("draining already (a second signal ends at once)"),
@@ -170,14 +219,18 @@ async fn serve(
                     stop.asked.cancel();
                 }
             }
-            (signalled, drains) = (true, true);
+            signalled.set(true);
+            drains = true;
         }
     };
     tokio::select! {
         served = gateway.run(listener, inbox, hurry.clone()) => match served {
             Ok(()) => {
                 info!("stopped");
-                ExitCode::SUCCESS
+                match manager.kind {
+                    Some(Kind::Pm2) if !signalled.get() => ExitCode::from(exit::LEFT),
+                    _ => ExitCode::SUCCESS,
+                }
             }
             Err(sentence) => {
                 error!("{sentence}");
@@ -185,11 +238,13 @@ async fn serve(
             }
         },
         () = signals => ExitCode::from(exit::FAILED),
+        () = watched => ExitCode::from(exit::FAILED),
     }
 }
 
 /// Origins, tokens and the log level, and the keys that somebody publishes; what else has changed waits for a restart.
-fn reload(gateway: &Gateway, log: &Log, reading: Reading) {
+fn reload(gateway: &Gateway, log: &Log, start: &Sources, reading: Reading) {
+    let configuration = fingerprint::after(start, &reading.sources);
     match reading.config {
         // What was read may name another AUTH, which waits for a restart; until then cookies count.
         Ok(Config { live, .. }) if gateway.auth.modes.session && matches!(live.origins, Origins::Any) => {
@@ -200,10 +255,11 @@ fn reload(gateway: &Gateway, log: &Log, reading: Reading) {
         Ok(Config { live, .. }) => {
             log.set_filter(&live.log_filter);
             gateway.live.store(Arc::new(live));
+            gateway.courier.registry.configured(configuration.clone());
             if let Some(tokens) = &gateway.auth.tokens {
                 tokens.hurry();
             }
-            info!("reloaded origins, tokens and log level");
+            info!(configuration, "reloaded origins, tokens and log level");
         }
         Err(faults) => {
             let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -254,6 +310,9 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
         if let Some(endpoint) = endpoint {
             say!("  {:<15} {endpoint}", format!("{name} hook"));
         }
+    }
+    if listener.is_lent {
+        say!("  port            lent by systemd, which keeps it open over restarts");
     }
     say!("  http api        {api}");
     if gateway.config.proxy_protocol {

@@ -27,7 +27,7 @@ pub(crate) fn memory() -> Arc<Memory> {
 
 /// An instance that does not read its letters.
 pub(crate) fn deaf(memory: &Arc<Memory>, name: &str) -> (Arc<Desk>, Inbox) {
-    let about = About { instance: name.into(), version: "0".into(), pid: 1, started_at: 0, canary: false };
+    let about = About { instance: name.into(), version: "0".into(), pid: 1, started_at: 0, ..About::default() };
     let (registry, inbox) = Registry::in_memory(memory, about);
     let metrics = Arc::new(Metrics::default());
     let courier = Courier::new(registry, &metrics);

@@ -6,8 +6,9 @@ use super::{
     sockets::{PATIENCE, bad_name, in_a_word},
 };
 use crate::{admission::names::Query, courier::Roll, inbox::MEMBERS_MAX, problem::Problem, view};
-use registry::{Group, RoomName, SocketId, SocketRecord, StoreName, UserName};
+use registry::{Group, Lease, RoomName, Serving, SocketId, SocketRecord, StoreName, UserName};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// `GET /api/sockets`.
@@ -201,10 +202,34 @@ pub async fn instances(request: Request) -> Answer {
                 "startedAt": lease.about.started_at,
                 "sockets": lease.sockets,
                 "canary": lease.about.canary,
+                "address": known(&lease.about.address),
+                "manager": lease.about.manager,
+                "restarts": lease.about.restarts,
+                "configuration": known(&lease.configuration),
             })
         })
         .collect();
-    Ok(ok(&json!({ "instances": shown })))
+    Ok(ok(&json!({ "instances": shown, "drift": drift(&leases) })))
+}
+
+/// Instances of an earlier version do not say everything.
+fn known(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// In what instances differ that serve side by side and should be alike. A canary is meant to be unlike the rest.
+fn drift(leases: &[Lease]) -> Vec<&'static str> {
+    let version: fn(&Lease) -> &str = |lease| &lease.about.version;
+    let configuration: fn(&Lease) -> &str = |lease| &lease.configuration;
+    let differs = |said: fn(&Lease) -> &str| {
+        [false, true].into_iter().any(|canary| {
+            let alike = |lease: &&Lease| lease.serving == Serving::Serving && lease.about.canary == canary;
+            let said = leases.iter().filter(alike).map(said).filter_map(known);
+            said.collect::<BTreeSet<_>>().len() > 1
+        })
+    };
+    let all = [("version", version), ("configuration", configuration)];
+    all.into_iter().filter(|(_, said)| differs(*said)).map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]
@@ -228,6 +253,24 @@ mod tests {
             }
         }
         panic!("the pages do not end")
+    }
+
+    #[test]
+    fn those_that_should_be_alike_are_compared_and_no_others() {
+        let lease = |version: &str, configuration: &str, serving, canary| Lease {
+            incarnation: registry::Incarnation::fresh("web"),
+            about: registry::About { version: version.into(), canary, ..registry::About::default() },
+            serving,
+            sockets: 0,
+            configuration: configuration.into(),
+        };
+        let (usual, old) = (lease("1", "a", Serving::Serving, false), lease("0", "", Serving::Serving, false));
+        let (going, canary) = (lease("0", "b", Serving::Draining, false), lease("2", "c", Serving::Serving, true));
+        assert_eq!(drift(&[usual.clone(), usual.clone(), going, canary.clone()]), [""; 0]);
+        // One of an earlier version says nothing of its configuration.
+        assert_eq!(drift(&[usual.clone(), old]), ["version"]);
+        let other = lease("1", "b", Serving::Serving, false);
+        assert_eq!(drift(&[usual, other, canary]), ["configuration"]);
     }
 
     #[test]

@@ -64,21 +64,40 @@ pub fn check(plane: Plane, caller: &Caller<'_>, live: &Live) -> Result<(), Probl
     }
 }
 
+/// Whether this plane is shut for want of a token, and a proxy asked for somebody: then the setting is missing, not the
+/// right.
+pub fn wants_a_token(plane: Plane, caller: &Caller<'_>, live: &Live) -> bool {
+    let guarded = match plane {
+        Plane::Client => true,
+        Plane::Server => live.api_token.is_some(),
+        Plane::Admin => live.api_token.is_some() || live.admin_token.is_some(),
+    };
+    !guarded && is_proxied(caller)
+}
+
+/// The token that opens it.
+pub fn token_of(plane: Plane) -> &'static str {
+    if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" }
+}
+
+fn is_proxied(caller: &Caller<'_>) -> bool {
+    // nginx with the usual two lines says Connection: upgrade on every request, also without an upgrade.
+    let half_upgrade = !caller.headers.contains_key(UPGRADE) && admission::says_upgrade(caller.headers);
+    caller.version == Version::HTTP_10
+        || half_upgrade
+        || caller.headers.contains_key(VIA)
+        || caller.headers.contains_key(X_REAL_IP)
+        || caller.headers.keys().any(|name| *name == FORWARDED || name.as_str().starts_with("x-forwarded-"))
+}
+
 /// Without a token only this very machine may call, and only directly: behind a proxy every
 /// stranger looks local.
 fn check_protected(plane: Plane, caller: &Caller<'_>) -> Result<(), Problem> {
     let host = caller.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // nginx with the usual two lines says Connection: upgrade on every request, also without an upgrade.
-    let half_upgrade = !caller.headers.contains_key(UPGRADE) && admission::says_upgrade(caller.headers);
-    let proxied = caller.version == Version::HTTP_10
-        || half_upgrade
-        || caller.headers.contains_key(VIA)
-        || caller.headers.contains_key(X_REAL_IP)
-        || caller.headers.keys().any(|name| *name == FORWARDED || name.as_str().starts_with("x-forwarded-"));
-    if caller.peer.is_local() && is_local_host(host) && !proxied {
+    if caller.peer.is_local() && is_local_host(host) && !is_proxied(caller) {
         return Ok(());
     }
-    let setting = if plane == Plane::Admin { "ADMIN_TOKEN or API_TOKEN" } else { "API_TOKEN" };
+    let setting = token_of(plane);
     Err(Problem::unauthorized(
         "Protected mode",
         format!(

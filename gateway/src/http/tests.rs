@@ -13,6 +13,7 @@ use crate::{
     hooks::Hooks,
     listener::Listener,
     log::Log,
+    manager::Manager,
 };
 use registry::{Errand, Hashed, Memory, Once, Outcome, Registry};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ impl Instance {
         let config = config::read(&flags, None, &Environment::new()).config.unwrap();
         let listener = Listener::bind("127.0.0.1", 0).unwrap();
         let address = listener.address;
-        let (registry, inbox) = Registry::in_memory(memory, gateway::about(&config, &listener));
+        let (registry, inbox) = Registry::in_memory(memory, gateway::about(&config, &listener, &Manager::default()));
         let auth = Auth::new(config.auth, None, None, None, registry.clone());
         let gateway =
             Gateway::new(config, &Log::start(LogFormat::Text, "off"), registry, Arc::default(), auth, Hooks::default());

@@ -7,7 +7,7 @@ use super::{
     scripts::{BEAT, number, text},
 };
 use crate::{
-    lease::{self, Serving},
+    lease::{self, About, Serving},
     names::Incarnation,
 };
 use redis::cmd;
@@ -71,13 +71,8 @@ impl Redis {
             .arg(serving.as_str())
             .arg(self.sockets.load(Ordering::Relaxed))
             .arg(ms(super::post::MAIL))
-            .arg(["name", own.instance(), "version", about.version.as_str()].as_slice())
-            .arg("pid")
-            .arg(about.pid)
-            .arg("startedAt")
-            .arg(about.started_at)
-            .arg("canary")
-            .arg(about.canary.to_string())
+            .arg(self.configuration.load().as_str())
+            .arg(lasting(about, own.instance()))
             .run(&self.link)
             .await;
         let Ok(said) = said else {
@@ -149,6 +144,22 @@ impl Redis {
     pub fn is_fenced(&self) -> bool {
         boottime_ms().saturating_sub(self.beaten_at.load(Ordering::Relaxed)) > ms(lease::LEASE)
     }
+}
+
+/// What never changes, name and value in turn. What is not known is not there: an instance that reads it knows that from
+/// instances of an earlier version.
+fn lasting(about: &About, name: &str) -> Vec<String> {
+    let known = [
+        ("name", Some(name.to_owned())),
+        ("version", Some(about.version.clone())),
+        ("pid", Some(about.pid.to_string())),
+        ("startedAt", Some(about.started_at.to_string())),
+        ("canary", Some(about.canary.to_string())),
+        ("address", Some(about.address.clone())),
+        ("manager", about.manager.clone()),
+        ("restarts", about.restarts.map(|restarts| restarts.to_string())),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?])).flatten().collect()
 }
 
 pub fn ms(span: Duration) -> u64 {

@@ -292,12 +292,16 @@ fn read_lease(incarnation: Incarnation, said: &Value) -> Option<Lease> {
     Some(Lease {
         serving: Serving::parse(text("state")?)?,
         sockets: usize::try_from(number("sockets")).unwrap_or_default(),
+        configuration: text("configuration").unwrap_or_default().to_owned(),
         about: About {
             instance: incarnation.instance().to_owned(),
             version: text("version").unwrap_or_default().to_owned(),
             pid: u32::try_from(number("pid")).unwrap_or_default(),
             started_at: number("startedAt"),
             canary: text("canary") == Some("true"),
+            address: text("address").unwrap_or_default().to_owned(),
+            manager: text("manager").map(str::to_owned),
+            restarts: text("restarts").and_then(|text| text.parse().ok()),
         },
         incarnation,
     })

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use tokio::{task::JoinSet, time::timeout};
 
 pub fn about(name: &str) -> About {
-    About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, canary: false }
+    About { instance: name.to_owned(), version: "1".to_owned(), pid: 1, started_at: 0, ..About::default() }
 }
 
 pub fn on_redis(url: &str, name: &str, why_ttl: Duration) -> (Registry, Inbox) {

@@ -129,7 +129,7 @@ impl<'a> Real<'a> {
             Step::Beat { by, serving } => {
                 let of = life(*by);
                 let mut args = vec![publish, LEASE_MS.to_string(), "0".into(), serving.as_str().into(), "3".into()];
-                args.extend(["60000".into(), "name".into(), of.instance().into()]);
+                args.extend(["60000".into(), "c0ffee".into(), "name".into(), of.instance().into()]);
                 ("beat", vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
             }
             Step::Route { to, large } => {

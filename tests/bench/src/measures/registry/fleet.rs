@@ -41,7 +41,7 @@ impl Instance {
             version: "0.1.0".to_owned(),
             pid: std::process::id(),
             started_at: epoch_ms(),
-            canary: false,
+            ..About::default()
         };
         let (registry, mut inbox) = Registry::on_redis(settings, about);
         registry.open().await.map_err(|unusable| unusable.to_string())?;
