@@ -23,23 +23,27 @@ pub struct Listener {
 
 impl Listener {
     /// Binds, or says in a sentence what is in the way and what to do.
-    pub fn bind(host: &str, port: u16) -> Result<Self, String> {
-        let addresses =
-            (host, port).to_socket_addrs().map_err(|error| format!("HOST={host} cannot be resolved: {error}"))?;
-        let mut failure = format!("HOST={host} names no address");
+    pub fn bind(host: &str, port: u16) -> Result<Self, (io::ErrorKind, String)> {
+        let addresses = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| (error.kind(), format!("HOST={host} cannot be resolved: {error}")))?;
+        let mut failure = (io::ErrorKind::NotFound, format!("HOST={host} names no address"));
         for address in addresses {
             match listen(address) {
                 Ok(listener) => {
                     let address = listener.local_addr().unwrap_or(address);
                     return Ok(Self { listener, address, is_lent: false });
                 }
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => failure = in_use(address),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    failure = format!(
-                        "no permission to listen on {address}; ports below 1024 need root or CAP_NET_BIND_SERVICE, PORT=8080 does not"
-                    );
+                Err(error) => {
+                    let sentence = match error.kind() {
+                        io::ErrorKind::AddrInUse => in_use(address),
+                        io::ErrorKind::PermissionDenied => format!(
+                            "no permission to listen on {address}; ports below 1024 need root or CAP_NET_BIND_SERVICE, PORT=8080 does not"
+                        ),
+                        _ => format!("cannot listen on {address}: {error}"),
+                    };
+                    failure = (error.kind(), sentence);
                 }
-                Err(error) => failure = format!("cannot listen on {address}: {error}"),
             }
         }
         Err(failure)

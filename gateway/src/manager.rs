@@ -128,6 +128,17 @@ impl Manager {
         warnings
     }
 
+    /// What may be behind a port that is taken, where the manager has chosen it.
+    pub fn about_taken_port(&self) -> &'static str {
+        match self.siblings {
+            0..2 => "",
+            _ => {
+                " (pm2 gives every instance the first PORT when it is handed its ecosystem file again; then pm2 delete the \
+                 app, and pm2 start the file)"
+            }
+        }
+    }
+
     /// The listening socket that was passed to us, if one was. It is taken once.
     pub fn take_listener(&self) -> Result<Option<TcpListener>, String> {
         let socket = match self.passed.as_slice() {

@@ -15,7 +15,7 @@ export async function freePort() {
   }
 }
 
-function isFree(port) {
+export function isFree(port) {
   return new Promise((resolve) => {
     const server = net.createServer();
     server.once('error', () => resolve(false));

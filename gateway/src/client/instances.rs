@@ -35,7 +35,11 @@ fn look(given: &Given<'_>) -> Result<(), Failure> {
         complain!("{}", difference(member, instances));
     }
     if let Some(twice) = instances.iter().find(|instance| is_shared(&instance["instance"], instances)) {
-        complain!("several instances are called {}; give each an INSTANCE of its own", word(&twice["instance"]));
+        complain!(
+            "several instances are called {}: one of them was killed and leaves this list within 20 s; or give each an \
+             INSTANCE of its own",
+            word(&twice["instance"])
+        );
     }
     Ok(())
 }

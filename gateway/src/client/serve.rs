@@ -29,7 +29,7 @@ use crate::{
 };
 use clap::Command;
 use registry::{Inbox, Memory, Registry};
-use std::{cell::Cell, process::ExitCode, sync::Arc};
+use std::{cell::Cell, io, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -127,7 +127,10 @@ fn listener(config: &Config, manager: &Manager) -> Result<Listener, (u8, String)
     match manager.take_listener().map_err(|sentence| (exit::CONFIGURATION, sentence))? {
         Some(passed) => Listener::lent(passed)
             .map_err(|fault| (exit::FAILED, format!("the socket that systemd passes cannot be used: {fault}"))),
-        None => Listener::bind(&config.host, config.port).map_err(|sentence| (exit::FAILED, sentence)),
+        None => Listener::bind(&config.host, config.port).map_err(|(why, sentence)| match why {
+            io::ErrorKind::AddrInUse => (exit::FAILED, format!("{sentence}{}", manager.about_taken_port())),
+            _ => (exit::FAILED, sentence),
+        }),
     }
 }
 
