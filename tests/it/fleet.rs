@@ -227,5 +227,7 @@ fn ways_to_start(urls: [&str; 3], settings: &[(&str, &str)]) -> Vec<Settings> {
 }
 
 async fn start(settings: &[(String, String)]) -> Gateway {
-    Gateway::with(settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))).await
+    let mut settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let gateway = Gateway::with(settings.clone()).await;
+    gateway.with_token(settings.find_map(|(name, value)| (name == "API_TOKEN").then_some(value)))
 }

@@ -20,6 +20,8 @@ use tokio::{
 pub struct Gateway {
     child: Child,
     address: SocketAddr,
+    /// What requests of a fact show, where one is wanted of them.
+    token: Option<String>,
     /// Everything it has printed so far, on either stream.
     output: watch::Receiver<String>,
     readers: JoinSet<()>,
@@ -57,7 +59,11 @@ impl Gateway {
         let started = printed(&mut output, "ready", |text| text.lines().any(is_ready).then(|| text.to_owned())).await;
         let text = started.unwrap_or_else(|| panic!("ended before it was ready:\n{}", *output.borrow()));
         let address = listener(&text).unwrap_or_else(|| panic!("no listener is printed:\n{text}"));
-        Self { child, address, output, readers, turn, not_listening: None }
+        Self { child, address, token: None, output, readers, turn, not_listening: None }
+    }
+
+    pub fn with_token(self, token: Option<&str>) -> Self {
+        Self { token: token.map(str::to_owned), ..self }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -130,7 +136,11 @@ impl Gateway {
     }
 
     pub fn request(&self, method: &str, target: &str) -> Request {
-        Request::new(self.address, method, target)
+        let request = Request::new(self.address, method, target);
+        match &self.token {
+            Some(token) => request.with("Authorization", &format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     pub fn get(&self, target: &str) -> Request {

@@ -4,8 +4,7 @@
 use crate::{
     client::Client,
     fleet::{Fleet, within},
-    http::Request,
-    nginx::Nginx,
+    nginx::{Nginx, TOKEN, own},
     patience::note,
 };
 use rustix::process::Signal;
@@ -216,7 +215,7 @@ impl Town {
         let (nth, to) = self.target(n);
         let body = json!({"to": to, "event": "ask", "data": n, "whenOffline": "wait", "timeoutMs": 15_000});
         let asked = Instant::now();
-        let answer = Request::new(self.nginx, "POST", "/api/call").json(&body).await;
+        let answer = own(self.nginx, "POST", "/api/call").json(&body).await;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let mut oracle = self.oracle();
         oracle.slowest_call = oracle.slowest_call.max(asked.elapsed());
@@ -235,7 +234,7 @@ impl Town {
     async fn sends(self, n: u64) {
         let (nth, to) = self.target(n);
         let body = json!({"to": to, "event": "order", "data": n, "durable": true});
-        let answer = Request::new(self.nginx, "POST", "/api/send").json(&body).await;
+        let answer = own(self.nginx, "POST", "/api/send").json(&body).await;
         match answer.status {
             202 => drop(self.oracle().pages[nth].accepted.insert(n)),
             status => self.objects(format!("send {n} to {to}: {status} {}", answer.text())),
@@ -285,9 +284,9 @@ async fn nobody_of_five_hundred_notices_a_rolling_restart() {
 }
 
 async fn restarts_and_nobody_notices(size: Size) {
-    let mut fleet = Fleet::at_ports(&[("DRAIN_TIMEOUT", "8s")]).await;
+    let mut fleet = Fleet::at_ports(&[("DRAIN_TIMEOUT", "8s"), TOKEN]).await;
     let addresses = [0, 1, 2].map(|at| fleet[at].address());
-    let Some(nginx) = Nginx::before(&addresses).await else { return note("there is no nginx here") };
+    let nginx = Nginx::before(&addresses).await;
     let town = Town { nginx: nginx.address, oracle: Arc::default() };
     town.oracle().pages.resize_with(size.returning, Page::default);
     let mut clients = JoinSet::new();
