@@ -16,6 +16,7 @@ mod check;
 mod data;
 mod drain;
 mod events;
+mod explain;
 mod given;
 mod healthcheck;
 mod instances;
@@ -61,6 +62,7 @@ const VERBS: &[Verb] = &[
     Verb { words: check::command, run: check::run },
     Verb { words: version::command, run: version::run },
     Verb { words: why::command, run: why::run },
+    Verb { words: explain::command, run: explain::run },
     Verb { words: sockets::command, run: sockets::run },
     Verb { words: instances::command, run: instances::run },
     Verb { words: drain::command, run: drain::run },

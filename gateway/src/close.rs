@@ -42,6 +42,10 @@ pub enum Close {
     Asked(Box<Ending>),
 }
 
+/// Every code that is sent or passed on; a kick may name others from 3000 on.
+pub const CODES: [u16; 17] =
+    [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4100, 4101, 4401, KICKED, 4409, 4410, 4429];
+
 /// What 1008 tells a user who is connected already; a phrase that people search for.
 pub const ALREADY_CONNECTED: &str = "User already connected";
 /// Both the log line and the close reason of the oldest beyond the cap.
@@ -151,6 +155,30 @@ mod tests {
             [Close::Restart, Close::TooSlow, Close::TakenForDead, Close::Kicked { code: 4000, reason: String::new() }]
         {
             assert!(!close.reason().is_empty());
+        }
+    }
+
+    #[test]
+    fn every_code_is_in_the_table() {
+        let kicked = || Close::Kicked { code: KICKED, reason: String::new() };
+        for close in [
+            Close::Protocol(String::new()),
+            Close::BadUtf8,
+            Close::TooBig { bytes_max: 1 },
+            Close::Internal { request_id: String::new() },
+            Close::Restart,
+            Close::PingTimeout,
+            Close::TooSlow,
+            kicked(),
+            Close::Replaced,
+            Close::TooManyConnections,
+            Close::AlreadyConnected,
+            Close::TooFast,
+            Close::CredentialEnded("expired"),
+            Close::TakenForDead,
+            Close::Asked(Box::new(kicked().ending())),
+        ] {
+            assert!(CODES.contains(&close.code()), "{close:?}");
         }
     }
 

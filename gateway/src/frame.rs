@@ -97,7 +97,17 @@ pub enum Code {
 }
 
 impl Code {
-    fn name(self) -> &'static str {
+    pub const ALL: [Self; 7] = [
+        Self::BadJson,
+        Self::UnknownVerb,
+        Self::Invalid,
+        Self::NotInRoom,
+        Self::Forbidden,
+        Self::TooMany,
+        Self::HookFailed,
+    ];
+
+    pub fn name(self) -> &'static str {
         match self {
             Self::BadJson => "bad_json",
             Self::UnknownVerb => "unknown_verb",

@@ -15,6 +15,7 @@ pub mod openapi;
 pub mod paging;
 pub mod plane;
 pub mod preamble;
+mod problems;
 pub mod pushes;
 mod queued;
 pub mod redact;
@@ -303,7 +304,7 @@ fn dress(gateway: &Gateway, asks: &Asks, request_id: &str, status: StatusCode, h
         return;
     }
     for (name, value) in &WORN {
-        headers.insert(name, value.clone());
+        headers.entry(name).or_insert_with(|| value.clone());
     }
     if gateway.draining.is_cancelled() {
         // A proxy that hears so sends its next request elsewhere, and not into a connection that is about to end.

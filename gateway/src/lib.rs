@@ -15,6 +15,8 @@ pub mod client;
 pub mod clock;
 /// Every way to end a socket, in one table.
 pub mod close;
+/// Every code, and the page that explains it.
+pub mod codes;
 /// What is said once of a peer.
 pub mod complaints;
 /// Environment, flags and file → one `Config`, or every problem at once.

@@ -162,6 +162,7 @@ pub struct Snapshot {
     pub figures: Figures,
     pub health: Health,
     pub hears: bool,
+    pub ready: bool,
 }
 
 /// What the registry counts by itself; read when somebody looks.
@@ -175,6 +176,7 @@ struct Shared {
     sockets_reaped: Counter,
     events_dropped: Counter,
     deaf: Gauge,
+    ready: Gauge,
     /// Not there with a registry in memory: there is no Redis that could be up or down.
     redis_up: Gauge,
     /// Not there while the fleet cannot be counted.
@@ -188,6 +190,8 @@ struct Process {
     open_fds: Gauge,
     max_fds: Gauge,
     cpu_seconds: Counter<f64, AtomicU64>,
+    /// Since when it counts; a restart shows as a step.
+    start_seconds: Gauge,
     log_lines_dropped: Counter,
 }
 
@@ -300,6 +304,7 @@ impl Default for Metrics {
                     "Events that nobody will tell: too many waited, or too long"
                 ),
                 deaf: counted!("deaf", "1 while this instance does not hear the others"),
+                ready: counted!("ready", "1 while it may be sent new sockets, as /health/ready says"),
                 redis_up: Gauge::default(),
                 fleet: Gauge::default(),
                 below_minimum: Gauge::default(),
@@ -310,6 +315,7 @@ impl Default for Metrics {
                 open_fds: Gauge::default(),
                 max_fds: Gauge::default(),
                 cpu_seconds: Counter::default(),
+                start_seconds: began(),
             },
             // Last: every line above registers itself in it.
             registry,
@@ -319,7 +325,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Those of an instance, which say once what it is.
-    pub fn of(version: &str, instance: &str, canary: bool) -> Self {
+    pub fn of(version: &str, instance: &str, canary: bool, config: String) -> Self {
         let mut metrics = Self::default();
         // There from the start, so that sums over all causes are right before the first close.
         for cause in Cause::ALL {
@@ -329,6 +335,7 @@ impl Metrics {
             ("version".to_owned(), version.to_owned()),
             ("instance_name".to_owned(), instance.to_owned()),
             ("canary".to_owned(), canary.to_string()),
+            ("config".to_owned(), config),
         ];
         metrics.registry.register("build", "What this instance is", Info::new(labels));
         metrics
@@ -404,6 +411,8 @@ impl Metrics {
         process.register("process_open_fds", "Open files", self.process.open_fds.clone());
         process.register("process_max_fds", "Open files that are allowed", self.process.max_fds.clone());
         process.register("process_cpu_seconds", "User and system time", self.process.cpu_seconds.clone());
+        let began = self.process.start_seconds.clone();
+        process.register("process_start_time_seconds", "When it started, in seconds since 1970", began);
         text.truncate(text.len() - text.strip_suffix("# EOF\n").map_or(0, |_| "# EOF\n".len()));
         let _ = encode(&mut text, &process);
         text
@@ -423,6 +432,7 @@ impl Shared {
         set(&self.sockets_reaped, figures.reaped);
         set(&self.events_dropped, figures.events_dropped);
         self.deaf.set(i64::from(!now.hears));
+        self.ready.set(i64::from(now.ready));
         self.redis_up.set(i64::from(now.health == Health::Up));
     }
 }
@@ -435,6 +445,13 @@ impl Process {
         self.max_fds.set(i64::try_from(crate::listener::open_files_max()).unwrap_or(i64::MAX));
         self.cpu_seconds.inner().store(cpu_seconds().unwrap_or(0.0).to_bits(), Ordering::Relaxed);
     }
+}
+
+/// Now, while the figures are made, which is at the start.
+fn began() -> Gauge {
+    let began = Gauge::default();
+    began.set((registry::epoch_ms() / 1000) as i64);
+    began
 }
 
 fn resident_bytes() -> Option<i64> {
@@ -457,7 +474,7 @@ mod tests {
 
     fn seen(health: Health) -> Snapshot {
         let figures = Figures { gaps: 2, ..Figures::default() };
-        Snapshot { calls: (0, 0), waiting: 0, log_lines_dropped: 0, figures, health, hears: false }
+        Snapshot { calls: (0, 0), waiting: 0, log_lines_dropped: 0, figures, health, hears: false, ready: true }
     }
 
     #[test]

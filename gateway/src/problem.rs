@@ -1,5 +1,6 @@
 //! A refusal as a value: RFC 9457 members, plus `error`, `code`, `hint` and `requestId`.
 
+use crate::codes;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -183,8 +184,13 @@ impl Problem {
 
     /// The members, as a body or as one line of a batch.
     pub fn json(self, request_id: &str) -> Value {
+        debug_assert!(
+            codes::is_problem(&self.code),
+            "{} is in no table: add it to codes.rs and docs/codes.md",
+            self.code
+        );
         let mut body = Map::new();
-        body.insert("type".into(), format!("urn:holdfast:problem:{}", self.code).into());
+        body.insert("type".into(), [codes::ADDRESS, &self.code].concat().into());
         body.insert("title".into(), self.title.as_ref().into());
         body.insert("status".into(), self.status.as_u16().into());
         body.insert("error".into(), self.more.error.as_deref().unwrap_or(&self.title).into());

@@ -50,6 +50,7 @@ mod alarms;
 mod anywhere;
 mod bodies;
 mod calls;
+mod codes;
 mod commands;
 mod credentials;
 mod crowds;

@@ -93,7 +93,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
         let instance = registry.incarnation();
-        let metrics = Arc::new(Metrics::of(VERSION, instance.instance(), config.canary));
+        let metrics = Arc::new(Metrics::of(VERSION, instance.instance(), config.canary, reading.sources.mark()));
         let asked = async { Ok((auth(&config, &registry, &metrics).await?, Hooks::new(&config, &metrics)?)) };
         let (auth, hooks) = match asked.await {
             Ok(both) => both,

@@ -189,7 +189,7 @@ fn nearest(name: &str) -> &'static str {
     names.min_by_key(|known| distance(name, known)).unwrap_or("PORT")
 }
 
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

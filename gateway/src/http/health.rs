@@ -96,6 +96,7 @@ pub async fn metrics(request: Request) -> Answer {
         figures: registry.figures(),
         health: registry.health(),
         hears: registry.hears(),
+        ready: registry.hears() && !gateway.draining.is_cancelled(),
     };
     let accept = request.head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") {

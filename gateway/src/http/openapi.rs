@@ -71,6 +71,7 @@ fn statuses(route: &Route) -> Vec<&'static [(u16, &'static str)]> {
         (_, "/sse/stream") => vec![LISTENED, SHUT, HOOKED, KNOCKED],
         (_, "/api/handshake") => vec![&[(404, "not_found")], SHUT, KNOCKED],
         (_, "/api/auth/session") => vec![KNOCKED],
+        (_, "/problems/{code}") => vec![&[(404, "unknown_code")]],
         (_, "/api/events") => vec![&[(400, "no_such_scope")]],
         (_, "/health/ready") => vec![&[(503, "draining, registry_unavailable, deaf")]],
         ("GET", "/api/sockets/{id}") => vec![GONE, UNREACHED],
@@ -184,7 +185,7 @@ fn problem() -> Value {
         "type": "object",
         "required": ["type", "title", "status", "error", "code", "hint", "requestId"],
         "properties": {
-            "type": { "type": "string" },
+            "type": { "type": "string", "format": "uri-reference" },
             "title": { "type": "string" },
             "status": { "type": "integer" },
             "error": { "type": "string" },

@@ -1,8 +1,8 @@
 //! The table of routes. Dispatch, 404, 405 and `/openapi.json` all read it.
 
 use super::{
-    Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, pushes, queued, sends,
-    shape::Body, sockets, streams, tickets,
+    Answer, Request, calls, debug, doors, drains, health, lists, openapi, plane::Plane, problems, pushes, queued,
+    sends, shape::Body, sockets, streams, tickets,
 };
 use crate::{admission, problem::Problem};
 use futures_util::future::BoxFuture;
@@ -87,6 +87,8 @@ pub static ROUTES: &[Route] = routes! {
     GET "/health/ready" Client health::ready, None, "May it be sent new sockets";
     GET "/metrics" Server health::metrics, None, "Prometheus text, or JSON when asked for";
     GET "/openapi.json" Client openapi::document, None, "This API, for programs";
+    GET "/problems" Client problems::all, None, "What every code means, and what to do";
+    GET "/problems/{code}" Client problems::show, None, "What one code means: of a refusal, a close, an error frame or a verdict";
     GET "/api/sockets" Server lists::list, None, "Live sockets; store, user, room, instance, limit, cursor";
     GET "/api/sockets/{id}" Server sockets::show, None, "One socket, or the true reason why it is not there";
     DELETE "/api/sockets/{id}" Admin sockets::kick, None, "Close a socket; code, reason";

@@ -1,0 +1,34 @@
+//! `holdfast explain`: what a code means, and what to do about it. Asks nobody.
+
+use super::{exit, given::Given};
+use crate::{codes, config::sources::distance};
+use clap::{Arg, Command, builder::NonEmptyStringValueParser};
+use std::process::ExitCode;
+
+pub fn command() -> Command {
+    Command::new("explain")
+        .about("Say what a code means and what to do about it, such as 4410 or socket_gone; exit 3 for none of ours")
+        .arg(
+            Arg::new("code")
+                .value_name("CODE")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("Of a refusal, a close, an error frame or a verdict; all of them unless given"),
+        )
+}
+
+/// Exit 0 when there is such a code, 3 when there is not.
+pub fn run(given: &Given<'_>) -> ExitCode {
+    let Some(asked) = given.text("code") else {
+        say!("{}", codes::PAGE.trim_end());
+        return ExitCode::SUCCESS;
+    };
+    // As it is copied out of an answer: quoted, or at the end of its address.
+    let code = asked.trim_matches(['"', '`', '\'', ' ']).rsplit('/').next().unwrap_or_default();
+    if let Some(entry) = codes::entry(code) {
+        say!("{entry}");
+        return ExitCode::SUCCESS;
+    }
+    let near = codes::all().min_by_key(|known| distance(known, code)).unwrap_or_default();
+    complain!("no code is called {code:?}; {near} is the nearest, and holdfast explain shows all of them");
+    ExitCode::from(exit::NOTHING)
+}
