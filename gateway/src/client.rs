@@ -14,6 +14,7 @@ mod asking;
 mod call;
 mod check;
 mod data;
+mod demo;
 mod drain;
 mod events;
 mod explain;
@@ -71,6 +72,7 @@ const VERBS: &[Verb] = &[
     Verb { words: send::command, run: send::run },
     Verb { words: keys::command, run: keys::run },
     Verb { words: healthcheck::command, run: healthcheck::run },
+    Verb { words: demo::command, run: demo::run },
 ];
 
 /// Runs what the command line says.

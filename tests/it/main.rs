@@ -55,6 +55,7 @@ mod commands;
 mod credentials;
 mod crowds;
 mod debug;
+mod demos;
 mod denials;
 mod directories;
 mod doors;

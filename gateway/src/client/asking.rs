@@ -189,6 +189,11 @@ impl Remote {
         })
     }
 
+    /// One of which no configuration says anything: no token, and nothing in front of a request.
+    pub fn plainly(address: Address) -> Self {
+        Self { address, preamble: false, token: None }
+    }
+
     /// The same for whoever asks only what needs no token; a faulty configuration does not matter
     /// to one who names the gateway.
     pub fn without_token(reading: &Reading, url: Option<&Address>) -> Result<Self, Failure> {

@@ -1,0 +1,185 @@
+//! The parts together: Redis, instances and nginx, each on a free port and all in one folder.
+
+use super::{cannot, folder::Folder, parts::Part, programs::Programs};
+use rustix::process::Signal;
+use std::{
+    ffi::OsStr,
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+const NGINX: &str = "nginx";
+/// What nginx may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// How often a port may be taken in the moment since it was found free.
+const TRIES: usize = 5;
+/// Short, since somebody looks on.
+const DRAIN_TIMEOUT: &str = "2s";
+/// Between two looks at whether all parts are there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub struct Town {
+    parts: Mutex<Vec<Arc<Part>>>,
+    folder: Folder,
+}
+
+/// One that serves, or has ended a moment ago.
+#[derive(Debug)]
+pub struct Instance {
+    pub name: String,
+    pub address: SocketAddr,
+    part: Arc<Part>,
+}
+
+impl Town {
+    pub fn new() -> Result<Self, String> {
+        Ok(Self { parts: Mutex::default(), folder: Folder::new()? })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what runs, and removes the folder.
+    pub fn remove(self) -> Result<(), String> {
+        // A master that is asked takes its workers along. What has not ended when it is dropped is killed.
+        let masters: Vec<_> = self.parts().iter().filter(|part| part.name == NGINX).cloned().collect();
+        masters.iter().for_each(|part| part.end_by(Signal::TERM));
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while masters.iter().any(|part| !part.has_ended()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop((masters, self.parts));
+        self.folder.remove()
+    }
+
+    /// Whatever ends without being told to is the end of all.
+    pub async fn falls(&self) -> String {
+        loop {
+            let fallen = self.parts().iter().find(|part| part.has_ended() && !part.is_to_end()).cloned();
+            if let Some(part) = fallen {
+                return part.obituary();
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn start(&self, name: &str, program: &Path, args: &[&str], env: &[(&str, String)]) -> Result<Arc<Part>, String> {
+        let args: Vec<_> = args.iter().map(OsStr::new).collect();
+        let part = Arc::new(Part::start(self.folder(), name, program, &args, env)?);
+        self.parts().push(part.clone());
+        Ok(part)
+    }
+
+    fn forget(&self, part: &Arc<Part>) {
+        self.parts().retain(|other| !Arc::ptr_eq(other, part));
+    }
+
+    /// Starts something at a port that was free, and at another one if it was taken since.
+    async fn at_free_port(
+        &self,
+        start: impl Fn(&Self, SocketAddr) -> Result<Arc<Part>, String>,
+        is_up: impl Fn(&Part) -> bool,
+    ) -> Result<SocketAddr, String> {
+        let mut outcome = Err("no port is free".to_owned());
+        for _ in 0..TRIES {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+            let address = free.map_err(cannot("no port is free"))?;
+            let part = start(self, address)?;
+            outcome = part.until("start", |part| is_up(part).then_some(address)).await;
+            if outcome.is_ok() {
+                break;
+            }
+            part.end_by(Signal::KILL);
+            self.forget(&part);
+        }
+        outcome
+    }
+
+    /// The URL of an empty Redis that keeps nothing.
+    pub async fn redis(&self, program: &Path) -> Result<String, String> {
+        let start = |town: &Self, address: SocketAddr| {
+            let port = address.port().to_string();
+            let args = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--dir", "."];
+            town.start("redis", program, &args, &[])
+        };
+        let address = self.at_free_port(start, |part| part.said().contains("eady to accept connections")).await?;
+        Ok(format!("redis://{address}"))
+    }
+
+    /// An nginx in front of the instances.
+    pub async fn nginx(&self, program: &Path, instances: &[Instance], sockets: usize) -> Result<SocketAddr, String> {
+        let servers: Vec<_> =
+            instances.iter().map(|instance| format!("    server {} max_fails=0;", instance.address)).collect();
+        let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
+        let start = |town: &Self, address: SocketAddr| {
+            let text = include_str!("nginx.conf")
+                .replace("@user", user)
+                .replace("@connections", &(sockets * 3 + 1000).to_string())
+                .replace("@servers", &servers.join("\n"))
+                .replace("@address", &address.to_string());
+            let prefix = town.folder();
+            fs::write(prefix.join("nginx.conf"), text).map_err(cannot("nginx.conf cannot be written"))?;
+            let args = ["-p", &*prefix.to_string_lossy(), "-c", "nginx.conf", "-e", "stderr"];
+            town.start(NGINX, program, &args, &[])
+        };
+        // It writes its number when it has its ports.
+        let number = self.folder().join("nginx.pid");
+        self.at_free_port(start, |_| fs::metadata(&number).is_ok_and(|about| about.len() > 0)).await
+    }
+
+    /// An instance, at a port of its own if it has had one.
+    pub async fn serve(
+        &self,
+        exe: &Path,
+        name: String,
+        address: Option<SocketAddr>,
+        redis: Option<&str>,
+    ) -> Result<Instance, String> {
+        let port = address.map_or(0, |address| address.port());
+        let mut env = vec![
+            ("HOST", "127.0.0.1".to_owned()),
+            ("PORT", port.to_string()),
+            ("INSTANCE", name.clone()),
+            ("DRAIN_TIMEOUT", DRAIN_TIMEOUT.to_owned()),
+        ];
+        env.extend(redis.map(|url| ("REDIS_URL", url.to_owned())));
+        let part = self.start(&name, exe, &["serve"], &env)?;
+        let address = part
+            .until("get ready", |part| {
+                let said = part.said();
+                said.lines().find(|line| *line == "ready")?;
+                let line = said.lines().find(|line| line.trim_start().starts_with("http "))?;
+                line.split_once("://")?.1.split_whitespace().next()?.parse().ok()
+            })
+            .await?;
+        Ok(Instance { name, address, part })
+    }
+
+    /// Ends an instance, returns when it is gone.
+    pub async fn end(&self, instance: &Instance, signal: Signal) -> Result<(), String> {
+        instance.part.end_by(signal);
+        instance.part.until("end", |part| part.has_ended().then_some(())).await?;
+        self.forget(&instance.part);
+        Ok(())
+    }
+}
+
+/// Redis and nginx as they are called here.
+pub fn company(programs: &Programs) -> String {
+    let named = |program: &Option<std::path::PathBuf>, name: &str| {
+        let version = super::programs::version(program.as_deref()?);
+        Some(format!(", {name} {version}"))
+    };
+    let parts = [named(&programs.redis, "Redis"), named(&programs.nginx, "nginx")];
+    parts.into_iter().flatten().collect()
+}
