@@ -20,6 +20,7 @@ mod events;
 mod explain;
 mod given;
 mod healthcheck;
+mod init;
 mod instances;
 mod keys;
 mod send;
@@ -73,6 +74,7 @@ const VERBS: &[Verb] = &[
     Verb { words: keys::command, run: keys::run },
     Verb { words: healthcheck::command, run: healthcheck::run },
     Verb { words: demo::command, run: demo::run },
+    Verb { words: init::command, run: init::run },
 ];
 
 /// Runs what the command line says.

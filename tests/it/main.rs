@@ -74,6 +74,7 @@ mod heads;
 mod health;
 mod history;
 mod hooks;
+mod inits;
 mod jwks;
 mod keys;
 mod kicks;

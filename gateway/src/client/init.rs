@@ -1,0 +1,248 @@
+//! `holdfast init`: the shipped files for pm2, systemd, nginx or docker, filled in for one site.
+
+mod site;
+mod templates;
+
+use super::{
+    asking::{Failure, ended},
+    exit,
+    given::Given,
+};
+use clap::{Arg, ArgAction, Command, value_parser};
+use site::{Site, plain};
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use templates::{
+    COMPOSE, DOCKERFILE, FOLDER, NGINX, NGINX_IN_DOCKER, PM2, PROGRAM, SETTINGS, Template, UNITS, program_of_a_service,
+};
+
+/// Secrets, in files of their own: what the shipped files call them.
+const TOKEN: &str = "api_token";
+const REDIS: &str = "redis_url";
+const DOCKER_ENV: &str = "holdfast.env";
+/// Where Redis is unless somebody says otherwise.
+const REDIS_URL: &str = "redis://127.0.0.1:6379";
+/// What an ELF file is looked at for: its program headers stand at its beginning.
+const ELF_HEAD_BYTES: usize = 4096;
+
+pub fn command() -> Command {
+    Command::new("init")
+        .about("Write the files for pm2, systemd, nginx or docker, filled in for your domain")
+        .arg(
+            Arg::new("for")
+                .required(true)
+                .value_name("WHAT")
+                .value_parser(["pm2", "systemd", "nginx", "docker"])
+                .help("What they are for"),
+        )
+        .arg(
+            Arg::new("domain")
+                .long("domain")
+                .required(true)
+                .value_name("HOST")
+                .value_parser(site::domain)
+                .help("The host name that clients use, as gateway.example.com"),
+        )
+        .arg(
+            Arg::new("instances")
+                .long("instances")
+                .value_name("NUMBER")
+                .value_parser(value_parser!(u16).range(1..=99))
+                .default_value("3")
+                .help("How many instances"),
+        )
+        .arg(
+            Arg::new("first-port")
+                .long("port")
+                .value_name("PORT")
+                .value_parser(value_parser!(u16).range(1..=65_437))
+                .help("The port of the first instance, the others follow [default: 8081]; in docker each has 8080"),
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("FOLDER")
+                .value_parser(value_parser!(PathBuf))
+                .default_value(".")
+                .help("Where they are written"),
+        )
+        .arg(
+            Arg::new("force")
+                .long("force")
+                .action(ArgAction::SetTrue)
+                .help("Write over files that are there, but for secrets"),
+        )
+}
+
+/// Exit 1 when a file is there already, or cannot be written.
+pub fn run(given: &Given<'_>) -> ExitCode {
+    ended(write(given))
+}
+
+/// A file that is to be there.
+struct Planned {
+    name: &'static str,
+    text: String,
+    /// Nobody but its owner reads it, and one that is there stays.
+    is_secret: bool,
+}
+
+fn write(given: &Given<'_>) -> Result<(), Failure> {
+    let failed = |sentence: String| Failure::new(exit::FAILED, sentence);
+    let what = given.text("for").unwrap_or_default();
+    let port = given.one::<u16>("first-port").copied();
+    if what == "docker" && port.is_some() {
+        let sentence = "--port means nothing to docker: each instance has port 8080 in a container of its own, and nginx has port 80 of this machine";
+        return Err(Failure::new(exit::USAGE, sentence));
+    }
+    let site = site(given, port.unwrap_or(8081)).map_err(failed)?;
+    let planned = planned(what, &site).map_err(failed)?;
+    let is_there = |file: &&Planned| site.folder.join(file.name).symlink_metadata().is_ok();
+    let there: Vec<_> = planned.iter().filter(is_there).map(|file| file.name).collect();
+    if !there.is_empty() && !given.is_set("force") {
+        return Err(failed(format!(
+            "nothing was written, since {} already has {}: look at what is there, then use --force or another --dir",
+            site.folder.display(),
+            there.join(", ")
+        )));
+    }
+    for file in &planned {
+        let stays = file.is_secret && there.contains(&file.name);
+        if !stays {
+            put(&site.folder, file).map_err(|error| {
+                failed(format!("{} cannot be written: {error}", site.folder.join(file.name).display()))
+            })?;
+        }
+        let about = match (stays, file.is_secret) {
+            (true, _) => "  (left as it was)",
+            (_, true) => "  (secret: only you can read it)",
+            _ => "",
+        };
+        say!("{}{about}", site.folder.join(file.name).display());
+    }
+    say!("next:");
+    next(what, &site).map_err(failed)?.iter().for_each(|command| say!("  {command}"));
+    Ok(())
+}
+
+fn site(given: &Given<'_>, port: u16) -> Result<Site, String> {
+    let folder = given.one::<PathBuf>("dir").cloned().unwrap_or_default();
+    let made = fs::create_dir_all(&folder).and_then(|()| folder.canonicalize());
+    let folder = made.map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    plain(&folder)?;
+    let program = env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
+    Ok(Site {
+        domain: given.one::<String>("domain").cloned().unwrap_or_default(),
+        instances: given.one("instances").copied().unwrap_or(1),
+        port,
+        folder,
+        program,
+    })
+}
+
+fn planned(what: &str, site: &Site) -> Result<Vec<Planned>, String> {
+    let open = |template: &Template| {
+        Ok::<_, String>(Planned { name: template.name, text: template.filled(site)?, is_secret: false })
+    };
+    let secret = |name: &'static str, text: String| Planned { name, text: format!("{text}\n"), is_secret: true };
+    let token = || registry::Secret::fresh().to_text();
+    let secrets = || [secret(TOKEN, token()), secret(REDIS, REDIS_URL.to_owned())];
+    Ok(match what {
+        "pm2" => [open(&PM2)?, open(&SETTINGS)?].into_iter().chain(secrets()).collect(),
+        "systemd" => {
+            let units = UNITS.iter().chain([&SETTINGS]).map(open).collect::<Result<Vec<_>, _>>()?;
+            units.into_iter().chain(secrets()).collect()
+        }
+        "docker" => vec![
+            open(&DOCKERFILE)?,
+            open(&COMPOSE)?,
+            open(&NGINX_IN_DOCKER)?,
+            secret(DOCKER_ENV, format!("API_TOKEN={}", token())),
+        ],
+        _ => vec![open(&NGINX)?],
+    })
+}
+
+/// Written beside its place first, so that there is the whole file or none.
+fn put(folder: &Path, file: &Planned) -> io::Result<()> {
+    let beside = folder.join(format!(".{}.{}", file.name, std::process::id()));
+    let mode = if file.is_secret { 0o600 } else { 0o644 };
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside);
+    let put = written
+        .and_then(|mut to| to.write_all(file.text.as_bytes()))
+        .and_then(|()| fs::rename(&beside, folder.join(file.name)));
+    if put.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    put
+}
+
+/// What to type now.
+fn next(what: &str, site: &Site) -> Result<[String; 3], String> {
+    let Site { domain, instances, port, .. } = site;
+    let (folder, program) = (plain(&site.folder)?, plain(&site.program)?);
+    Ok(match what {
+        "pm2" => [
+            format!("pm2 start {folder}/{} && pm2 save   # with a Redis at the address in {REDIS}", PM2.name),
+            format!("API_TOKEN_FILE={folder}/{TOKEN} {program} instances --url http://127.0.0.1:{port}"),
+            format!("{program} init nginx --domain {domain} --instances {instances} --port {port} --dir {folder}"),
+        ],
+        "systemd" => {
+            let installed = program_of_a_service(site)?;
+            let install = match installed == program {
+                true => String::new(),
+                false => format!("sudo install -m 755 {program} {PROGRAM} && "),
+            };
+            let units = UNITS.each_ref().map(|unit| format!("{folder}/{}", unit.name)).join(" ");
+            let names: String = site.ports().map(|port| format!(" holdfast@{port}")).collect();
+            [
+                format!(
+                    "{install}sudo install -m 644 {units} /etc/systemd/system && sudo install -D -m 600 -t {FOLDER} {folder}/{TOKEN} {folder}/{REDIS} && sudo install -m 644 {folder}/{} {FOLDER}",
+                    SETTINGS.name
+                ),
+                format!("sudo systemctl daemon-reload && sudo systemctl enable --now holdfast.target{names}"),
+                format!("sudo API_TOKEN_FILE={FOLDER}/{TOKEN} {installed} instances --url http://127.0.0.1:{port}"),
+            ]
+        }
+        "docker" => {
+            let copy = match is_static(&site.program) {
+                true => format!("cp {program} {folder}/holdfast"),
+                false => format!(
+                    "./x static {folder}/holdfast   # in a checkout of the source: {program} needs a C library, and the image has none"
+                ),
+            };
+            [
+                copy,
+                format!("docker compose -f {folder}/{} up -d --build", COMPOSE.name),
+                format!("curl -i -H 'Host: {domain}' http://127.0.0.1/health/ready"),
+            ]
+        }
+        _ => [
+            format!("sudo install -m 644 {folder}/{} /etc/nginx/conf.d/", NGINX.name),
+            "sudo nginx -t && sudo nginx -s reload".to_owned(),
+            format!("curl -i -H 'Host: {domain}' http://127.0.0.1/health/ready"),
+        ],
+    })
+}
+
+/// Whether a program needs no other one to be loaded, by its headers: 64 bits, little-endian, no interpreter.
+fn is_static(program: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(program).and_then(|file| file.take(ELF_HEAD_BYTES as u64).read_to_end(&mut head));
+    let number = |at: usize, bytes: usize| {
+        let bytes = head.get(at..at + bytes)?;
+        Some(bytes.iter().rev().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    let interpreter = || {
+        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+        let kinds = (0..count).map(|nth| number(start + nth * size, 4)).collect::<Option<Vec<_>>>()?;
+        Some(kinds.contains(&3))
+    };
+    read.is_ok() && head.starts_with(b"\x7fELF\x02\x01") && interpreter() == Some(false)
+}

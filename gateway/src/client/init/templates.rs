@@ -1,0 +1,258 @@
+//! The files that Holdfast ships, and what in each is replaced. A rule whose text a file no longer has is an error, and
+//! a test tries all of them.
+
+use super::site::{Site, plain};
+
+/// Where the shipped files have the program and its files.
+pub const PROGRAM: &str = "/usr/local/bin/holdfast";
+pub const FOLDER: &str = "/etc/holdfast";
+/// Instances in the shipped files, and the port of the first.
+const SHIPPED: u16 = 3;
+const SHIPPED_PORT: u16 = 8081;
+
+/// A shipped file.
+#[derive(Debug)]
+pub struct Template {
+    /// What it is called where it is written.
+    pub name: &'static str,
+    text: &'static str,
+    rules: &'static [Rule],
+}
+
+#[derive(Debug)]
+enum Rule {
+    /// Wherever this stands, that.
+    Text(&'static str, fn(&Site) -> Result<String, String>),
+    /// The number behind this.
+    Number(&'static str, fn(&Site) -> u16),
+    /// The shipped ports, wherever they stand as numbers.
+    Ports,
+    /// How many instances there are, in comments, if these speak of it.
+    Maybe(&'static str),
+    /// Each line that speaks of the first instance, once for each of them; those of the others go.
+    Each { shipped: fn(u16) -> String, filled: fn(&Site, u16) -> String },
+    /// From the line with this up to the line that begins with that.
+    Between(&'static str, &'static str, &'static str),
+    /// Lines with this go.
+    Without(&'static str),
+}
+
+const DOMAIN: Rule = Rule::Text("example.com", |site| Ok(site.domain.clone()));
+
+pub const SETTINGS: Template =
+    Template { name: "holdfast.toml", text: include_str!("holdfast.toml"), rules: &[DOMAIN] };
+
+pub const PM2: Template = Template {
+    name: "ecosystem.config.cjs",
+    text: include_str!("../../../../deploy/pm2/ecosystem.config.cjs"),
+    rules: &[
+        Rule::Text(PROGRAM, |site| plain(&site.program).map(str::to_owned)),
+        Rule::Text(FOLDER, |site| plain(&site.folder).map(str::to_owned)),
+        Rule::Number("instances: ", |site| site.instances),
+        Rule::Ports,
+        Rule::Maybe("three instances"),
+    ],
+};
+
+pub const UNITS: [Template; 3] = [
+    Template {
+        name: "holdfast@.service",
+        text: include_str!("../../../../deploy/systemd/holdfast@.service"),
+        rules: &[
+            Rule::Text(PROGRAM, |site| Ok(program_of_a_service(site)?.to_owned())),
+            // No application is asked yet; a file that is named must be there.
+            Rule::Without("LoadCredential=hook_secret:"),
+            Rule::Text(" HOOK_SECRET_FILE=%d/hook_secret", |_| Ok(String::new())),
+        ],
+    },
+    Template {
+        name: "holdfast@.socket",
+        text: include_str!("../../../../deploy/systemd/holdfast@.socket"),
+        rules: &[],
+    },
+    Template { name: "holdfast.target", text: include_str!("../../../../deploy/systemd/holdfast.target"), rules: &[] },
+];
+
+pub const NGINX: Template = Template {
+    name: "holdfast.conf",
+    text: include_str!("../../../../nginx/holdfast.conf"),
+    rules: &[
+        DOMAIN,
+        Rule::Each { shipped: at_home, filled: |site, nth| format!("127.0.0.1:{}", site.port + nth) },
+        Rule::Maybe("three gateways"),
+    ],
+};
+
+pub const NGINX_IN_DOCKER: Template = Template {
+    name: "holdfast.conf",
+    text: include_str!("../../../../nginx/holdfast.conf"),
+    rules: &[
+        DOMAIN,
+        Rule::Each { shipped: at_home, filled: |_, nth| format!("holdfast-{}:8080", nth + 1) },
+        Rule::Maybe("three gateways"),
+        // What the image passes on to those who read its log.
+        Rule::Text("/var/log/nginx/holdfast.log", |_| Ok("/var/log/nginx/access.log".into())),
+        Rule::Text("/var/log/nginx/holdfast-error.log", |_| Ok("/var/log/nginx/error.log".into())),
+    ],
+};
+
+pub const COMPOSE: Template = Template {
+    name: "compose.yaml",
+    text: include_str!("../../../../deploy/docker/compose.yaml"),
+    rules: &[
+        DOMAIN,
+        Rule::Each { shipped: in_docker, filled: |_, nth| in_docker(nth) },
+        Rule::Maybe("Three instances"),
+    ],
+};
+
+pub const DOCKERFILE: Template = Template {
+    name: "Dockerfile",
+    text: include_str!("../../../../deploy/docker/Dockerfile"),
+    rules: &[Rule::Between("# Holdfast with nothing around it", "FROM scratch", WITH_PROGRAM)],
+};
+
+/// In place of a build from the source.
+const WITH_PROGRAM: &str = "\
+# Holdfast with nothing around it: the program, and the authorities that it believes. The program is the file holdfast
+# beside this one. It has to be linked statically.
+FROM alpine:3 AS build
+RUN apk add --no-cache ca-certificates
+COPY holdfast /holdfast
+
+";
+
+fn at_home(nth: u16) -> String {
+    format!("127.0.0.1:{}", SHIPPED_PORT + nth)
+}
+
+fn in_docker(nth: u16) -> String {
+    format!("holdfast-{}", nth + 1)
+}
+
+/// A service sees no home and no temporary files, so from there the program has to be installed.
+pub fn program_of_a_service(site: &Site) -> Result<&str, String> {
+    let path = plain(&site.program)?;
+    let is_seen = ["/usr/", "/opt/", "/srv/"].iter().any(|place| path.starts_with(place));
+    Ok(if is_seen { path } else { PROGRAM })
+}
+
+impl Template {
+    /// The file for this site.
+    pub fn filled(&self, site: &Site) -> Result<String, String> {
+        self.rules.iter().try_fold(self.text.to_owned(), |text, rule| {
+            rule.applied(&text, site)?.ok_or_else(|| format!("{} no longer has what {rule:?} replaces", self.name))
+        })
+    }
+}
+
+impl Rule {
+    /// Nothing if the text has nothing for it.
+    fn applied(&self, text: &str, site: &Site) -> Result<Option<String>, String> {
+        Ok(match self {
+            Self::Text(was, is) => {
+                let is = is(site)?;
+                text.contains(was).then(|| text.replace(was, &is))
+            }
+            Self::Number(before, number) => text.split_once(before).map(|(head, tail)| {
+                let rest = tail.trim_start_matches(|c: char| c.is_ascii_digit());
+                format!("{head}{before}{}{rest}", number(site))
+            }),
+            Self::Ports => {
+                let ports = (0..SHIPPED).rev().map(|nth| ((SHIPPED_PORT + nth).to_string(), site.port + nth));
+                let is_there = text.contains(&SHIPPED_PORT.to_string());
+                is_there.then(|| ports.fold(text.to_owned(), |text, (was, is)| text.replace(&was, &is.to_string())))
+            }
+            Self::Maybe(three) => {
+                let noun = three.rsplit(' ').next().unwrap_or_default();
+                let ending = if site.instances == 1 { noun.trim_end_matches('s') } else { noun };
+                Some(text.replace(three, &format!("{} {ending}", site.instances)))
+            }
+            Self::Each { shipped, filled } => each(text, *shipped, |nth| filled(site, nth), site.instances),
+            Self::Between(from, to, instead) => {
+                let start = text.find(from);
+                let rest = start.and_then(|start| text[start..].find(&format!("\n{to}")).map(|end| start + end + 1));
+                start.zip(rest).map(|(start, rest)| format!("{}{instead}{}", &text[..start], &text[rest..]))
+            }
+            Self::Without(word) => {
+                let kept: String = text.split_inclusive('\n').filter(|line| !line.contains(word)).collect();
+                (kept.len() < text.len()).then_some(kept)
+            }
+        })
+    }
+}
+
+fn each(text: &str, shipped: fn(u16) -> String, filled: impl Fn(u16) -> String, instances: u16) -> Option<String> {
+    let names: Vec<_> = (0..SHIPPED).map(shipped).collect();
+    let mut found = 0;
+    let lines = text.split_inclusive('\n').map(|line| match names.iter().position(|name| line.contains(name)) {
+        None => line.to_owned(),
+        Some(0) => {
+            found += 1;
+            (0..instances).map(|nth| line.replace(&names[0], &filled(nth))).collect()
+        }
+        Some(_) => {
+            found += 1;
+            String::new()
+        }
+    });
+    let text = lines.collect();
+    // As many of each, or it is another list than this knows.
+    (found > 0 && found % usize::from(SHIPPED) == 0).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [&Template; 9] =
+        [&SETTINGS, &PM2, &UNITS[0], &UNITS[1], &UNITS[2], &NGINX, &NGINX_IN_DOCKER, &COMPOSE, &DOCKERFILE];
+
+    fn site(instances: u16) -> Site {
+        Site {
+            domain: "chat.test".into(),
+            instances,
+            port: 5000,
+            folder: "/srv/chat".into(),
+            program: "/opt/chat/holdfast".into(),
+        }
+    }
+
+    #[test]
+    fn each_shipped_file_has_what_is_replaced() {
+        for template in ALL {
+            let filled = template.filled(&site(2)).unwrap();
+            for was in ["example.com", "8081", "8082", "8083", PROGRAM, "hook_secret:"] {
+                assert!(!filled.contains(was), "{} still has {was}:\n{filled}", template.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_shipped_file_that_has_changed_is_noticed() {
+        let rules = ALL.iter().flat_map(|template| template.rules);
+        for rule in rules.filter(|rule| !matches!(rule, Rule::Maybe(_))) {
+            assert_eq!(rule.applied("something else\n", &site(3)), Ok(None), "{rule:?}");
+        }
+        let fourth = "server 127.0.0.1:8081;\nserver 127.0.0.1:8082;\n";
+        assert_eq!(each(fourth, at_home, |_| String::new(), 2), None);
+    }
+
+    #[test]
+    fn there_are_as_many_as_are_wanted() {
+        for instances in [1, 5] {
+            let (nginx, compose) = (NGINX.filled(&site(instances)).unwrap(), COMPOSE.filled(&site(instances)).unwrap());
+            assert_eq!(nginx.matches("server 127.0.0.1:500").count(), usize::from(instances), "{nginx}");
+            assert_eq!(compose.matches("<<: *holdfast").count(), usize::from(instances), "{compose}");
+            assert_eq!(compose.matches("- holdfast-").count(), usize::from(instances), "{compose}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_not_told_of_a_program_that_it_cannot_see() {
+        let at = |program: &str| Site { program: program.into(), ..site(1) };
+        assert_eq!(program_of_a_service(&at("/opt/h")), Ok("/opt/h"));
+        assert_eq!(program_of_a_service(&at("/home/ann/h")), Ok(PROGRAM));
+        assert!(program_of_a_service(&at("/opt/my h")).is_err());
+    }
+}
