@@ -82,7 +82,7 @@ impl Holdfast {
 }
 
 /// `HOLDFAST_BIN`, or what `./x test` has built beside this test.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os("HOLDFAST_BIN") {
         return path.into();
     }

@@ -1,12 +1,15 @@
 //! `holdfast check`: the configuration in force, where each value comes from, every problem.
 
+mod env;
+mod host;
+
 use super::{
     exit,
     given::Given,
     words::{json as as_json, settings},
 };
-use crate::config::{Reading, settings::SETTINGS, sources::Source};
-use clap::Command;
+use crate::config::{Reading, fingerprint, settings::SETTINGS, sources::Source};
+use clap::{Arg, ArgAction, Command};
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
@@ -14,6 +17,13 @@ pub fn command() -> Command {
     Command::new("check")
         .about("Show the configuration in force, where each value comes from, and every problem")
         .arg(as_json())
+        .arg(
+            Arg::new("env")
+                .long("env")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("json")
+                .help("As lines NAME=value of an environment file, without secrets"),
+        )
         .args(settings())
 }
 
@@ -34,13 +44,26 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         let valid = problems.is_empty();
         say!(
             "{:#}",
-            json!({ "valid": valid, "version": crate::gateway::VERSION, "settings": settings, "problems": problems, "warnings": reading.sources.warnings })
+            json!({
+                "valid": valid,
+                "version": crate::gateway::VERSION,
+                "configuration": fingerprint::of(&reading.sources),
+                "host": host::json(given.env),
+                "settings": settings,
+                "problems": problems,
+                "warnings": reading.sources.warnings,
+            })
         );
+    } else if given.is_set("env") {
+        env::lines(&reading).iter().for_each(|line| say!("{line}"));
+        reading.sources.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
+        faults.iter().for_each(|fault| complain!("problem: {fault}"));
     } else {
         for row in rows {
             let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
             say!("{:<22} {value:<30} {}", row.name, row.source);
         }
+        say!("{}, configuration {}", host::line(given.env), fingerprint::of(&reading.sources));
         reading.sources.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         faults.iter().for_each(|fault| say!("problem: {fault}"));
         if faults.is_empty() {

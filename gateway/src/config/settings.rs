@@ -109,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
     unset(
         "INSTANCE",
         Text,
-        "host name and port",
+        "host name and port, and under pm2 its number",
         "the name people see; the process adds a fresh mark to it at every start",
     ),
     unset("CORS_ORIGINS", List, "local origins, any port", "exact origins, `https://*.example.com`, or `*`"),
