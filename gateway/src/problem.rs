@@ -1,6 +1,6 @@
 //! A refusal as a value: RFC 9457 members, plus `error`, `code`, `hint` and `requestId`.
 
-use crate::codes;
+use crate::{calls::told::Now, codes};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -97,7 +97,7 @@ impl Problem {
     }
 
     /// 404 or 410: the socket is not there, and this is why.
-    pub fn absent(verdict: &Verdict, store_sockets: Option<usize>) -> Self {
+    pub fn absent(verdict: &Verdict, now: Now) -> Self {
         let (status, title, code) = match verdict.state() {
             "never_seen" => (StatusCode::NOT_FOUND, "Socket never seen", "socket_never_seen"),
             "forgotten" => (StatusCode::NOT_FOUND, "Socket forgotten", "socket_forgotten"),
@@ -106,8 +106,8 @@ impl Problem {
         let problem =
             Self::new(status, title, "ask the client to reconnect; it gets a new socket id with its hi frame")
                 .code(code)
-                .detail(verdict.sentence())
-                .member("verdict", verdict_json(verdict, store_sockets));
+                .detail(sentence(verdict, now))
+                .member("verdict", verdict_json(verdict, now));
         match status {
             StatusCode::GONE => problem.member("action", "reconnect"),
             _ => problem,
@@ -163,15 +163,15 @@ impl Problem {
     }
 
     /// 502: it ended with a call in its hands, or on the way to them.
-    pub fn socket_lost(verdict: &Verdict, delivered: Value, store_sockets: Option<usize>) -> Self {
+    pub fn socket_lost(verdict: &Verdict, delivered: Value, now: Now) -> Self {
         Self::new(
             StatusCode::BAD_GATEWAY,
             "Socket lost",
             "the client had the call when it left; ask it again if a second time does no harm",
         )
-        .detail(verdict.sentence())
+        .detail(sentence(verdict, now))
         .member("delivered", delivered)
-        .member("verdict", verdict_json(verdict, store_sockets))
+        .member("verdict", verdict_json(verdict, now))
     }
 
     /// Title and detail, for the log.
@@ -217,7 +217,7 @@ impl Problem {
 }
 
 /// The verdict, as every answer shows it: always with every member, null where nothing is known.
-pub fn verdict_json(verdict: &Verdict, store_sockets: Option<usize>) -> Value {
+pub fn verdict_json(verdict: &Verdict, now: Now) -> Value {
     let known = match &verdict.gone {
         Gone::Closed { instance, connected_at, closed_at, store, ending, .. } => {
             Some((instance, connected_at, closed_at, store.as_ref(), ending))
@@ -234,9 +234,20 @@ pub fn verdict_json(verdict: &Verdict, store_sockets: Option<usize>) -> Value {
         "connectedAt": known.map(|(_, connected_at, ..)| connected_at),
         "closedAt": known.map(|(_, _, closed_at, ..)| closed_at),
         "storeId": known.and_then(|(_, _, _, store, _)| store).map(StoreName::as_str),
-        "storeSockets": store_sockets,
-        "sentence": verdict.sentence(),
+        "storeSockets": now.store_sockets,
+        "restarts": now.restarts,
+        "sentence": sentence(verdict, now),
     })
+}
+
+/// What became of it, and what has become of its instance since.
+fn sentence(verdict: &Verdict, now: Now) -> String {
+    match (&verdict.gone, now.restarts) {
+        (Gone::Closed { instance, .. }, Some(restarts)) => {
+            format!("{}; {instance} is back, restart {restarts}", verdict.sentence())
+        }
+        _ => verdict.sentence(),
+    }
 }
 
 fn snake_case(title: &str) -> String {

@@ -153,7 +153,9 @@ suite('pm2', { concurrency: true }, () => {
     assert.ok(ends.length >= shops.length, 'each of them was on an instance that was restarted');
     for (const id of ends) {
       const { json } = await proxy.asks(`/api/sockets/${id}`);
-      assert.deepEqual([json.verdict?.cause, json.verdict?.closeCode], ['instance_restart', 1012], JSON.stringify(json));
+      const { cause, closeCode, restarts, sentence } = json.verdict ?? {};
+      assert.deepEqual([cause, closeCode, restarts], ['instance_restart', 1012, 1], JSON.stringify(json));
+      assert.match(sentence, /with 1012: instance restart \(restart\); \S+ is back, restart 1$/);
     }
     assert.deepEqual([...new Set(shops.flatMap(({ closes }) => closes))], [1012]);
 

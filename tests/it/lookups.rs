@@ -190,7 +190,7 @@ async fn a_verdict_counts_the_stores_other_sockets() {
     let verdict = gateway.verdict(&id).await;
     let members =
         ["socketId", "state", "cause", "closeCode", "reason", "instance", "connectedAt", "closedAt", "storeId"];
-    let members: Vec<_> = members.into_iter().chain(["storeSockets", "sentence"]).collect();
+    let members: Vec<_> = members.into_iter().chain(["storeSockets", "restarts", "sentence"]).collect();
     assert_eq!(keys(&verdict), members.into_iter().collect(), "{verdict}");
     assert_eq!((&verdict["cause"], &verdict["closeCode"]), (&json!("connection_lost"), &json!(null)), "{verdict}");
     assert_eq!((&verdict["storeId"], &verdict["storeSockets"]), (&json!("s"), &json!(2)));

@@ -3,7 +3,7 @@
 
 use crate::{json, problem::Problem};
 use bytes::Bytes;
-use registry::{CallId, Gone, Group, Incarnation, Registry, SocketId, Verdict, envelope::LostSocket};
+use registry::{CallId, Cause, Gone, Group, Incarnation, Registry, SocketId, Verdict, envelope::LostSocket};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -75,12 +75,37 @@ pub async fn lost(
     delivered: Delivered,
     until: Instant,
 ) -> Problem {
-    let store_sockets = store_sockets(registry, &verdict.gone, until).await;
-    Problem::socket_lost(verdict, delivered.into(), store_sockets).member("callId", call.as_str())
+    let now = now(registry, &verdict.gone, until).await;
+    Problem::socket_lost(verdict, delivered.into(), now).member("callId", call.as_str())
 }
 
-/// How many sockets the store has of one that is gone, if that is known soon.
-pub async fn store_sockets(registry: &Registry, gone: &Gone, until: Instant) -> Option<usize> {
+/// What is known now of where a socket was that is gone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Now {
+    /// How many sockets its store has.
+    pub store_sockets: Option<usize>,
+    /// How often its instance has been started again, if it went with that instance, which is back and says so.
+    pub restarts: Option<u64>,
+}
+
+/// Whatever nobody can say `until` then is left out.
+pub async fn now(registry: &Registry, gone: &Gone, until: Instant) -> Now {
+    let (store_sockets, restarts) = tokio::join!(store_sockets(registry, gone, until), restarts(registry, gone, until));
+    Now { store_sockets, restarts }
+}
+
+async fn restarts(registry: &Registry, gone: &Gone, until: Instant) -> Option<u64> {
+    let Gone::Closed { instance, connected_at, ending, .. } = gone else { return None };
+    if ![Cause::InstanceRestart, Cause::InstanceCrash].contains(&ending.cause) {
+        return None;
+    }
+    let leases = timeout_at(until, registry.instances()).await.ok()?.ok()?;
+    // The process that held it had started before it came; who started later came after that one.
+    let later = leases.iter().map(|lease| &lease.about).filter(|about| about.started_at > *connected_at);
+    later.filter(|about| *about.instance == **instance).max_by_key(|about| about.started_at)?.restarts
+}
+
+async fn store_sockets(registry: &Registry, gone: &Gone, until: Instant) -> Option<usize> {
     match gone {
         Gone::Closed { store: Some(store), .. } => {
             timeout_at(until, registry.members(Group::Store(store.clone()).key())).await.ok().flatten()

@@ -349,8 +349,8 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
                 None => problem,
                 Some(verdict) => {
                     let registry = &request.gateway.courier.registry;
-                    let store_sockets = told::store_sockets(registry, &verdict.gone, by + LATE).await;
-                    problem.member("verdict", verdict_json(verdict, store_sockets))
+                    let now = told::now(registry, &verdict.gone, by + LATE).await;
+                    problem.member("verdict", verdict_json(verdict, now))
                 }
             })
         }

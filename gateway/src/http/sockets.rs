@@ -34,7 +34,7 @@ pub async fn show(request: Request) -> Answer {
     }
 }
 
-/// The problem for a socket that was not reached `by` then, with what is known about its store.
+/// The problem for a socket that was not reached `by` then, with what is known about its store and its instance.
 pub async fn absent(request: &Request, absent: &Absent, by: Instant) -> Problem {
     let verdict = match absent {
         Absent::Gone(verdict) => verdict,
@@ -52,8 +52,8 @@ pub async fn absent(request: &Request, absent: &Absent, by: Instant) -> Problem 
         Absent::Draining => return Problem::draining(),
         Absent::OutOfTime => return Problem::no_reply(false, "the time was over before it was reached"),
     };
-    let store_sockets = told::store_sockets(&request.gateway.courier.registry, &verdict.gone, by + LATE).await;
-    Problem::absent(verdict, store_sockets)
+    let now = told::now(&request.gateway.courier.registry, &verdict.gone, by + LATE).await;
+    Problem::absent(verdict, now)
 }
 
 /// The close that a caller asks for: 4403, or an application's own code.
