@@ -401,6 +401,7 @@ pub fn dump(store: &Store, universe: &Universe) -> Dump {
         let numbers = [("n", lease.n), ("since", lease.since), ("beat", lease.beat), ("sockets", lease.sockets as u64)];
         numbers.into_iter().for_each(|(name, value)| put(Place::Lease(of.clone()), name.into(), value.to_string()));
         put(Place::Lease(of.clone()), "state".into(), lease.serving.as_str().into());
+        put(Place::Lease(of.clone()), "configuration".into(), lease.serving.as_str().into());
         put(Place::Lease(of.clone()), "name".into(), of.instance().into());
         put(Place::Lease(of.clone()), "ttl".into(), "yes".into());
     }

@@ -129,7 +129,8 @@ impl<'a> Real<'a> {
             Step::Beat { by, serving } => {
                 let of = life(*by);
                 let mut args = vec![publish, LEASE_MS.to_string(), "0".into(), serving.as_str().into(), "3".into()];
-                args.extend(["60000".into(), "c0ffee".into(), "name".into(), of.instance().into()]);
+                // Here the hash of the settings changes with the state, so that one that stays behind is seen.
+                args.extend(["60000".into(), serving.as_str().into(), "name".into(), of.instance().into()]);
                 ("beat", vec![Place::Lease(of.clone()), Place::Tomb(of.clone()), Place::Mail(of)], args)
             }
             Step::Route { to, large } => {
