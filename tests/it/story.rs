@@ -4,8 +4,7 @@
 use crate::{
     client::Client,
     fleet::{Fleet, MENDED, within},
-    http::Request,
-    nginx::{MAIN, Nginx, TOKEN, own},
+    nginx::{Nginx, TOKEN, own},
     patience::{eventually, note},
 };
 use serde_json::{Value, json};
@@ -155,15 +154,4 @@ async fn a_thousand_calls_find_their_clients_while_nginx_reloads_and_an_instance
     assert!(clients.try_join_next().is_none(), "a client ended");
     clients.shutdown().await;
     fleet.is_sound().await;
-}
-
-/// Checklist 278: whoever forgets the lines is told which.
-#[tokio::test]
-async fn a_stripped_upgrade_is_named_with_its_fix() {
-    let fleet = Fleet::with(&[TOKEN]).await;
-    let without = |text: &str| text.replace("proxy_set_header Upgrade $http_upgrade;", "");
-    let nginx = Nginx::changed(MAIN, &[fleet[0].address()], without).await;
-    let refused = Request::knock(nginx.address, "/ws?user_id=ann").await;
-    let problem = refused.refuses(426, "Expected Upgrade: websocket");
-    assert!(problem["hint"].as_str().unwrap().contains("proxy_set_header Upgrade $http_upgrade;"), "{problem}");
 }

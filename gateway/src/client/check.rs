@@ -1,7 +1,9 @@
-//! `holdfast check`: the configuration in force, where each value comes from, every problem.
+//! `holdfast check`: the configuration in force, where each value comes from, every problem. With `--nginx`, what is wrong in
+//! the configuration of the proxy in front, too (`check/nginx.rs`).
 
 mod env;
 mod host;
+mod nginx;
 
 use super::{
     exit,
@@ -24,6 +26,12 @@ pub fn command() -> Command {
                 .conflicts_with("json")
                 .help("As lines NAME=value of an environment file, without secrets"),
         )
+        .arg(
+            Arg::new("nginx")
+                .long("nginx")
+                .value_name("FILE")
+                .help("Look for what is wrong in this configuration of nginx, too"),
+        )
         .args(settings())
 }
 
@@ -32,6 +40,8 @@ pub fn run(given: &Given<'_>) -> ExitCode {
     let reading = given.reading();
     let faults = reading.config.as_ref().err().map(Vec::as_slice).unwrap_or_default();
     let rows = rows(&reading);
+    let proxy = given.text("nginx").map(|file| nginx::look(file, reading.config.as_ref().ok()));
+    let is_valid = faults.is_empty() && !proxy.as_ref().is_some_and(nginx::Report::has_problems);
     if given.as_json() {
         let settings: Map<String, Value> = rows
             .into_iter()
@@ -41,23 +51,24 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             .iter()
             .map(|fault| json!({ "setting": fault.setting, "value": fault.value, "fix": fault.fix }))
             .collect();
-        let valid = problems.is_empty();
-        say!(
-            "{:#}",
-            json!({
-                "valid": valid,
-                "version": crate::gateway::VERSION,
-                "configuration": fingerprint::of(&reading.sources),
-                "host": host::json(given.env),
-                "settings": settings,
-                "problems": problems,
-                "warnings": reading.sources.warnings,
-            })
-        );
+        let mut said = json!({
+            "valid": is_valid,
+            "version": crate::gateway::VERSION,
+            "configuration": fingerprint::of(&reading.sources),
+            "host": host::json(given.env),
+            "settings": settings,
+            "problems": problems,
+            "warnings": reading.sources.warnings,
+        });
+        if let Some(proxy) = &proxy {
+            said["nginx"] = proxy.json();
+        }
+        say!("{said:#}");
     } else if given.is_set("env") {
         env::lines(&reading).iter().for_each(|line| say!("{line}"));
         reading.sources.warnings.iter().for_each(|warning| complain!("warning: {warning}"));
         faults.iter().for_each(|fault| complain!("problem: {fault}"));
+        proxy.iter().flat_map(nginx::Report::lines).for_each(|line| complain!("{line}"));
     } else {
         for row in rows {
             let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
@@ -66,11 +77,12 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         say!("{}, configuration {}", host::line(given.env), fingerprint::of(&reading.sources));
         reading.sources.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         faults.iter().for_each(|fault| say!("problem: {fault}"));
-        if faults.is_empty() {
+        proxy.iter().flat_map(nginx::Report::lines).for_each(|line| say!("{line}"));
+        if is_valid {
             say!("ok");
         }
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::CONFIGURATION) }
+    if is_valid { ExitCode::SUCCESS } else { ExitCode::from(exit::CONFIGURATION) }
 }
 
 struct Row<'a> {
