@@ -84,8 +84,8 @@ export class Tab {
   }
 
   /** `new WebSocket(url)` in the page. */
-  async connect(url, protocols = []) {
-    const nth = this.#ears.push(new Ear()) - 1;
+  async connect(url, protocols = [], ear = new Ear()) {
+    const nth = this.#ears.push(ear) - 1;
     await this.page.evaluate(
       ({ nth, url, protocols }) => {
         const socket = new WebSocket(url, protocols);

@@ -7,9 +7,8 @@ export class Ear {
   #heard = { open: [], message: [], close: [] };
   #waiting = { open: [], message: [], close: [] };
 
-  /** Listens to anything that has `addEventListener`. */
-  static at(socket) {
-    const ear = new Ear();
+  /** Listens to anything that has `addEventListener`; with an ear of before it goes on with it. */
+  static at(socket, ear = new Ear()) {
     socket.addEventListener('open', () => ear.hear('open', true));
     socket.addEventListener('message', ({ data }) => ear.hear('message', data));
     socket.addEventListener('close', ({ code, reason }) => ear.hear('close', { code, reason }));

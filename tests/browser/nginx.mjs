@@ -1,11 +1,15 @@
-//! A real nginx in front of a gateway.
+//! A real nginx in front of gateways: with the shipped nginx/holdfast.conf, or with locations of a fact's own.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { endsWith } from './ends.mjs';
 import { freePort } from './port.mjs';
 import { Program } from './program.mjs';
+
+/** As it is shipped; only ports and places on the disk become others. */
+const SHIPPED = fileURLToPath(new URL('../../nginx/holdfast.conf', import.meta.url));
 
 /**
  * What every guide says, with a pool of connections for what is no WebSocket. `$http_host`, since `$host` forgets the
@@ -20,14 +24,14 @@ export const UPGRADES = `
 const TLS = 'ssl_certificate certificate.pem; ssl_certificate_key key.pem';
 
 export class Nginx {
-  /** Starts one in front of `port`, with these locations; it ends with the test `t`. */
-  static before(t, port, locations = `location / { proxy_pass http://gateway; ${UPGRADES} }`) {
-    return new Nginx('').#start(t, port, locations);
+  /** Starts one in front of these ports with the shipped file; it ends with the test `t`. With locations: those alone. */
+  static before(t, ports, locations) {
+    return new Nginx('').#start(t, [ports].flat(), locations);
   }
 
   /** The same with TLS, and a certificate that nobody has signed. */
   static beforeWithTls(t, port, locations) {
-    return new Nginx('s').#start(t, port, locations);
+    return new Nginx('s').#start(t, [port], locations);
   }
 
   /** `s` behind `http` and `ws`, or nothing. */
@@ -37,7 +41,7 @@ export class Nginx {
     this.#secure = secure;
   }
 
-  async #start(t, port, locations) {
+  async #start(t, ports, locations) {
     const prefix = await mkdtemp(path.join(os.tmpdir(), 'holdfast-nginx-'));
     endsWith(t, async () => {
       await this.program?.stop();
@@ -47,7 +51,8 @@ export class Nginx {
     do {
       this.port = await freePort();
       const listen = `listen 127.0.0.1:${this.port}${this.#secure && ` ssl; ${TLS}`};`;
-      await writeFile(path.join(prefix, 'nginx.conf'), configuration(listen, port, locations));
+      const served = locations ? server(listen, ports[0], locations) : await shipped(listen, ports);
+      await writeFile(path.join(prefix, 'nginx.conf'), configuration(served));
       this.program = new Program('nginx', ['-p', prefix, '-c', 'nginx.conf', '-e', 'stderr']);
     } while (!(await this.#listens()));
     return this;
@@ -83,7 +88,29 @@ async function selfSign(prefix) {
   if (code !== 0) throw new Error(output);
 }
 
-function configuration(listen, upstream, locations) {
+/** The shipped file for these ports, the first for the first that it names; where there are fewer, the others go. */
+async function shipped(listen, ports) {
+  const named = ['8081', '8082', '8083'];
+  const lines = (await readFile(SHIPPED, 'utf8')).split('\n').map((line) => {
+    const [, port, rest] = line.match(/^ *server 127\.0\.0\.1:(\d+)(.*)$/) ?? [];
+    if (port) return named.indexOf(port) < ports.length ? `server 127.0.0.1:${ports[named.indexOf(port)]}${rest}` : '';
+    if (/^ *listen /.test(line)) return line.includes('[::]') ? '' : listen;
+    return line.replace('/var/log/nginx/', '');
+  });
+  return lines.join('\n');
+}
+
+function server(listen, upstream, locations) {
+  return `
+  map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
+  upstream gateway { server 127.0.0.1:${upstream}; keepalive 8; }
+  server {
+    ${listen}
+    ${locations}
+  }`;
+}
+
+function configuration(served) {
   return `
 daemon off;
 worker_processes 1;
@@ -98,12 +125,7 @@ http {
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
-  map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
-  upstream gateway { server 127.0.0.1:${upstream}; keepalive 8; }
-  server {
-    ${listen}
-    ${locations}
-  }
+  ${served}
 }
 `;
 }
