@@ -173,7 +173,7 @@ async fn tls_ends_at_nginx_and_plain_http_is_sent_there() {
     let tcp = TcpStream::connect(nginx.address).await.unwrap();
     let stream = tls.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
     let opening = client_async(format!("wss://{}/ws?user_id=ann", nginx.address), stream);
-    let (mut socket, answer) = soon("it is let in", opening).await.unwrap();
+    let (mut socket, answer) = soon("it is let in", Box::pin(opening)).await.unwrap();
     assert!(answer.headers().contains_key("x-holdfast-instance"));
     let hi = soon("it is greeted", socket.next()).await.unwrap().unwrap().into_text().unwrap();
     assert!(hi.contains(r#""evt":"hi""#), "{hi}");

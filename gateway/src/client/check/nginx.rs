@@ -183,10 +183,11 @@ fn time(line: &Directive) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        sum += match &rest[digits..unit] {
+        let part = match &rest[digits..unit] {
             "d" => Duration::from_secs(rest[..digits].parse::<u32>().ok()?.into()) * 86_400,
             _ => duration(&rest[..unit]).ok()?,
         };
+        sum = sum.checked_add(part)?;
         rest = &rest[unit..];
     }
     Some(sum)
@@ -399,7 +400,7 @@ impl Look<'_> {
     fn at_format(&self, name: &str, place: &str, report: &mut Report) {
         let format = named(self.all, "log_format", name);
         let text = match (format, name) {
-            (Some(format), _) => format.args[1..].concat(),
+            (Some(format), _) => format.args.get(1..).unwrap_or_default().concat(),
             (None, "combined") => "$request $http_referer".into(),
             (None, _) => return,
         };
