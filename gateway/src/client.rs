@@ -13,6 +13,7 @@ macro_rules! complain {
 mod asking;
 mod call;
 mod check;
+mod completions;
 mod data;
 mod demo;
 mod drain;
@@ -23,6 +24,7 @@ mod healthcheck;
 mod init;
 mod instances;
 mod keys;
+mod man;
 mod send;
 pub mod serve;
 mod sockets;
@@ -75,6 +77,8 @@ const VERBS: &[Verb] = &[
     Verb { words: healthcheck::command, run: healthcheck::run },
     Verb { words: demo::command, run: demo::run },
     Verb { words: init::command, run: init::run },
+    Verb { words: man::command, run: man::run },
+    Verb { words: completions::command, run: completions::run },
 ];
 
 /// Runs what the command line says.
