@@ -43,6 +43,11 @@ impl Holdfast {
         Self { command }
     }
 
+    /// Where the binary is.
+    pub fn program() -> PathBuf {
+        binary()
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self

@@ -93,6 +93,7 @@ mod openapi;
 mod orders;
 mod origins;
 mod outages;
+mod packages;
 mod pages;
 mod places;
 mod planes;
