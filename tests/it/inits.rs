@@ -143,7 +143,14 @@ async fn systemd_takes_the_units_that_are_written_for_it() {
     assert!(finished.stdout.contains("holdfast@8081 holdfast@8082\n"), "{finished:?}");
     // The program is not installed here, nor is its configuration; all else is as it will be.
     let unit = site.read("holdfast@.service");
-    assert!(unit.contains("/usr/local/bin/holdfast") && !unit.contains("hook_secret"), "{unit}");
+    assert!(unit.contains("/usr/local/bin/holdfast"), "{unit}");
+    // A service whose secrets are not there does not start.
+    let secrets: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
+    assert!(!secrets.is_empty(), "{unit}");
+    for secret in secrets {
+        let (_, place) = secret.split_once(":/etc/holdfast/").expect(secret);
+        assert!(site.files().iter().any(|file| file == place), "{place}");
+    }
     let ours =
         [("service", unit.replace("/usr/local/bin/holdfast", "/bin/true")), ("socket", site.read("holdfast@.socket"))];
     let paths = ours.map(|(kind, text)| {

@@ -75,11 +75,12 @@ async fn the_debian_package_is_installed_and_leaves_again() {
     for (word, place) in [
         ("ExecStart=/usr/bin/holdfast --config /etc/holdfast/holdfast.toml", "etc/holdfast/holdfast.toml"),
         ("EnvironmentFile=-/etc/holdfast/holdfast.env", "etc/holdfast/holdfast.env"),
-        (":/etc/holdfast/api_token", "etc/holdfast/api_token"),
-        (":/etc/holdfast/redis_url", "etc/holdfast/redis_url"),
+        ("\nLoadCredential=api_token:/etc/holdfast/api_token\n", "etc/holdfast/api_token"),
+        ("\nLoadCredential=redis_url:/etc/holdfast/redis_url\n", "etc/holdfast/redis_url"),
     ] {
         assert!(unit.contains(word) && root.0.join(place).is_file(), "{word} and {place}: {unit}");
     }
+    assert_eq!(unit.matches("\nLoadCredential=").count(), 2, "{unit}");
     let settings = root.0.join("etc/holdfast/holdfast.toml");
     let check = Command::new(&program)
         .args(["check", "--config"])

@@ -33,8 +33,6 @@ enum Rule {
     Each { shipped: fn(u16) -> String, filled: fn(&Site, u16) -> String },
     /// From the line with this up to the line that begins with that.
     Between(&'static str, &'static str, &'static str),
-    /// Lines with this go.
-    Without(&'static str),
 }
 
 const DOMAIN: Rule = Rule::Text("example.com", |site| Ok(site.domain.clone()));
@@ -58,12 +56,7 @@ pub const UNITS: [Template; 3] = [
     Template {
         name: "holdfast@.service",
         text: include_str!("../../../../deploy/systemd/holdfast@.service"),
-        rules: &[
-            Rule::Text(PROGRAM, |site| Ok(program_of_a_service(site)?.to_owned())),
-            // No application is asked yet; a file that is named must be there.
-            Rule::Without("LoadCredential=hook_secret:"),
-            Rule::Text(" HOOK_SECRET_FILE=%d/hook_secret", |_| Ok(String::new())),
-        ],
+        rules: &[Rule::Text(PROGRAM, |site| Ok(program_of_a_service(site)?.to_owned()))],
     },
     Template {
         name: "holdfast@.socket",
@@ -174,10 +167,6 @@ impl Rule {
                 let rest = start.and_then(|start| text[start..].find(&format!("\n{to}")).map(|end| start + end + 1));
                 start.zip(rest).map(|(start, rest)| format!("{}{instead}{}", &text[..start], &text[rest..]))
             }
-            Self::Without(word) => {
-                let kept: String = text.split_inclusive('\n').filter(|line| !line.contains(word)).collect();
-                (kept.len() < text.len()).then_some(kept)
-            }
         })
     }
 }
@@ -222,7 +211,7 @@ mod tests {
     fn each_shipped_file_has_what_is_replaced() {
         for template in ALL {
             let filled = template.filled(&site(2)).unwrap();
-            for was in ["example.com", "8081", "8082", "8083", PROGRAM, "hook_secret:"] {
+            for was in ["example.com", "8081", "8082", "8083", PROGRAM] {
                 assert!(!filled.contains(was), "{} still has {was}:\n{filled}", template.name);
             }
         }
