@@ -68,6 +68,7 @@ mod fallbacks;
 mod farewells;
 mod faults;
 mod feeds;
+mod figures;
 mod forgeries;
 mod frames;
 mod guises;

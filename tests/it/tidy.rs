@@ -113,3 +113,20 @@ fn the_map_names_every_room() {
         assert!(known, "ARCHITECTURE.md does not say what {name} is for");
     }
 }
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let pages = ["README.md", "deploy/redis/README.md", "tests/load/README.md"].map(|page| root().join(page));
+    let docs = fs::read_dir(root().join("docs")).unwrap().flatten().map(|entry| entry.path());
+    let mut found = Vec::new();
+    for page in pages.into_iter().chain(docs) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = page.parent().unwrap().join(link.split('#').next().unwrap());
+            // What has a blank in it is code.
+            let is_there = link.contains([' ', ':']) || target.exists();
+            found.extend((!is_there).then(|| format!("{}: {link}", page.display())));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
