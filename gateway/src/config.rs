@@ -4,7 +4,6 @@ mod auth;
 pub mod fingerprint;
 mod hooks;
 mod jwt;
-mod mark;
 mod proxies;
 pub mod settings;
 pub mod sources;

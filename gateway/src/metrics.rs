@@ -8,7 +8,6 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
-        info::Info,
     },
     registry::Registry,
 };
@@ -54,6 +53,15 @@ pub struct Upstream {
     pub outcome: &'static str,
 }
 
+/// What an instance is, so that those that should be alike can be compared, and a canary with the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Build {
+    pub version: &'static str,
+    pub instance_name: String,
+    pub canary: String,
+    pub config: String,
+}
+
 /// What the application was told, or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Event {
@@ -91,6 +99,7 @@ impl<L: Clone + Eq + Hash, M: Clone> Labelled<L, M> {
 /// Every figure of this instance.
 pub struct Metrics {
     registry: Registry,
+    build: Family<Build, Gauge>,
     pub requests: Labelled<Request, Counter>,
     pub request_seconds: Labelled<Route, Histogram>,
     pub handshakes: Counter,
@@ -317,6 +326,7 @@ impl Default for Metrics {
                 cpu_seconds: Counter::default(),
                 start_seconds: began(),
             },
+            build: counted!("build_info", "What this instance is"),
             // Last: every line above registers itself in it.
             registry,
         }
@@ -324,21 +334,21 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Those of an instance, which say once what it is.
-    pub fn of(version: &str, instance: &str, canary: bool, config: String) -> Self {
-        let mut metrics = Self::default();
+    /// Those of an instance.
+    pub fn of(build: &Build) -> Self {
+        let metrics = Self::default();
         // There from the start, so that sums over all causes are right before the first close.
         for cause in Cause::ALL {
             metrics.closed.of(CauseLabel { cause: cause.as_str() }).inc_by(0);
         }
-        let labels = vec![
-            ("version".to_owned(), version.to_owned()),
-            ("instance_name".to_owned(), instance.to_owned()),
-            ("canary".to_owned(), canary.to_string()),
-            ("config".to_owned(), config),
-        ];
-        metrics.registry.register("build", "What this instance is", Info::new(labels));
+        metrics.is(build);
         metrics
+    }
+
+    /// What this instance is from now on.
+    pub fn is(&self, build: &Build) {
+        self.build.clear();
+        self.build.get_or_create(build).set(1);
     }
 
     pub fn heard(&self, class: &'static str) {

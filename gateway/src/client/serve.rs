@@ -25,7 +25,7 @@ use crate::{
         Kind, Manager,
         watchdog::{self, Door},
     },
-    metrics::Metrics,
+    metrics::{Build, Metrics},
 };
 use clap::Command;
 use registry::{Inbox, Memory, Registry};
@@ -93,7 +93,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
         let instance = registry.incarnation();
-        let metrics = Arc::new(Metrics::of(VERSION, instance.instance(), config.canary, reading.sources.mark()));
+        let metrics = Arc::new(Metrics::of(&build(instance.instance(), config.canary, &configuration)));
         let asked = async { Ok((auth(&config, &registry, &metrics).await?, Hooks::new(&config, &metrics)?)) };
         let (auth, hooks) = match asked.await {
             Ok(both) => both,
@@ -139,6 +139,15 @@ fn notice_unused(sources: &Sources, listener: &Listener) {
     let chosen = sources.get("PORT").filter(|given| listener.is_lent && given.source != From::Default);
     if let Some(port) = chosen.filter(|given| given.text.trim() != listener.address.port().to_string()) {
         warn!("PORT={} is not used: systemd passes a socket that listens on {}", port.text.trim(), listener.address);
+    }
+}
+
+fn build(instance: &str, canary: bool, configuration: &str) -> Build {
+    Build {
+        version: VERSION,
+        instance_name: instance.to_owned(),
+        canary: canary.to_string(),
+        config: configuration.to_owned(),
     }
 }
 
@@ -259,6 +268,7 @@ fn reload(gateway: &Gateway, log: &Log, start: &Sources, reading: Reading) {
             log.set_filter(&live.log_filter);
             gateway.live.store(Arc::new(live));
             gateway.courier.registry.configured(configuration.clone());
+            gateway.metrics.is(&build(&gateway.instance, gateway.config.canary, &configuration));
             if let Some(tokens) = &gateway.auth.tokens {
                 tokens.hurry();
             }

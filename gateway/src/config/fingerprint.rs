@@ -1,12 +1,16 @@
 //! A short hash of the settings in force, so that instances that should be alike can be compared at a glance.
 
-use super::{settings::SETTINGS, sources::Sources};
+use super::{
+    settings::{Kind, SETTINGS},
+    sources::Sources,
+    value,
+};
 use ring::digest::{SHA256, digest};
 
-/// What differs between instances of one fleet by its nature.
-const OWN: &[&str] = &["HOST", "PORT", "INSTANCE", "CANARY"];
+/// In these the instances of one fleet may differ.
+const OWN: &[&str] = &["HOST", "PORT", "INSTANCE", "CANARY", "MAX_SOCKETS", "LOG_LEVEL", "LOG_FORMAT", "DEBUG"];
 /// What SIGHUP puts in force.
-const LIVE: &[&str] = &["CORS_ORIGINS", "API_TOKEN", "ADMIN_TOKEN", "LOG_LEVEL", "DEBUG"];
+const LIVE: &[&str] = &["CORS_ORIGINS", "API_TOKEN", "ADMIN_TOKEN"];
 /// So many that no two of a fleet are alike by chance, and that a person still compares.
 const BYTES: usize = 4;
 
@@ -22,10 +26,22 @@ pub fn after(start: &Sources, again: &Sources) -> String {
     for setting in SETTINGS.iter().filter(|setting| !OWN.contains(&setting.name)) {
         let sources = if LIVE.contains(&setting.name) { again } else { start };
         let given = sources.get(setting.name).map_or("", |given| given.text.trim());
-        text.push_str(&format!("{}={}\n", setting.name, setting.kind.shown(given)));
+        text.push_str(&format!("{}={}\n", setting.name, plain(setting.kind, given)));
     }
     let hash = digest(&SHA256, text.as_bytes());
     hash.as_ref().iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same for the same value, however it is written.
+fn plain(kind: Kind, given: &str) -> String {
+    let value = match kind {
+        Kind::Duration => value::duration(given).map(|span| format!("{span:?}")),
+        Kind::Size => value::size(given).map(|bytes| bytes.to_string()),
+        Kind::Flag => value::flag(given).map(|flag| flag.to_string()),
+        Kind::List => Ok(value::list(given).join(",")),
+        kind => Ok(kind.shown(given)),
+    };
+    value.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -46,6 +62,7 @@ mod tests {
         let own = sources([("PORT", "8082"), ("INSTANCE", "web2"), ("CANARY", "true"), ("HOST", "10.0.0.2")]);
         assert_eq!(of(&own), plain);
         assert_ne!(of(&sources([("WS_PING_INTERVAL", "20s")])), plain);
+        assert_eq!(of(&sources([("WS_PING_INTERVAL", "60")])), of(&sources([("WS_PING_INTERVAL", "1m")])));
         assert_ne!(of(&sources([("API_TOKEN", "hush")])), plain);
     }
 
