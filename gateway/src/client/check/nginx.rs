@@ -25,6 +25,9 @@ const CLOSED: [&str; 7] =
 /// What nginx does unless it is told.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_BYTES_MAX: u64 = 1 << 20;
+const WORKER_CONNECTIONS: u64 = 512;
+/// With fewer a worker has no thousand sockets.
+const WORKER_CONNECTIONS_MIN: u64 = 2048;
 
 /// Words in which a query can be written down.
 const WITH_QUERY: [&str; 5] = ["request", "request_uri", "args", "query_string", "http_referer"];
@@ -120,6 +123,7 @@ fn judge(file: &str, directives: &[Directive], config: Option<&Config>) -> Repor
         look.at_pool(found, &mut report);
         look.at_logs(&found.door, &mut report);
     }
+    look.at_workers(&mut report);
     if config.is_some_and(|config| config.live.api_token.is_none()) {
         report.warns(
             "API_TOKEN",
@@ -376,6 +380,29 @@ impl Look<'_> {
         if let Some(server) = servers.iter().find(|server| !server.args.iter().any(|arg| arg == "max_fails=0")) {
             let words = "an instance that drained is left out for 10 s after it is back, and all together give 502: say max_fails=0 of each";
             report.warns("max_fails", &server.place, words);
+        }
+    }
+
+    /// What stands outside of `http`, if the file is a whole nginx.conf.
+    fn at_workers(&self, report: &mut Report) {
+        fn one<'a>(level: &'a [Directive], name: &str) -> Option<&'a Directive> {
+            level.iter().find(|line| line.name == name)
+        }
+        let Some(http) = one(self.all, "http") else { return };
+        if one(self.all, "worker_shutdown_timeout").is_none() {
+            let words = "each reload leaves workers behind until their last socket ends: say worker_shutdown_timeout 1h; outside of http";
+            report.warns("worker_shutdown_timeout", &http.place, words);
+        }
+        let events = one(self.all, "events");
+        let said = events.and_then(|events| one(&events.block, "worker_connections"));
+        let most = said.map_or(Some(WORKER_CONNECTIONS), |line| line.first().parse().ok());
+        if let Some(most) = most.filter(|most| *most < WORKER_CONNECTIONS_MIN) {
+            let place = said.or(events).map_or(&http.place, |line| &line.place);
+            let words = format!(
+                "{most} of them are {} sockets for each worker, since one needs two: say 32768, and worker_rlimit_nofile as many and more",
+                most / 2
+            );
+            report.warns("worker_connections", place, words);
         }
     }
 

@@ -43,7 +43,15 @@ const TOKEN: (&str, &str) = ("API_TOKEN", "t");
 #[test]
 fn of_what_is_right_nothing_is_said() {
     assert_eq!(report(GOOD, &[TOKEN]).lines().collect::<Vec<_>>(), [""; 0]);
-    assert_eq!(about(&format!("events {{}} http {{ {GOOD} }}"), &[TOKEN]), [""; 0]);
+    let around = "worker_shutdown_timeout 1h; events { worker_connections 4096; }";
+    assert_eq!(about(&format!("{around} http {{ {GOOD} }}"), &[TOKEN]), [""; 0]);
+    for (around, named) in [
+        ("events { worker_connections 4096; }", "worker_shutdown_timeout"),
+        ("worker_shutdown_timeout 1h; events {}", "worker_connections"),
+        ("worker_shutdown_timeout 1h; events { worker_connections 768; }", "worker_connections"),
+    ] {
+        assert_eq!(about(&format!("{around} http {{ {GOOD} }}"), &[TOKEN]), [named]);
+    }
 }
 
 /// Checklist 225, 278, 279, 280.
