@@ -21,6 +21,7 @@ use events::{
 use fleet::Fleet;
 use futures_util::FutureExt;
 use instance::record;
+use leases::the_hash_of_the_settings_is_the_one_in_force;
 use logs::{
     a_full_log_refuses_and_loses_nothing, a_group_names_its_sockets_that_may_be_resumed,
     what_cannot_be_resumed_has_no_log, what_comes_at_once_is_logged_in_one_row,
@@ -55,6 +56,8 @@ mod events;
 #[path = "contract/fleet.rs"]
 mod fleet;
 mod instance;
+#[path = "contract/leases.rs"]
+mod leases;
 #[path = "contract/lines.rs"]
 mod lines;
 #[path = "contract/logs.rs"]
@@ -141,6 +144,7 @@ facts! {
     a_claim_of_an_attempt_that_ended_is_too_late
     the_last_that_serves_is_let_go_only_if_it_may_be_the_last
     of_two_that_are_let_go_at_once_one_stays
+    the_hash_of_the_settings_is_the_one_in_force
     whoever_comes_is_told_who_waits_for_it
     who_is_there_already_is_seen_by_whoever_begins_to_wait
     a_queued_call_is_taken_by_one_of_those_who_ask_at_once
