@@ -109,7 +109,7 @@ fn show(wanted: Wanted, programs: &Programs) -> Result<(), String> {
         // Heard before there is anything that could be left behind.
         let end = End::heard().map_err(cannot("signals cannot be received"))?;
         let exe = env::current_exe().map_err(cannot("this program cannot be found, to be started again"))?;
-        let (town, tally) = (Town::new()?, Arc::new(Tally::default()));
+        let (town, tally) = (Town::of(wanted.sockets)?, Arc::new(Tally::default()));
         let outcome = tokio::select! {
             biased;
             () = end.comes() => Ok(()),

@@ -30,8 +30,10 @@ pub struct Caller {
 /// What is to be said of a call.
 enum Became {
     Answered(String),
-    /// Whoever was asked, or passed it on, ended meanwhile.
+    /// Whoever was asked, or passed it on, was killed meanwhile.
     Cut(String),
+    /// The instance that was to pass it on ends. Nothing was written, so another one may.
+    Refused(String),
     Failed(String),
 }
 
@@ -85,12 +87,16 @@ impl Caller {
                         took.as_secs_f64() * 1000.0
                     ));
                 }
+                Became::Refused(why) if turn < TRIES => {
+                    cut = Some(why);
+                    sleep(PAUSE).await;
+                }
                 // Only after a kill nobody can know what became of it. This question does no harm twice.
                 Became::Cut(why) if turn < TRIES && (self.tally.a_kill_is_felt() || !self.has_proxy()) => {
                     cut = Some(why);
                     sleep(PAUSE).await;
                 }
-                Became::Cut(why) | Became::Failed(why) => {
+                Became::Cut(why) | Became::Refused(why) | Became::Failed(why) => {
                     self.tally.count(|counts| counts.failed += 1);
                     return self.tally.tell(format_args!("call {n} of {whom}: FAILED: {why}"));
                 }
@@ -125,6 +131,7 @@ fn became(answer: &Answer) -> Became {
     match (answer.status, &*text("code")) {
         (200, _) => Became::Answered(format!("{} on {}, {}", text("socketId"), text("instance"), text("hop"))),
         (status, code @ ("owner_lost" | "socket_lost")) => Became::Cut(format!("{status} {code}")),
+        (503, "draining") => Became::Refused("503 draining".into()),
         // nginx itself, whose instance was gone under the request.
         (status @ (502 | 504), _) if answer.body == Value::Null => Became::Cut(format!("{status} by nginx")),
         (status, code) => Became::Failed(format!("{status} {code}: {}", text("detail"))),

@@ -96,7 +96,7 @@ impl Pages {
         &self.tally
     }
 
-    fn resumes(nth: usize) -> bool {
+    pub fn resumes(nth: usize) -> bool {
         nth.is_multiple_of(3)
     }
 

@@ -12,10 +12,7 @@ use super::{
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
 use std::{path::Path, sync::Arc, time::Duration};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Between two changes, for somebody who reads along.
@@ -122,27 +119,28 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// One instance after another goes and comes again. What has begun is told to its end.
+    /// One instance after another goes and comes again, and the next when it is known what became of its sockets: those
+    /// that find out have to be left in peace for a while. What has begun is told to its end.
     async fn changes(&self, instances: &mut [Instance], wanted: Wanted, end: Option<Instant>) -> Result<(), String> {
         let every = wanted.span.map_or(CHANGE_EVERY, |span| CHANGE_EVERY.min(span / 8));
-        let over = |at: Instant| end.is_some_and(|end| at >= end);
-        let mut questions = JoinSet::new();
+        let ends = async || match end {
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
+        };
         for turn in 0.. {
-            sleep(every).await;
-            if instances.len() < 2 || over(Instant::now()) {
-                break;
+            tokio::select! {
+                () = sleep(every), if instances.len() > 1 => {}
+                () = ends() => return Ok(()),
             }
             let nth = turn % instances.len();
             let kills = wanted.kills && turn % 2 == 1;
             let instance = &mut instances[nth];
             let gone = if kills { self.kills(instance).await? } else { self.restarts(instance).await? };
-            if let Some(id) = gone {
-                questions.spawn(why::asks(self.doors.clone(), self.pages.tally().clone(), id));
+            let Some(id) = gone else { continue };
+            tokio::select! {
+                () = why::asks(self.doors, self.tally, &id) => {}
+                () = ends() => return Ok(()),
             }
-        }
-        match end {
-            Some(end) => sleep_until(end).await,
-            None => std::future::pending().await,
         }
         Ok(())
     }
@@ -172,9 +170,10 @@ impl Stage<'_> {
         *instance = self.town.serve(self.exe, name.clone(), Some(instance.address), self.redis).await?;
         self.all_are_here().await?;
         let is = self.pages.all().clone();
+        let resume = on(was, &name).filter(|nth| Pages::resumes(*nth)).count();
         let same = on(was, &name).filter(|nth| is[*nth].id == was[*nth].id).count();
         self.says(&format!(
-            "-- {name} serves again, and all {} sockets are there, after {:.1} s; {same} that were on it have kept their id",
+            "-- {name} serves again, and all {} sockets are there, after {:.1} s; {same} of {resume} that resume have kept their id",
             is.len(),
             began.elapsed().as_secs_f64()
         ));

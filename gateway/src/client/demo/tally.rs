@@ -21,7 +21,7 @@ pub struct Tally {
 pub struct Counts {
     pub calls: u64,
     pub answered: u64,
-    /// Among those answered, those whose instance was killed under them, and that were made anew.
+    /// Among those answered, those whose instance was killed under them or refused them, and that were made anew.
     pub again: u64,
     pub failed: u64,
     pub slowest: Duration,
@@ -66,7 +66,7 @@ impl Tally {
         let open = calls - answered - failed;
         let open = if open > 0 { format!(", {open} unfinished") } else { String::new() };
         say!(
-            "{:.0} s: {calls} calls, {answered} answered ({again} of them asked again after a kill), {failed} failed{open}, the slowest after {} ms",
+            "{:.0} s: {calls} calls, {answered} answered ({again} of them asked again), {failed} failed{open}, the slowest after {} ms",
             self.began.elapsed().as_secs_f64(),
             slowest.as_millis()
         );

@@ -17,14 +17,16 @@ const NGINX: &str = "nginx";
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a port may be taken in the moment since it was found free.
 const TRIES: usize = 5;
-/// Short, since somebody looks on.
-const DRAIN_TIMEOUT: &str = "2s";
+/// Short, since somebody looks on, and longer for each so many sockets.
+const DRAIN: Duration = Duration::from_secs(2);
+const DRAINED_PER_SECOND: usize = 400;
 /// Between two looks at whether all parts are there.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Town {
     parts: Mutex<Vec<Arc<Part>>>,
+    drains_longer: Duration,
     folder: Folder,
 }
 
@@ -37,8 +39,9 @@ pub struct Instance {
 }
 
 impl Town {
-    pub fn new() -> Result<Self, String> {
-        Ok(Self { parts: Mutex::default(), folder: Folder::new()? })
+    pub fn of(sockets: usize) -> Result<Self, String> {
+        let drains_longer = Duration::from_secs((sockets / DRAINED_PER_SECOND) as u64);
+        Ok(Self { parts: Mutex::default(), drains_longer, folder: Folder::new()? })
     }
 
     pub fn folder(&self) -> &Path {
@@ -150,7 +153,7 @@ impl Town {
             ("HOST", "127.0.0.1".to_owned()),
             ("PORT", port.to_string()),
             ("INSTANCE", name.clone()),
-            ("DRAIN_TIMEOUT", DRAIN_TIMEOUT.to_owned()),
+            ("DRAIN_TIMEOUT", format!("{}s", (DRAIN + self.drains_longer).as_secs())),
         ];
         env.extend(redis.map(|url| ("REDIS_URL", url.to_owned())));
         let part = self.start(&name, exe, &["serve"], &env)?;

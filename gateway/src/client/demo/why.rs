@@ -2,7 +2,7 @@
 
 use super::{calls::at, pages::Doors, tally::Tally};
 use crate::client::asking::{Answer, printable};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
@@ -13,7 +13,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Asks until there is a verdict, and tells each new answer.
-pub async fn asks(doors: Arc<Doors>, tally: Arc<Tally>, id: String) {
+pub async fn asks(doors: &Doors, tally: &Tally, id: &str) {
     let (deadline, mut told) = (Instant::now() + KNOWN_WITHIN, String::new());
     while Instant::now() < deadline {
         let Some(door) = doors.next() else { return };
@@ -23,7 +23,8 @@ pub async fn asks(doors: Arc<Doors>, tally: Arc<Tally>, id: String) {
         if let Ok(Ok(answer)) = asked {
             let (status, sentence) = said(&answer);
             if !sentence.is_empty() && sentence != told {
-                tally.tell(format_args!("-- holdfast why {id}: {sentence}"));
+                let whose = if sentence.contains(id) { String::new() } else { format!("{id}: ") };
+                tally.tell(format_args!("-- holdfast why: {whose}{sentence}"));
                 told = sentence;
             }
             if status == 410 {
