@@ -26,6 +26,7 @@ fn json_of(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"))
 }
 
+/// Checklist 289.
 #[tokio::test]
 async fn the_result_alone_goes_to_standard_output() {
     let gateway = Gateway::with([("INSTANCE", "web1:5000")]).await;

@@ -73,7 +73,7 @@ async fn refuses_everywhere(gateway: &Gateway, query: &str, header: Option<(&str
     }
 }
 
-/// Checklist 62, 72, 77, 89, 90, 91, 121 to 124, 126.
+/// Checklist 62, 72, 77, 89, 90, 91, 100, 121 to 124, 126.
 #[tokio::test]
 async fn a_key_says_who_comes_wherever_it_stands() {
     let file = TempFile::holding(r#"{"keys": {}}"#);

@@ -264,7 +264,7 @@ async fn a_killed_instance_loses_its_listeners_to_nobody() {
     fleet.is_sound().await;
 }
 
-/// Through a proxy that buffers whatever does not say otherwise.
+/// Checklist 280: through a proxy that buffers whatever does not say otherwise.
 #[tokio::test]
 async fn nginx_passes_on_every_event_at_once() {
     let gateway = Gateway::with([("API_TOKEN", "t"), ("WS_PING_INTERVAL", "60s")]).await;

@@ -145,7 +145,7 @@ async fn every_refusal_is_in_the_log_by_its_id() {
     }
 }
 
-/// Checklist 98, 135, 199, 201.
+/// Checklist 48, 98, 135, 199, 201.
 #[tokio::test]
 async fn json_lines_carry_the_same_words_without_signs() {
     let gateway = Gateway::with([("LOG_FORMAT", "json")]).await;
@@ -157,6 +157,8 @@ async fn json_lines_carry_the_same_words_without_signs() {
     let output = gateway.stop().await;
     let (_, log) = output.split_once("ready").unwrap();
     let lines: Vec<Value> = log.lines().skip(1).map(|line| serde_json::from_str(line).expect(line)).collect();
+    let is_dated = |line: &Value| line["timestamp"].as_str().is_some_and(|at| at.len() > 20 && at.ends_with('Z'));
+    assert!(lines.iter().all(is_dated), "{output}");
     let message = |text: &str| {
         lines.iter().find(|line| line["message"].as_str().is_some_and(|message| message.starts_with(text)))
     };

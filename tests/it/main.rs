@@ -72,6 +72,7 @@ mod figures;
 mod forgeries;
 mod frames;
 mod guises;
+mod handbook;
 mod heads;
 mod health;
 mod history;

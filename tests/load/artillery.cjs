@@ -1,19 +1,21 @@
 // What the scenario cannot say itself: names, and a client that answers calls.
 let count = 0;
 
-const name = (context) => {
+const doorOf = (target, context) => {
   const user = `load-${process.pid}-${(count += 1)}`;
-  const socketUrl = `${context.vars.target.replace(/^http/, 'ws')}/ws?user_id=${user}&client_id=${user}`;
-  Object.assign(context.vars, { user, store: `store-${count % 10}`, socketUrl });
+  Object.assign(context.vars, { user, store: `store-${count % 10}` });
+  return `${target.replace(/^http/, 'ws')}/ws?user_id=${user}&client_id=${user}`;
 };
 
-/** Its own user, and one of ten stores. */
-module.exports.named = async (context) => name(context);
+/** Each client has its own user, and one of ten stores. */
+module.exports.named = (socket, context, done) => {
+  socket.target = doorOf(socket.target, context);
+  done();
+};
 
-/** The same, and its socket is opened here and answers what it is asked. */
+/** The same, and its socket is opened here and answers what it is asked. Node has WebSocket from 22 on. */
 module.exports.answers = async (context) => {
-  name(context);
-  const socket = new WebSocket(context.vars.socketUrl);
+  const socket = new WebSocket(doorOf(context.vars.target, context));
   socket.onmessage = ({ data }) => {
     const { callId, type } = JSON.parse(data);
     if (callId && type !== 'cancel') socket.send(JSON.stringify({ type: 'reply', callId, data: 1 }));

@@ -1,6 +1,7 @@
 // Clients that answer, and a server that asks them. See README.md beside.
 import http from 'k6/http';
-import { check, sleep } from 'k6';
+import { check } from 'k6';
+import exec from 'k6/execution';
 import { Counter, Rate, Trend } from 'k6/metrics';
 import { WebSocket } from 'k6/websockets';
 
@@ -32,7 +33,7 @@ export const options = {
 
 /** One tab: its number is its name. */
 export function client() {
-  const name = __VU % sockets;
+  const name = exec.scenario.iterationInTest;
   const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/ws?user_id=load-${name}&client_id=load-${name}`);
   let isOpen = false;
   socket.onopen = () => {
@@ -55,5 +56,4 @@ export function server() {
   answered.add(check(call, { 'it answers itself': (call) => call.status === 200 && call.json('result.name') === name }));
   callSeconds.add(call.timings.duration / 1000);
   http.post(`${url}/api/send`, JSON.stringify({ storeId: `store-${name % 10}`, event: 'news', data: {} }), { headers });
-  sleep(0.1);
 }

@@ -216,7 +216,7 @@ async fn a_message_too_large_closes_with_1009() {
     assert_eq!(peer.hear_close().await, (1009, "message larger than 1024 bytes".into()));
 }
 
-/// Checklist 143.
+/// Checklist 143, 167.
 #[tokio::test(start_paused = true)]
 async fn a_panic_ends_this_connection_with_its_request_id() {
     let mut peer = connect(4096, None);
