@@ -10,12 +10,16 @@ macro_rules! complain {
     ($($words:tt)*) => { $crate::client::line(&mut std::io::stderr().lock(), format_args!($($words)*)) };
 }
 
+mod address;
 mod asking;
 mod call;
 mod check;
 mod completions;
 mod data;
 mod demo;
+mod connect;
+mod data;
+mod dial;
 mod drain;
 mod events;
 mod explain;
@@ -23,13 +27,17 @@ mod given;
 mod healthcheck;
 mod init;
 mod instances;
+mod interrupt;
 mod keys;
 mod man;
 mod send;
 pub mod serve;
+mod socket;
 mod sockets;
 mod sync;
 mod table;
+mod tail;
+mod talk;
 mod version;
 mod why;
 mod words;
@@ -73,6 +81,8 @@ const VERBS: &[Verb] = &[
     Verb { words: call::command, run: call::run },
     Verb { words: sync::command, run: sync::run },
     Verb { words: send::command, run: send::run },
+    Verb { words: connect::command, run: connect::run },
+    Verb { words: tail::command, run: tail::run },
     Verb { words: keys::command, run: keys::run },
     Verb { words: healthcheck::command, run: healthcheck::run },
     Verb { words: demo::command, run: demo::run },

@@ -208,6 +208,11 @@ static TRUST: LazyLock<Result<Arc<ClientConfig>, &'static str>> = LazyLock::new(
     tls(roots)
 });
 
+/// TLS with whom this machine trusts; the error is a sentence for whoever wants it.
+pub fn trust() -> Result<Arc<ClientConfig>, &'static str> {
+    TRUST.clone()
+}
+
 fn tls(roots: RootCertStore) -> Result<Arc<ClientConfig>, &'static str> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().map_err(|_| "TLS cannot be spoken here")?;

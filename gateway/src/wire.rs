@@ -11,6 +11,7 @@ use std::io::{self, Cursor, Read, Write};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     error::{CapacityError, ProtocolError},
+    handshake::derive_accept_key,
     protocol::{
         Role, WebSocketConfig, WebSocketContext,
         frame::{CloseFrame, Frame, FrameHeader, coding::Control, coding::Data, coding::OpCode},
@@ -61,7 +62,16 @@ impl Wire {
     /// Takes bytes from `input` until a message is whole or the input is used up (`None`).
     /// Automatic answers are appended to `answers` as frames ready to send.
     pub fn read(&mut self, input: &mut &[u8], answers: &mut Vec<u8>) -> Result<Option<Heard>, Fault> {
-        let context = self.context.get_or_insert_with(|| context(self.message_bytes_max));
+        self.read_as(Role::Server, input, answers)
+    }
+
+    /// The same for a client: what a gateway sends has no masks, and the answers to it have.
+    pub fn read_of_a_gateway(&mut self, input: &mut &[u8], answers: &mut Vec<u8>) -> Result<Option<Heard>, Fault> {
+        self.read_as(Role::Client, input, answers)
+    }
+
+    fn read_as(&mut self, role: Role, input: &mut &[u8], answers: &mut Vec<u8>) -> Result<Option<Heard>, Fault> {
+        let context = self.context.get_or_insert_with(|| context(role, self.message_bytes_max));
         loop {
             let (header, payload) = self.gate.admit(input)?;
             let starved = header.is_empty() && payload.is_empty() && input.is_empty();
@@ -87,13 +97,13 @@ impl Wire {
     }
 }
 
-fn context(message_bytes_max: Option<usize>) -> Box<WebSocketContext> {
+fn context(role: Role, message_bytes_max: Option<usize>) -> Box<WebSocketContext> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_STEP)
         .write_buffer_size(0)
         .max_message_size(message_bytes_max)
         .max_frame_size(message_bytes_max);
-    Box::new(WebSocketContext::new(Role::Server, Some(config)))
+    Box::new(WebSocketContext::new(role, Some(config)))
 }
 
 fn heard(message: Message) -> Option<Heard> {
@@ -248,6 +258,26 @@ pub fn ping() -> Bytes {
 /// A close frame.
 pub fn close(code: u16, reason: &str) -> Bytes {
     encode(Frame::close(Some(CloseFrame { code: code.into(), reason: reason.into() })))
+}
+
+/// A text frame of a client.
+pub fn text_of_a_client(payload: impl Into<Bytes>) -> Bytes {
+    masked(Frame::message(payload, OpCode::Data(Data::Text), true))
+}
+
+/// A close frame of a client.
+pub fn close_of_a_client(code: u16, reason: &str) -> Bytes {
+    masked(Frame::close(Some(CloseFrame { code: code.into(), reason: reason.into() })))
+}
+
+/// What a gateway has to answer to a client's key.
+pub fn accept(key: &str) -> String {
+    derive_accept_key(key.as_bytes())
+}
+
+fn masked(mut frame: Frame) -> Bytes {
+    frame.header_mut().mask = Some(std::array::from_fn(|_| fastrand::u8(..)));
+    encode(frame)
 }
 
 fn encode(frame: Frame) -> Bytes {

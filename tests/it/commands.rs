@@ -234,7 +234,7 @@ async fn what_cannot_be_asked_is_said_before_anything_is_asked() {
         (&["why", "a", "b"], 2),
         (&["sockets", "--limit", "0"], 2),
         (&["sockets", "--limit", "many"], 2),
-        (&["instances", "--url", "https://web1"], 2),
+        (&["instances", "--url", "ftp://web1"], 2),
         (&["instances", "--url", "http://me:hush@web1"], 2),
         (&["healthcheck", "http://web1:port"], 2),
         (&["instances", "--port", "eighty"], 78),

@@ -53,6 +53,7 @@ mod calls;
 mod checks;
 mod codes;
 mod commands;
+mod conversations;
 mod credentials;
 mod crowds;
 mod debug;

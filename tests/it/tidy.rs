@@ -30,7 +30,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         text: "signal::",
-        allowed: &["gateway/src/client/serve.rs", "gateway/src/client/demo.rs"],
+        allowed: &["gateway/src/client/serve.rs", "gateway/src/client/demo.rs", "gateway/src/client/interrupt.rs"],
         instead: "take a CancellationToken",
     },
     Ban { text: "unsafe {", allowed: &["gateway/src/manager.rs"], instead: "find a crate that wraps it" },

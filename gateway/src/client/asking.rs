@@ -1,10 +1,12 @@
 //! Asking a running gateway over HTTP, for the commands that look and those that call.
 
-use super::{events::Events, exit};
-use crate::{
-    config::{Config, Reading, value::Secret},
-    http::preamble,
+use super::{
+    address::Address,
+    dial::{self, Connection, Trust},
+    events::Events,
+    exit,
 };
+use crate::config::{Reading, value::Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -12,21 +14,19 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LINK},
-    http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use std::{error::Error, fmt, process::ExitCode, str::FromStr, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 use tokio::{
-    net::TcpStream,
     runtime,
     time::{Instant, timeout_at},
 };
 
 /// For a connection; and for the whole of a request, from the connection to the last byte of the answer, unless the
 /// gateway was given time of its own.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// More than the largest page there can be, or the largest event. Whatever sends more is no gateway.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What stands in a path or query as it is.
@@ -35,61 +35,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 /// A name as a path or a query holds it.
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
-}
-
-/// Where a gateway listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Without brackets.
-    host: String,
-    port: u16,
-}
-
-impl Address {
-    /// The listener of this configuration. Who listens everywhere is asked on this machine.
-    fn of(config: &Config) -> Self {
-        let host = match config.host.trim_start_matches('[').trim_end_matches(']') {
-            "0.0.0.0" => "127.0.0.1",
-            "::" => "::1",
-            host => host,
-        };
-        Self { host: host.to_owned(), port: config.port }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    /// `http://host:port`, or without what is in front. A path behind it is not looked at.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            None => text,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some(_) => {
-                return Err("only http is spoken here: write the gateway's own listener as http://host:port".into());
-            }
-        };
-        let wanted = || "write it as http://host:port".to_owned();
-        let authority: Authority =
-            rest.split(['/', '?', '#']).next().unwrap_or_default().parse().map_err(|_| wanted())?;
-        let (host, port) = (authority.host(), authority.port_u16());
-        // Nothing but host and port: a name and password would be sent nowhere, and a port that is none is an error.
-        let whole = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        if host.is_empty() || authority.as_str() != whole {
-            return Err(wanted());
-        }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: port.unwrap_or(80) })
-    }
 }
 
 /// Why a command ends without what it was to find: the sentences for a person, and the exit code.
@@ -144,7 +89,7 @@ type Broken = Box<dyn Error + Send + Sync>;
 pub struct Remote {
     pub address: Address,
     /// It wants to be told whose each connection is.
-    preamble: bool,
+    pub preamble: bool,
     token: Option<Token>,
 }
 
@@ -177,6 +122,11 @@ impl Remote {
             preamble: config.proxy_protocol,
             token: first(tokens)?,
         })
+    }
+
+    /// What the gateway is shown of a token that is configured here.
+    pub fn bearer(&self) -> Option<&str> {
+        self.token.as_ref().and_then(|token| token.header.to_str().ok())
     }
 
     /// The same for whoever changes the fleet.
@@ -242,8 +192,11 @@ impl Remote {
         })
     }
 
-    fn unreachable(&self, error: &str) -> Failure {
+    pub fn unreachable(&self, error: &str) -> Failure {
         let mend = match self.address.port {
+            _ if self.address.is_tls => {
+                "name its CA in SSL_CERT_FILE where that is missing, or an instance's own listener with --url http://host:port"
+            }
             0 => "PORT is 0 here, so name the gateway with --url http://host:port",
             _ => "start one there with holdfast serve, or name another with --url http://host:port",
         };
@@ -278,14 +231,8 @@ impl Remote {
         let began = Instant::now();
         let silent = |patience: Duration| format!("it did not answer within {} s", patience.as_secs());
         let lost = |was_asked: bool| move |error: String| Lost { was_asked, error };
-        let place = (self.address.host.as_str(), self.address.port);
-        let stream = timeout_at(began + PATIENCE, TcpStream::connect(place)).await;
-        let stream = stream.map_err(|_| silent(PATIENCE)).and_then(|stream| stream.map_err(|error| error.to_string()));
-        let stream = stream.map_err(lost(false))?;
-        if self.preamble {
-            // Nothing was written before it, so there is room for these few bytes.
-            stream.try_write(preamble::LOCAL).map_err(|error| lost(false)(error.to_string()))?;
-        }
+        let dialled = dial::dial(&self.address, Trust::Checked, self.preamble, PATIENCE).await;
+        let stream = dialled.map_err(|unreached| lost(false)(unreached.to_string()))?.connection;
         let answer = timeout_at(began + patience, talk(stream, request, progress)).await;
         let answer = answer.map_err(|_| silent(patience));
         answer.and_then(|answer| answer.map_err(|error| error.to_string())).map_err(lost(true))
@@ -299,7 +246,7 @@ impl Remote {
         wanted: &'static str,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let request = Request::builder().method(method).uri(target);
-        let mut request = request.header(HOST, self.address.to_string()).header(ACCEPT, wanted);
+        let mut request = request.header(HOST, self.address.authority()).header(ACCEPT, wanted);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -307,6 +254,12 @@ impl Remote {
             request = request.header(AUTHORIZATION, token.header.clone());
         }
         request.body(Full::new(body))
+    }
+
+    /// The same of an answer that was read elsewhere.
+    pub fn refusal(&self, status: u16, text: Vec<u8>) -> Failure {
+        let body = serde_json::from_slice(&text).unwrap_or_default();
+        self.failure(&Answer { status, text: text.into(), body, next: None })
     }
 
     /// What an answer means that is none of those a command hopes for.
@@ -340,7 +293,7 @@ struct Lost {
 }
 
 /// One request on a connection, and its answer.
-async fn talk(stream: TcpStream, request: Request<Full<Bytes>>, progress: Progress<'_>) -> Result<Answer, Broken> {
+async fn talk(stream: Connection, request: Request<Full<Bytes>>, progress: Progress<'_>) -> Result<Answer, Broken> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async move {
         let (head, body) = sender.send_request(request).await?.into_parts();
@@ -409,24 +362,6 @@ fn next_page(link: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_a_port() {
-        for (text, shown) in [
-            ("http://web1:5000", "web1:5000"),
-            ("web1:5000", "web1:5000"),
-            ("HTTP://web1/health/live", "web1:80"),
-            ("http://[::1]:5000/", "[::1]:5000"),
-        ] {
-            assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(shown.into()), "{text}");
-        }
-        for text in
-            ["", "http://", "https://web1", "http://me:hush@web1", "web1:port", "web1:", "http://a b", ":1", "::1"]
-        {
-            let fault = text.parse::<Address>().expect_err(text);
-            assert!(!fault.contains("hush"), "{fault}");
-        }
-    }
 
     #[test]
     fn only_a_page_of_the_same_gateway_follows() {

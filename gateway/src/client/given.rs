@@ -1,6 +1,6 @@
 //! What the command line says to a command.
 
-use super::{asking::Address, words::TARGETS};
+use super::{address::Address, words::TARGETS};
 use crate::config::{self, Reading, settings::SETTINGS, sources::Environment};
 use clap::ArgMatches;
 use std::{collections::BTreeMap, time::Duration};

@@ -1,7 +1,8 @@
 //! `holdfast healthcheck`: for containers that have no curl.
 
 use super::{
-    asking::{Address, Failure, Remote, ended},
+    address::Address,
+    asking::{Failure, Remote, ended},
     exit,
     given::Given,
     words::{settings, url},

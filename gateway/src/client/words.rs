@@ -1,9 +1,9 @@
 //! The words of the command line that several commands share.
 
-use super::asking::Address;
+use super::{address::Address, asking::Failure, exit, given::Given};
 use crate::config::{settings::SETTINGS, value};
 use clap::{Arg, ArgAction, builder::NonEmptyStringValueParser};
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 /// Who can be meant: flag, member of the body, what it means.
 pub const TARGETS: [(&str, &str, &str); 4] = [
@@ -26,7 +26,7 @@ pub fn url() -> Arg {
         .long("url")
         .value_name("URL")
         .value_parser(|text: &str| text.parse::<Address>())
-        .help("http://host:port of a gateway; the configured listener unless given")
+        .help("http://host:port of a gateway, or https://; the configured listener unless given")
 }
 
 pub fn json() -> Arg {
@@ -55,6 +55,60 @@ pub fn timeout(help: &'static str) -> Arg {
         span => span,
     };
     Arg::new("timeout").long("timeout").value_name("DURATION").value_parser(span).help(help)
+}
+
+/// What a client shows of himself.
+pub fn credentials() -> [Arg; 3] {
+    let one = |name: &'static str, help: &'static str| {
+        let arg = Arg::new(name).long(name).value_name("SECRET");
+        arg.value_parser(NonEmptyStringValueParser::new()).help(help)
+    };
+    [
+        one("key", "An API key, or @FILE, which keeps it out of the history"),
+        one("token", "A bearer token, such as a JSON Web Token, or @FILE"),
+        one("cookie", "The application's session cookie, as name=value, or @FILE"),
+    ]
+}
+
+/// A header, and what stands in it.
+type Header = (&'static str, String);
+
+/// What was given of them, each with the flag's name and the header that shows it. What is wrong with one is told
+/// without it.
+pub fn shown(given: &Given<'_>) -> Result<Vec<(&'static str, Header)>, Failure> {
+    let mut shown = Vec::new();
+    for (name, header, scheme) in
+        [("key", "X-API-Key", ""), ("token", "Authorization", "Bearer "), ("cookie", "Cookie", "")]
+    {
+        let wrong = |why: String| Failure::new(exit::USAGE, format!("--{name}: {why}"));
+        let Some(text) = given.text(name) else { continue };
+        let text = match text.strip_prefix('@') {
+            Some(file) => fs::read_to_string(file).map_err(|error| wrong(format!("{file} cannot be read: {error}")))?,
+            None => text.to_owned(),
+        };
+        let text = text.trim();
+        if text.is_empty() || text.contains(|c: char| c.is_control() || !c.is_ascii()) {
+            return Err(wrong("it is empty, or holds what no header can carry".into()));
+        }
+        shown.push((name, (header, format!("{scheme}{text}"))));
+    }
+    Ok(shown)
+}
+
+pub fn origin() -> Arg {
+    let one = |text: &str| match text.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() && !host.contains(['/', ' ']) && text.is_ascii() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write it as browsers do: https://app.example.com, without a path".to_owned()),
+    };
+    let help = "The page that will connect, as https://app.example.com";
+    Arg::new("origin").long("origin").value_name("ORIGIN").value_parser(one).help(help)
+}
+
+pub fn insecure() -> Arg {
+    let help = "Believe any certificate, also one that nobody has signed";
+    Arg::new("insecure").long("insecure").action(ArgAction::SetTrue).help(help)
 }
 
 pub fn to_ask_with() -> impl Iterator<Item = Arg> {

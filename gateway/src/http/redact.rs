@@ -16,6 +16,14 @@ pub fn uri(uri: &Uri) -> String {
     }
 }
 
+/// The same of a target that is no more than text.
+pub fn target(target: &str) -> String {
+    match target.split_once('?') {
+        None => target.to_owned(),
+        Some((path, query)) => format!("{path}?{}", self::query(query)),
+    }
+}
+
 /// The headers that tell why a handshake failed; no others, since any of them may hold a secret.
 const TELLING: [&str; 8] =
     ["host", "origin", "upgrade", "connection", "sec-websocket-version", "user-agent", "x-forwarded-for", "via"];
