@@ -20,6 +20,7 @@ mod demo;
 mod connect;
 mod data;
 mod dial;
+mod diff;
 mod drain;
 mod events;
 mod explain;
@@ -72,6 +73,7 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { words: serve::command, run: serve::run },
     Verb { words: check::command, run: check::run },
+    Verb { words: diff::command, run: diff::run },
     Verb { words: version::command, run: version::run },
     Verb { words: why::command, run: why::run },
     Verb { words: explain::command, run: explain::run },

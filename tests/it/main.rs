@@ -59,6 +59,7 @@ mod crowds;
 mod debug;
 mod demos;
 mod denials;
+mod diffs;
 mod directories;
 mod doors;
 mod drains;
