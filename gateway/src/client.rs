@@ -15,12 +15,13 @@ mod asking;
 mod call;
 mod check;
 mod completions;
-mod data;
-mod demo;
 mod connect;
 mod data;
+mod data;
+mod demo;
 mod dial;
 mod diff;
+mod doctor;
 mod drain;
 mod events;
 mod explain;
@@ -74,6 +75,7 @@ const VERBS: &[Verb] = &[
     Verb { words: serve::command, run: serve::run },
     Verb { words: check::command, run: check::run },
     Verb { words: diff::command, run: diff::run },
+    Verb { words: doctor::command, run: doctor::run },
     Verb { words: version::command, run: version::run },
     Verb { words: why::command, run: why::run },
     Verb { words: explain::command, run: explain::run },

@@ -188,6 +188,15 @@ pub enum Health {
     Down,
 }
 
+/// What a server of Redis said of itself when it was looked at last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub address: String,
+    pub version: String,
+    /// Empty where it does not say.
+    pub maxmemory_policy: String,
+}
+
 /// Counters that say whether the promises hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -283,6 +292,14 @@ impl Registry {
         match self {
             Self::Memory(_) => Health::Here,
             Self::Redis(redis) => redis.health(),
+        }
+    }
+
+    /// The servers of Redis, without asking them; nothing while none was found, or where there are none.
+    pub fn servers(&self) -> Vec<Server> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(redis) => redis.servers(),
         }
     }
 

@@ -73,7 +73,7 @@ mod waiting;
 
 pub use admit::{Admission, Cap, Policy};
 pub use all::{
-    Arrived, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed,
+    Arrived, Figures, Health, Hearing, Holding, Inbox, Lookup, Post, Registered, Registry, Retention, Routed, Server,
     Superseded, Unknown, epoch_ms,
 };
 pub use book::{Book, TICKET_STANDS};

@@ -312,6 +312,16 @@ impl Redis {
         self.link.health()
     }
 
+    pub(crate) fn servers(&self) -> Vec<crate::all::Server> {
+        let known = self.link.servers.known().into_iter();
+        let shown = known.map(|server| crate::all::Server {
+            address: server.node.to_string(),
+            version: server.version,
+            maxmemory_policy: server.eviction,
+        });
+        shown.collect()
+    }
+
     /// Whether a letter that is sent to us now would be read.
     pub(crate) fn hears(&self) -> bool {
         self.bell.is_subscribed() && !self.deaf.load(Ordering::Relaxed) && !self.is_fenced()

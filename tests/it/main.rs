@@ -61,6 +61,7 @@ mod demos;
 mod denials;
 mod diffs;
 mod directories;
+mod doctor;
 mod doors;
 mod drains;
 mod durables;

@@ -51,7 +51,7 @@ pub async fn health(request: Request) -> Answer {
     Ok(response)
 }
 
-fn word(health: Health) -> &'static str {
+pub fn word(health: Health) -> &'static str {
     match health {
         Health::Here => "none",
         Health::Up => "ok",

@@ -6,7 +6,7 @@ use super::{
     sockets::{PATIENCE, bad_name, in_a_word},
 };
 use crate::{admission::names::Query, courier::Roll, inbox::MEMBERS_MAX, problem::Problem, view};
-use registry::{Group, Lease, RoomName, Serving, SocketId, SocketRecord, StoreName, UserName};
+use registry::{Group, Health, Lease, RoomName, Serving, SocketId, SocketRecord, StoreName, UserName};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tokio::time::Instant;
@@ -209,7 +209,7 @@ pub async fn instances(request: Request) -> Answer {
             })
         })
         .collect();
-    Ok(ok(&json!({ "instances": shown, "drift": drift(&leases) })))
+    Ok(ok(&json!({ "instances": shown, "drift": drift(&leases), "redis": servers(&request) })))
 }
 
 /// Instances of an earlier version do not say everything.
@@ -230,6 +230,26 @@ fn drift(leases: &[Lease]) -> Vec<&'static str> {
     };
     let all = [("version", version), ("configuration", configuration)];
     all.into_iter().filter(|(_, said)| differs(*said)).map(|(name, _)| name).collect()
+}
+
+/// Redis, as the instance that is asked found it when it looked last; null where there is none.
+fn servers(request: &Request) -> Value {
+    let registry = &request.gateway.courier.registry;
+    let servers: Vec<_> = registry
+        .servers()
+        .into_iter()
+        .map(|server| {
+            json!({
+                "address": server.address,
+                "version": server.version,
+                "maxmemoryPolicy": Some(server.maxmemory_policy).filter(|policy| !policy.is_empty()),
+            })
+        })
+        .collect();
+    match registry.health() {
+        Health::Here => Value::Null,
+        health => json!({ "state": super::health::word(health), "servers": servers }),
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Server {
 pub struct Servers {
     pub url: RedisUrl,
     pools: Mutex<BTreeMap<Node, Pool>>,
+    /// As they were when they were looked at last.
+    known: Mutex<Vec<Server>>,
 }
 
 /// A range of slots, and its master.
@@ -40,7 +42,7 @@ pub type Served = ((u16, u16), Node);
 
 impl Servers {
     pub fn new(url: RedisUrl) -> Self {
-        Self { url, pools: Mutex::default() }
+        Self { url, pools: Mutex::default(), known: Mutex::default() }
     }
 
     pub fn are_named_by_sentinels(&self) -> bool {
@@ -78,10 +80,15 @@ impl Servers {
                 masters.into_iter().collect()
             }),
         };
-        match masters {
+        let looked = match masters {
             Ok(masters) => join_all(masters.into_iter().map(|node| self.look_at(node))).await,
             Err(error) => vec![Err(error)],
+        };
+        let found: Vec<_> = looked.iter().flatten().cloned().collect();
+        if !found.is_empty() {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
+        looked
     }
 
     async fn look_at(&self, node: Node) -> Result<Server, RedisError> {
@@ -93,6 +100,11 @@ impl Servers {
             is_of_cluster: text("cluster_enabled") == "1",
             node,
         })
+    }
+
+    /// Those that were found, without asking them again.
+    pub fn known(&self) -> Vec<Server> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Of the sentinels that answer, the one that has seen the latest failover knows.

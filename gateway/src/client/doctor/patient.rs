@@ -1,0 +1,277 @@
+//! Who is looked at, and how it is asked: over a connection of its own each time, as strangers come.
+
+use crate::client::{
+    address::Address,
+    asking::PATIENCE,
+    dial::{self, Dialled, Trust, Unreached},
+    socket::{self, Socket},
+    talk::{self, Asked, Heard},
+};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// No answer of a gateway that is looked at here is larger, the list of its metrics aside.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// How long a gateway that limits how often somebody knocks is waited for, each time.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Doors at which a URL may end; what stands in front of them is the path under which all of the gateway is served.
+const DOORS: [&str; 4] = ["/ws", "/websocket", "/connect", "/health"];
+
+/// What a client shows of himself.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// What it is called in a report.
+    pub name: &'static str,
+    pub header: Option<(&'static str, String)>,
+}
+
+/// A gateway, maybe behind a proxy.
+#[derive(Clone)]
+pub struct Patient {
+    pub address: Address,
+    /// In front of every path.
+    pub prefix: String,
+    /// Where sockets are opened.
+    pub door: String,
+    pub query: String,
+    pub trust: Trust,
+    pub preamble: bool,
+    /// With what sockets are opened.
+    pub shown: Shown,
+    /// `Bearer …`, for the server plane.
+    pub bearer: Option<String>,
+    pub origin: Option<String>,
+    /// Listeners of instances, for what the proxy does not pass on.
+    pub direct: Vec<Address>,
+    /// Those want to be told whose each connection is.
+    pub direct_preamble: bool,
+}
+
+/// What came back, read.
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub text: String,
+    pub heard: Heard,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.heard.header(name)
+    }
+
+    pub fn status_line(&self) -> &str {
+        self.heard.status_line()
+    }
+
+    /// Which instance says that it has answered.
+    pub fn instance(&self) -> Option<&str> {
+        self.header("x-holdfast-instance")
+    }
+
+    /// What a problem says of itself, in words for a line.
+    pub fn problem(&self) -> String {
+        let said = |name: &str| self.body[name].as_str().unwrap_or_default();
+        match (said("title"), said("detail")) {
+            ("", _) => self.status_line().to_owned(),
+            (title, "") => format!("{}, {title}", self.status),
+            (title, detail) => format!("{}, {title}: {detail}", self.status),
+        }
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.body["hint"].as_str().filter(|hint| !hint.is_empty())
+    }
+}
+
+/// A handshake, both sides of it.
+pub struct Knock {
+    pub answer: Result<Socket, Box<Answer>>,
+    pub lines: Vec<String>,
+    pub instance: Option<String>,
+    pub request_id: Option<String>,
+}
+
+/// The path in front of the gateway's own, the door, and the query, out of what stands behind a host.
+pub fn parts(path: &str) -> (String, String, String) {
+    let (path, query) = path.split('#').next().unwrap_or_default().split_once('?').unwrap_or((path, ""));
+    let path = path.trim_end_matches('/');
+    if let Some((before, code)) = path.rsplit_once('/')
+        && let Some(prefix) = before.strip_suffix("/ws")
+    {
+        return (prefix.to_owned(), format!("/ws/{code}"), query.to_owned());
+    }
+    let door = DOORS.iter().find(|door| path.ends_with(*door));
+    let prefix = door.map_or(path, |door| path.strip_suffix(door).unwrap_or(path));
+    let door = door.filter(|door| **door != "/health").unwrap_or(&"/ws");
+    (prefix.to_owned(), (*door).to_owned(), query.to_owned())
+}
+
+impl Patient {
+    /// Whether it may well be an instance itself, asked on its own machine: no proxy has said a word. A gateway speaks no TLS.
+    pub fn is_direct(&self, heard: &Heard) -> bool {
+        let is_silent = heard.header("server").is_none() && heard.header("via").is_none();
+        self.address.is_here() && !self.address.is_tls && is_silent
+    }
+
+    pub async fn dial(&self) -> Result<Dialled, Unreached> {
+        dial::dial(&self.address, self.trust, self.preamble, PATIENCE).await
+    }
+
+    /// A request for this path, as everybody's begins.
+    pub fn asked(&self, method: &'static str, path: &str) -> Asked {
+        self.dressed(Asked::new(method, format!("{}{path}", self.prefix)), &self.address)
+    }
+
+    fn dressed(&self, asked: Asked, address: &Address) -> Asked {
+        asked.with("Host", address.authority()).with("User-Agent", "holdfast-doctor")
+    }
+
+    /// Asks, and reads the head of the answer. Where a doctor knocks too often he comes again.
+    pub async fn begin(&self, asked: &Asked) -> Result<Heard, String> {
+        let mut patience = AGAIN_MAX;
+        loop {
+            let dialled = self.dial().await.map_err(|unreached| unreached.to_string())?;
+            let heard = timeout(PATIENCE, talk::ask(dialled.connection, asked)).await;
+            let heard = heard.map_err(|_| silent(PATIENCE))??;
+            let after = heard.header("retry-after").and_then(|after| after.parse().ok()).map(Duration::from_secs);
+            match after.filter(|after| heard.status == 429 && *after <= patience) {
+                Some(after) => {
+                    patience -= after;
+                    sleep(after).await;
+                }
+                None => return Ok(heard),
+            }
+        }
+    }
+
+    pub async fn ask(&self, asked: Asked) -> Result<Answer, String> {
+        self.read(self.begin(&asked.with("Connection", "close")).await?).await
+    }
+
+    async fn read(&self, mut heard: Heard) -> Result<Answer, String> {
+        let text = timeout(PATIENCE, heard.whole(ANSWER_BYTES_MAX)).await.map_err(|_| silent(PATIENCE))??;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(Answer { status: heard.status, body: serde_json::from_str(&text).unwrap_or_default(), text, heard })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Answer, String> {
+        self.ask(self.asked("GET", path)).await
+    }
+
+    /// The same with the token of the server plane.
+    pub async fn get_as_server(&self, path: &str) -> Result<Answer, String> {
+        self.ask(self.as_server(self.asked("GET", path))).await
+    }
+
+    pub async fn post_as_server(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let asked = Asked::post(format!("{}{path}", self.prefix), body);
+        self.ask(self.as_server(self.dressed(asked, &self.address))).await
+    }
+
+    fn as_server(&self, asked: Asked) -> Asked {
+        match &self.bearer {
+            Some(bearer) => asked.with("Authorization", &**bearer),
+            None => asked,
+        }
+    }
+
+    /// What only the server plane tells: here, or of an instance that was named. The error says why nobody tells it.
+    pub async fn told(&self, path: &str) -> Result<Answer, String> {
+        let mut why = String::new();
+        for place in self.places() {
+            match place.get_as_server(path).await {
+                Ok(answer) if answer.status == 200 && !answer.text.is_empty() => return Ok(answer),
+                Ok(answer) => why = place.closed(path, &answer),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// Why something is not told here, and where it would be.
+    pub fn closed(&self, path: &str, answer: &Answer) -> String {
+        let mend = match (answer.status, &self.bearer) {
+            (401 | 403, Some(_)) if answer.instance().is_some() => {
+                "give the doctor the API_TOKEN and ADMIN_TOKEN of this gateway, by environment or --config"
+            }
+            (401, None) if answer.instance().is_some() => {
+                "give the doctor its API_TOKEN, by environment or --config, or ask an instance on its own machine with --direct http://127.0.0.1:PORT"
+            }
+            _ => "name an instance's own listener with --direct http://host:port",
+        };
+        format!("{path} answers {} here; {mend}", answer.status)
+    }
+
+    /// This one, and each instance that was named.
+    pub fn places(&self) -> impl Iterator<Item = Self> + '_ {
+        let direct = self.direct.iter().map(|address| Self {
+            address: address.clone(),
+            prefix: String::new(),
+            preamble: self.direct_preamble,
+            ..self.clone()
+        });
+        std::iter::once(self.clone()).chain(direct)
+    }
+
+    /// What is asked at a door, with the names and the credential that a client would bring.
+    pub fn at_door(&self, path: &str, more: &str, shown: &Shown) -> Asked {
+        let query = [more, &self.query].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+        let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let mut asked = self.asked("GET", &target);
+        if let Some(origin) = &self.origin {
+            asked = asked.with("Origin", &**origin);
+        }
+        match &shown.header {
+            Some((name, value)) => asked.with(name, &**value),
+            None => asked,
+        }
+    }
+
+    /// Opens a socket, and keeps both sides of the handshake.
+    pub async fn knock(&self) -> Result<Knock, String> {
+        self.knock_as(&self.shown).await
+    }
+
+    pub async fn knock_as(&self, shown: &Shown) -> Result<Knock, String> {
+        let (asked, key) = socket::knock(self.at_door(&self.door, "", shown));
+        let heard = self.begin(&asked).await?;
+        let sides = [('>', asked.lines()), ('<', heard.lines())];
+        let lines = sides.iter().flat_map(|(side, lines)| lines.iter().map(move |line| format!("{side} {line}")));
+        let lines = lines.collect();
+        let header = |name: &str| heard.header(name).map(str::to_owned);
+        let (instance, request_id) = (header("x-holdfast-instance"), header("x-request-id"));
+        let answer = match heard.status {
+            101 => Ok(Socket::of(heard, &key)?),
+            _ => Err(Box::new(self.read(heard).await?)),
+        };
+        Ok(Knock { answer, lines, instance, request_id })
+    }
+}
+
+fn silent(patience: Duration) -> String {
+    format!("it did not answer within {} s", patience.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_the_path_in_front_of_a_gateway() {
+        for (path, wanted) in [
+            ("", ("", "/ws", "")),
+            ("/", ("", "/ws", "")),
+            ("/ws?user_id=u", ("", "/ws", "user_id=u")),
+            ("/gw/websocket?room_id=r", ("/gw", "/websocket", "room_id=r")),
+            ("/gw/", ("/gw", "/ws", "")),
+            ("/gw/ws/ABCDE", ("/gw", "/ws/ABCDE", "")),
+            ("/gw/health", ("/gw", "/ws", "")),
+            ("?key=k", ("", "/ws", "key=k")),
+        ] {
+            let (prefix, door, query) = parts(path);
+            assert_eq!((&*prefix, &*door, &*query), wanted, "{path}");
+        }
+    }
+}
