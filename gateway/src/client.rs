@@ -17,7 +17,6 @@ mod check;
 mod completions;
 mod connect;
 mod data;
-mod data;
 mod demo;
 mod dial;
 mod diff;

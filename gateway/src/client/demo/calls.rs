@@ -4,7 +4,10 @@ use super::{
     pages::{Doors, Pages},
     tally::Tally,
 };
-use crate::client::asking::{Address, Answer, Failure, Remote, printable};
+use crate::client::{
+    address::Address,
+    asking::{Answer, Failure, Remote, printable},
+};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
