@@ -78,4 +78,6 @@ async fn a_code_is_explained_without_a_gateway() {
     let unknown = Holdfast::command(&["explain", "socket_gon"]).run().await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (3, ""), "{unknown:?}");
     assert!(unknown.stderr.contains("socket_gone is the nearest"), "{unknown:?}");
+    let strange = Holdfast::command(&["explain", "what on earth"]).run().await;
+    assert!(strange.code == 3 && !strange.stderr.contains("nearest"), "{strange:?}");
 }

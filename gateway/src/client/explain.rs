@@ -5,6 +5,9 @@ use crate::{codes, config::sources::distance};
 use clap::{Arg, Command, builder::NonEmptyStringValueParser};
 use std::process::ExitCode;
 
+/// With so many changes it is another word.
+const TYPING_ERRORS: usize = 4;
+
 pub fn command() -> Command {
     Command::new("explain")
         .about("Say what a code means and what to do about it, such as 4410 or socket_gone; exit 3 for none of ours")
@@ -28,7 +31,9 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         say!("{entry}");
         return ExitCode::SUCCESS;
     }
-    let near = codes::all().min_by_key(|known| distance(known, code)).unwrap_or_default();
-    complain!("no code is called {code:?}; {near} is the nearest, and holdfast explain shows all of them");
+    let near = codes::all().map(|known| (distance(&known, code), known)).min();
+    let near =
+        near.filter(|(changes, _)| *changes < TYPING_ERRORS).map(|(_, near)| format!(" {near} is the nearest, and"));
+    complain!("no code is called {code:?};{} holdfast explain shows all that there are", near.unwrap_or_default());
     ExitCode::from(exit::NOTHING)
 }
