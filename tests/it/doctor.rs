@@ -1,10 +1,12 @@
 //! `holdfast doctor`, against real proxies that are set up well, and against one wrong line each.
 
 use crate::{
+    application::{Application, Manner},
     fleet::Fleet,
     gateway::Gateway,
     holdfast::{Finished, Holdfast, TempFile},
     patience::{eventually, soon},
+    tokens::{SECRET, signed},
 };
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use serde_json::{Value, json};
@@ -490,6 +492,27 @@ async fn each_way_to_come_in_is_tried() {
     let open = Gateway::start().await;
     let found = doctor(&[&format!("http://{}", open.address()), "--quick", "--auth"]).await;
     assert_eq!(found.ill(), ["auth none"], "{found:?}");
+}
+
+/// Checklist 103, 137: tokens, and the application's sessions.
+#[tokio::test]
+async fn tokens_and_cookies_are_tried_as_well_as_keys() {
+    let application = Application::start().await;
+    application.at("/session", Manner::json(&json!({ "userId": "carol" })));
+    let session = application.url("/session");
+    let settings =
+        [("AUTH", "jwt,session"), ("JWT_SECRET", SECRET), ("SESSION_URL", &session), ("SESSION_COOKIE", "sid")];
+    let gateway = Gateway::with(settings).await;
+    let token = signed(&json!({ "sub": "bob", "exp": 4_000_000_000_u64 }));
+    let url = format!("http://{}", gateway.address());
+    let found = doctor(&[&url, "--quick", "--auth", "--token", &token, "--cookie", "sid=hush"]).await;
+    assert_eq!((found.finished.code, found.ill()), (0, vec![]), "{found:?}");
+    for (name, parts) in [("auth token", ["user bob", "AUTH=jwt"]), ("auth cookie", ["user carol", "AUTH=session"])] {
+        let (seen, _) = found.check(name);
+        assert!(parts.iter().all(|part| seen.contains(part)), "{parts:?}: {found:?}");
+    }
+    assert!(found.unseen().contains(&"auth key"), "{found:?}");
+    assert!(!found.finished.said().contains(&token) && !found.finished.said().contains("hush"), "{found:?}");
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use tokio::{
     time::timeout,
 };
 
+/// No gateway says more at once.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How long the other side has to answer a close.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What there is where no close frame came.
@@ -70,7 +72,7 @@ impl Socket {
             return Err("its Sec-WebSocket-Accept does not belong to the key that was sent".into());
         }
         let (connection, unread) = heard.into_parts();
-        Ok(Self { connection, wire: Wire::new(None), unread, unwritten: Vec::new() })
+        Ok(Self { connection, wire: Wire::new(Some(MESSAGE_BYTES_MAX)), unread, unwritten: Vec::new() })
     }
 
     /// Says a text; an error where it has broken.
@@ -112,7 +114,10 @@ impl Socket {
                 // An answer is written before more is waited for.
                 Ok(None) if !self.unwritten.is_empty() && broken.is_none() => continue,
                 Ok(None) => {}
-                Err(fault) => return Said::Closed(Closed { code: 1002, reason: format!("{fault:?}") }),
+                Err(fault) => {
+                    let reason = format!("what it says cannot be read: {fault:?}");
+                    return Said::Closed(Closed { code: 1002, reason });
+                }
             }
             match self.connection.read_buf(&mut self.unread).await {
                 Ok(0) => return Said::Closed(Closed::without_a_word(broken.as_deref().unwrap_or(HUNG_UP))),

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// More than any gateway or proxy answers with.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const LINE_BYTES_MAX: usize = 4096;
+/// Nobody writes larger pieces; whoever says so wants to fill our memory.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// Headers whose values are nobody's business.
 const SECRETS: [&str; 6] =
     ["authorization", "cookie", "set-cookie", "x-api-key", "x-nano-key", "sec-websocket-protocol"];
@@ -191,7 +193,7 @@ impl Heard {
         };
         let line = String::from_utf8_lossy(&self.unread[..end]).into_owned();
         let size = line.split(';').next().unwrap_or_default().trim();
-        let size = usize::from_str_radix(size, 16).ok().filter(|size| *size < usize::MAX / 2);
+        let size = usize::from_str_radix(size, 16).ok().filter(|size| *size <= CHUNK_BYTES_MAX);
         let size = size.ok_or("its answer cannot be read")?;
         self.unread.drain(..end + 2);
         while self.unread.len() < size + 2 {
@@ -227,5 +229,29 @@ impl Heard {
     /// The connection, and what has come on it behind the head.
     pub fn into_parts(self) -> (Connection, Vec<u8>) {
         (self.connection, self.unread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        let asked = Asked::new("GET", "/ws?user_id=u&key=hush&ticket=hush");
+        let asked = asked.with("Host", "web1").with("cookie", "sid=hush").with("X-API-Key", "hush");
+        let asked = asked.with("Authorization", "Bearer hush").with("Sec-WebSocket-Protocol", "bearer.hush");
+        assert_eq!(
+            asked.lines(),
+            [
+                "GET /ws?user_id=u&key=***&ticket=*** HTTP/1.1",
+                "Host: web1",
+                "cookie: ***",
+                "X-API-Key: ***",
+                "Authorization: ***",
+                "Sec-WebSocket-Protocol: ***",
+            ]
+        );
+        assert_eq!(harmless("Location", "https://web1/ws?key=hush"), "https://web1/ws?key=***");
     }
 }
