@@ -3,6 +3,7 @@
 //   pm2 start ecosystem.config.cjs       start them, once
 //   pm2 reload holdfast --parallel 1     restart one after the other, which costs no call
 //   pm2 save && pm2 startup              come back after a reboot
+//   pm2 monit, pm2 show 0                memory and processor, and beside them sockets, calls and unsent bytes
 //   holdfast instances                   who serves, with restarts and versions (with the API_TOKEN, and --url or PORT)
 //   holdfast drain web1-1:8082 --wait    send one away; `pm2 start 1`, by its number, brings it back
 //
