@@ -1,13 +1,14 @@
 //! The process manager above us: who it is, what it passed to us, told when we are ready, asked how long it lets us
-//! drain, and fed as long as we answer (`watchdog.rs`).
+//! drain, and fed as long as we answer (`watchdog.rs`). What pm2 hears of us goes over a channel (`channel.rs`).
 
+pub mod channel;
 pub mod watchdog;
 
 use crate::config::sources::Environment;
+use channel::Channel;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::{
     fs::File,
-    io::Write,
     net::TcpListener,
     os::fd::{AsFd, FromRawFd, OwnedFd},
     process,
@@ -162,13 +163,15 @@ impl Manager {
         }
     }
 
+    /// The way to pm2. It is taken once.
+    pub fn take_channel(&self) -> Channel {
+        Channel::at(self.pm2_channel.map(adopt))
+    }
+
     /// Says ready to whoever waits for it. systemd's socket is found by `sd-notify` itself.
-    pub fn ready(&self) {
+    pub fn ready(&self, channel: &Channel) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        if let Some(fd) = self.pm2_channel {
-            // pm2 reads one JSON value a line; without a listener there the word is lost, and so be it.
-            let _ = adopt(fd).write_all(b"\"ready\"\n");
-        }
+        channel.says(&"ready".into());
     }
 
     /// Says that the end has begun, and how long it may take. systemd kills earlier only whoever does not say so.
@@ -192,7 +195,7 @@ fn serves_tcp(socket: impl AsFd) -> rustix::io::Result<bool> {
 fn adopt(fd: i32) -> File {
     // SAFETY: the number comes from NODE_CHANNEL_FD, or from LISTEN_FDS beside our own process number, by which the
     // parent says that it passed this descriptor for our use; nothing else in this process owns it, and each is
-    // adopted once: the channel when we are ready, the listener before that, at the start.
+    // adopted once, at the start, by the one who serves.
     unsafe { File::from_raw_fd(fd) }
 }
 

@@ -62,8 +62,9 @@ export class Pm2 {
     const list = JSON.parse(lines.findLast((line) => line.startsWith('[')));
     return list
       .filter((process) => process.name === name)
-      .map(({ pid, pm_id, pm2_env: { status, restart_time, exit_code, PORT } }) => ({
+      .map(({ pid, pm_id, pm2_env: { status, restart_time, exit_code, PORT, axm_monitor } }) => ({
         id: pm_id,
+        figures: axm_monitor,
         pid,
         status,
         restarts: restart_time,

@@ -104,7 +104,7 @@ suite('pm2', { concurrency: true }, () => {
     assert.deepEqual(await ended, [0, null]);
   });
 
-  /** Checklist 29, 44, 213, 214, 221, 276. */
+  /** Checklist 29, 44, 213 (what `pm2 list` and `pm2 monit` show), 214, 221, 276. */
   test('three instances are reloaded one by one, no call that waits is lost, and every end has its verdict', async (t) => {
     const [pm2, redis, ports] = await Promise.all([Pm2.start(t), Redis.start(t), threePorts()]);
     await pm2.starts(Pm2.app({ PORT: ports[0], REDIS_URL: redis.url, WHY_TTL: '5m' }));
@@ -125,6 +125,9 @@ suite('pm2', { concurrency: true }, () => {
     before.forEach(({ instance }, nth) => assert.ok(instance.endsWith(`-${nth}:${ports[nth]}`), instance));
 
     const shops = await Promise.all([0, 1, 2, 3, 4, 5].map((nth) => Shop.opens(t, proxy, `user${nth}`)));
+    await pm2.becomes('it shows the sockets (pm2 monit)', 'holdfast', (shown) => {
+      return shown.reduce((sum, { figures }) => sum + (figures.Sockets?.value ?? 0), 0) === shops.length;
+    });
     let [isOver, asked] = [false, 0];
     const failures = [];
     const callers = shops.map(async ({ user }, nth) => {

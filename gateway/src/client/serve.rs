@@ -23,6 +23,7 @@ use crate::{
     log::Log,
     manager::{
         Kind, Manager,
+        channel::Channel,
         watchdog::{self, Door},
     },
     metrics::{Build, Metrics},
@@ -181,6 +182,7 @@ async fn serve(
 ) -> ExitCode {
     let (stop, hurry) = (&gateway.desk.stop, CancellationToken::new());
     let signalled = Cell::new(false);
+    let channel = manager.take_channel();
     let door = Door {
         address: listener.reachable(),
         preamble: gateway.config.proxy_protocol,
@@ -209,7 +211,7 @@ async fn serve(
         loop {
             tokio::select! {
                 () = gateway.ready.cancelled(), if !told => {
-                    ready(manager);
+                    ready(manager, &channel);
                     told = true;
                     continue;
                 }
@@ -251,6 +253,7 @@ async fn serve(
         },
         () = signals => ExitCode::from(exit::FAILED),
         () = watched => ExitCode::from(exit::FAILED),
+        () = channel.shows(manager, gateway) => ExitCode::from(exit::FAILED),
     }
 }
 
@@ -362,7 +365,7 @@ fn greet(gateway: &Gateway, listener: &Listener, open_files: usize) {
     );
 }
 
-fn ready(manager: &Manager) {
+fn ready(manager: &Manager, channel: &Channel) {
     say!("ready");
-    manager.ready();
+    manager.ready(channel);
 }
