@@ -17,6 +17,9 @@ export default defineConfig({
         // `Host` becomes the gateway's. `Origin` stays the page's: every port of localhost is allowed
         // unless CORS_ORIGINS says otherwise, and then it has to name the dev server.
         changeOrigin: true,
+        // Says that it is a proxy. Else whoever reaches the dev server would pass for this machine, and the gateway
+        // would tell it, and let it do, everything.
+        xfwd: true,
       },
     },
   },

@@ -8,7 +8,7 @@ use crate::config::sources::Environment;
 use channel::Channel;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::{
-    fs::File,
+    fs::{self, File},
     net::TcpListener,
     os::fd::{AsFd, FromRawFd, OwnedFd},
     process,
@@ -26,6 +26,9 @@ const KILL_TIMEOUT_OF_PM2: Duration = Duration::from_millis(1600);
 
 /// The first descriptor that systemd passes.
 const FIRST_PASSED: i32 = 3;
+
+/// More are not looked at; one is wanted.
+const PASSED_MAX: usize = 16;
 
 /// Who starts us, and starts us again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +78,8 @@ impl Manager {
         let names = env.get("LISTEN_FDNAMES").map_or("", String::as_str);
         let passed = (0..number("LISTEN_FDS").filter(|_| has_passed).unwrap_or_default())
             .zip(names.split(':').map(str::to_owned).chain(std::iter::repeat("unknown".to_owned())))
-            .map(|(_, name)| name);
+            .map(|(_, name)| name)
+            .take(PASSED_MAX);
         let channel = number("NODE_CHANNEL_FD").and_then(|fd| i32::try_from(fd).ok()).filter(|fd| *fd > 2);
         let kill_timeout = || {
             // pm2 takes what is no number above 0 for nothing said.
@@ -140,11 +144,18 @@ impl Manager {
         }
     }
 
-    /// The listening socket that was passed to us, if one was. It is taken once.
+    /// The listening socket that was passed to us, if one was. It is taken once, before we open anything.
     pub fn take_listener(&self) -> Result<Option<TcpListener>, String> {
+        let unfit = || {
+            format!(
+                "the socket that systemd passes ({}) is no listening TCP socket: write ListenStream=127.0.0.1:8081 and \
+                 Accept=no in the socket unit",
+                self.passed.join(", ")
+            )
+        };
         let socket = match self.passed.as_slice() {
             [] => return Ok(None),
-            [_] => OwnedFd::from(adopt(FIRST_PASSED)),
+            [_] => adopt(FIRST_PASSED).ok_or_else(unfit)?,
             several => {
                 return Err(format!(
                     "systemd passes {} sockets ({}), and Holdfast serves one: keep one ListenStream= in the socket unit",
@@ -155,17 +166,18 @@ impl Manager {
         };
         match serves_tcp(&socket) {
             Ok(true) => Ok(Some(TcpListener::from(socket))),
-            Ok(false) | Err(_) => Err(format!(
-                "the socket that systemd passes ({}) is no listening TCP socket: write ListenStream=127.0.0.1:8081 and \
-                 Accept=no in the socket unit",
-                self.passed.join(", ")
-            )),
+            Ok(false) | Err(_) => Err(unfit()),
         }
     }
 
-    /// The way to pm2. It is taken once.
+    /// The way to pm2. It is taken once, before we open anything: whoever hands on the environment and not the descriptor
+    /// names one that we would be using ourselves by then.
     pub fn take_channel(&self) -> Channel {
-        Channel::at(self.pm2_channel.map(adopt))
+        let is_passed = |fd: &i32| (FIRST_PASSED..).take(self.passed.len()).any(|passed| passed == *fd);
+        let socket = self.pm2_channel.filter(|fd| !is_passed(fd)).and_then(adopt);
+        let is_nodes =
+            |socket: &OwnedFd| sockopt::socket_domain(socket).is_ok_and(|family| family == AddressFamily::UNIX);
+        Channel::at(socket.filter(is_nodes).map(File::from))
     }
 
     /// Says ready to whoever waits for it. systemd's socket is found by `sd-notify` itself.
@@ -190,13 +202,14 @@ fn serves_tcp(socket: impl AsFd) -> rustix::io::Result<bool> {
     Ok(is_tcp && sockopt::socket_acceptconn(&socket)?)
 }
 
-/// Takes over a descriptor that a process manager opened for us.
+/// Takes over a socket that a process manager opened for us; nothing where there is none.
 #[allow(unsafe_code)]
-fn adopt(fd: i32) -> File {
+fn adopt(fd: i32) -> Option<OwnedFd> {
+    fs::read_link(format!("/proc/self/fd/{fd}")).ok().filter(|kind| kind.to_string_lossy().starts_with("socket:"))?;
     // SAFETY: the number comes from NODE_CHANNEL_FD, or from LISTEN_FDS beside our own process number, by which the
-    // parent says that it passed this descriptor for our use; nothing else in this process owns it, and each is
-    // adopted once, at the start, by the one who serves.
-    unsafe { File::from_raw_fd(fd) }
+    // parent says that it passed this descriptor for our use. It is open, and nothing else in this process owns it: each
+    // is adopted once, before the one who serves opens any socket.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -61,6 +61,9 @@ suite('Vite', () => {
     const rehearsed = await own.tab.fetch('/__ws/api/handshake?path=/websocket&room_id=');
     assert.equal(rehearsed.status, 400);
     assert.equal(JSON.parse(rehearsed.body).title, 'Missing or empty room_id query parameter');
+
+    // Nobody who reaches the dev server passes for this machine, which alone may ask for that.
+    assert.equal((await fetch(`${vite.origin}/__ws/api/debug/sockets`)).status, 401);
   });
 });
 

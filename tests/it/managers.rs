@@ -61,6 +61,38 @@ async fn the_watchdog_is_fed_by_who_answers_and_not_by_who_only_runs() {
     assert_eq!(gateway.exits().await, 0, "{}", gateway.output());
 }
 
+/// Who is only full answers too, with 503: it must not be killed for it, with all who are there.
+#[tokio::test]
+async fn the_watchdog_is_fed_by_who_has_no_room_for_more() {
+    let manager = Manager::new();
+    let settings = [manager.notify(), ("WATCHDOG_USEC", "600000"), ("HOST", "127.0.0.1"), ("PORT", "0")];
+    // Of these files 64 are kept back; the others are connections.
+    let gateway = Gateway::of(under_a_shell("ulimit -n 104; exec \"$0\"", &settings)).await;
+    assert_eq!(manager.hears().await, "READY=1");
+    let mut crowd = Vec::new();
+    eventually("there is no room for more", async || {
+        crowd.push(gateway.raw().await);
+        let said = gateway.get("/health/live").await.status;
+        (said == 503).then_some(())
+    })
+    .await;
+    while manager.socket.try_recv(&mut [0; 64]).is_ok() {}
+    for _ in 0..3 {
+        assert_eq!(manager.hears().await, "WATCHDOG=1");
+    }
+    assert!(!gateway.output().contains("watchdog is not fed"), "{}", gateway.output());
+}
+
+/// A wrapper hands on the environment and not the descriptor: what its number means here is ours.
+#[tokio::test]
+async fn a_channel_that_was_not_passed_is_none() {
+    for fd in ["3", "4", "7", "9"] {
+        let settings = [("NODE_CHANNEL_FD", fd), ("pm_id", "0"), ("HOST", "127.0.0.1"), ("PORT", "0")];
+        let gateway = Gateway::of(under_a_shell("exec \"$0\" 3>&- 4>&- 7>&- 9>&-", &settings)).await;
+        gateway.is_unharmed().await;
+    }
+}
+
 /// Whoever wants a PROXY header, and whoever lets no neighbour in, lives all the same.
 #[tokio::test]
 async fn the_watchdog_comes_by_the_door_as_it_is() {
@@ -352,6 +384,13 @@ impl Manager {
         let heard = timeout(span, self.socket.recv(&mut buffer)).await;
         assert!(heard.is_err(), "{:?}", String::from_utf8_lossy(&buffer));
     }
+}
+
+/// The program, as these words of a shell begin it.
+fn under_a_shell(words: &str, settings: &[(&str, &str)]) -> Child {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", words]).arg(binary()).env_clear().envs(settings.iter().copied());
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
 }
 
 /// The program with a socket at the place where systemd passes the first of so many.

@@ -50,10 +50,15 @@ fn is_shared(name: &Value, instances: &[Value]) -> bool {
 
 /// Who says what, and what to do about it.
 fn difference(member: &str, all: &[Value]) -> String {
-    let mut sides: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for instance in all.iter().filter(|instance| instance["state"] == "serving") {
-        sides.entry(word(&instance[member])).or_default().push(row(instance, all)[0].clone());
-    }
+    // A canary is compared with canaries.
+    let [usual, canaries] = [false, true].map(|canary| {
+        let mut sides: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for instance in all.iter().filter(|one| one["state"] == "serving" && (one["canary"] == true) == canary) {
+            sides.entry(word(&instance[member])).or_default().push(row(instance, all)[0].clone());
+        }
+        sides
+    });
+    let sides = if usual.len() > 1 { usual } else { canaries };
     let sides: Vec<_> = sides.into_iter().map(|(value, names)| format!("{value} on {}", names.join(", "))).collect();
     let mend = match member {
         "configuration" => "; compare `holdfast check --json` of both, and restart those that should change",
@@ -88,8 +93,13 @@ mod tests {
     fn who_differs_is_said_by_name() {
         let instance =
             |name: &str, state: &str, hash: &str| json!({ "instance": name, "state": state, "configuration": hash });
-        let all =
-            [instance("web1", "serving", "aa"), instance("web2", "serving", "bb"), instance("web3", "draining", "cc")];
+        let canary = json!({ "instance": "web4", "state": "serving", "configuration": "dd", "canary": true });
+        let all = [
+            instance("web1", "serving", "aa"),
+            instance("web2", "serving", "bb"),
+            instance("web3", "draining", "cc"),
+            canary,
+        ];
         let said = difference("configuration", &all);
         assert!(
             said.starts_with("the instances that serve differ in configuration: aa on web1; bb on web2; compare"),

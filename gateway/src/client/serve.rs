@@ -30,7 +30,7 @@ use crate::{
 };
 use clap::Command;
 use registry::{Inbox, Memory, Registry};
-use std::{cell::Cell, io, process::ExitCode, sync::Arc};
+use std::{cell::Cell, io, net::TcpListener, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -54,6 +54,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         }
     };
     let manager = Manager::from_env(given.env);
+    let (passed, channel) = (manager.take_listener(), manager.take_channel());
     config.drain_timeout = manager.drain_timeout(config.drain_timeout);
     let open_files = listener::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -64,7 +65,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        let listener = match listener(&config, &manager) {
+        let listener = match listener(&config, &manager, passed) {
             Ok(listener) => listener,
             Err((code, sentence)) => {
                 complain!("{sentence}");
@@ -116,16 +117,19 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             "instance starts"
         );
         notice_unused(&reading.sources, &listener);
-        serve(&gateway, listener, inbox, &log, &manager, &reading.sources, || given.reading()).await
+        serve(&gateway, listener, inbox, &log, (&manager, &channel), &reading.sources, || given.reading()).await
     });
     // A thread that waits for a disk, or for somebody's address, is not waited for.
     runtime.shutdown_background();
     code
 }
 
+/// What a manager passes, or a sentence on what it should.
+type Passed = Result<Option<TcpListener>, String>;
+
 /// The one that the manager passes, or one of our own; else an exit code and a sentence.
-fn listener(config: &Config, manager: &Manager) -> Result<Listener, (u8, String)> {
-    match manager.take_listener().map_err(|sentence| (exit::CONFIGURATION, sentence))? {
+fn listener(config: &Config, manager: &Manager, passed: Passed) -> Result<Listener, (u8, String)> {
+    match passed.map_err(|sentence| (exit::CONFIGURATION, sentence))? {
         Some(passed) => Listener::lent(passed)
             .map_err(|fault| (exit::FAILED, format!("the socket that systemd passes cannot be used: {fault}"))),
         None => Listener::bind(&config.host, config.port).map_err(|(why, sentence)| match why {
@@ -176,13 +180,12 @@ async fn serve(
     listener: Listener,
     inbox: Inbox,
     log: &Log,
-    manager: &Manager,
+    (manager, channel): (&Manager, &Channel),
     start: &Sources,
     reread: impl Fn() -> Reading,
 ) -> ExitCode {
     let (stop, hurry) = (&gateway.desk.stop, CancellationToken::new());
     let signalled = Cell::new(false);
-    let channel = manager.take_channel();
     let door = Door {
         address: listener.reachable(),
         preamble: gateway.config.proxy_protocol,
@@ -211,7 +214,7 @@ async fn serve(
         loop {
             tokio::select! {
                 () = gateway.ready.cancelled(), if !told => {
-                    ready(manager, &channel);
+                    ready(manager, channel);
                     told = true;
                     continue;
                 }

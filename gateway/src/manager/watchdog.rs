@@ -2,7 +2,7 @@
 //! while nobody is let in.
 
 use crate::http::preamble;
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,8 +13,8 @@ use tracing::{error, info};
 
 const QUESTION: &[u8] =
     b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nUser-Agent: holdfast-watchdog\r\nConnection: close\r\n\r\n";
-/// What every answer begins with that says that we live.
-const ANSWER: &[u8] = b"HTTP/1.1 200 ";
+/// What every answer begins with. Also whoever is too full to let us in has answered.
+const ANSWER: &[u8] = b"HTTP/1.1 ";
 
 /// A door of our own, as somebody on this machine finds it.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ impl Door {
         match (self.talk(&mut stream).await, self.is_open) {
             (Ok(answer), _) if answer.starts_with(ANSWER) => Ok(()),
             (Err(_), false) => Ok(()),
+            // Shown out before the question was read, as happens where there is no room: somebody was there.
+            (Err(fault), true) if fault.kind() == ErrorKind::ConnectionReset => Ok(()),
             (Ok(answer), false) if answer.is_empty() => Ok(()),
             (Ok(answer), _) => {
                 let line = String::from_utf8_lossy(&answer);

@@ -7,13 +7,19 @@ pub fn lines(reading: &Reading) -> Vec<String> {
     let given = SETTINGS.iter().filter_map(|setting| Some((setting, reading.sources.get(setting.name)?)));
     let lines = given.filter(|(_, given)| !given.text.trim().is_empty()).map(|(setting, given)| {
         let (name, text) = (setting.name, given.text.trim());
-        match (&given.source, setting.kind.shown(text) == text) {
+        match (&given.source, is_open(text, &setting.kind.shown(text))) {
             (source, false) => format!("# {name} is set ({source}), and left out, since it is secret"),
             (Source::Default, true) => format!("# {name}={}", quoted(text)),
             (_, true) => format!("{name}={}", quoted(text)),
         }
     });
     lines.collect()
+}
+
+/// Whether nothing was taken out of it to be shown: a value that is secret, a query, or a login, which stands in front of an
+/// `@`. Else it may still read otherwise, as a URL with its last slash does.
+fn is_open(text: &str, shown: &str) -> bool {
+    !shown.contains("***") && text.contains('@') == shown.contains('@')
 }
 
 /// As a shell and systemd take it. What is plain stays as it is, since Docker takes quotes for a part of the value.
@@ -37,7 +43,9 @@ mod tests {
             ("PORT", "8081"),
             ("API_TOKEN", "hush"),
             ("REDIS_URL", "redis://:hush@h"),
-            ("MESSAGE_URL", "http://127.0.0.1:1/"),
+            ("MESSAGE_URL", "http://127.0.0.1:1"),
+            ("EVENTS_URL", "http://ann:hush@127.0.0.1:1/"),
+            ("CONNECT_URL", "http://127.0.0.1:1/?token=hush"),
             ("WS_CODE_PATTERN", "^[a-z']{5}$"),
         ]
         .map(|(name, text)| (name.to_owned(), text.to_owned()))
@@ -46,7 +54,7 @@ mod tests {
         for line in [
             "PORT=8081",
             "# HOST=127.0.0.1",
-            "MESSAGE_URL=http://127.0.0.1:1/",
+            "MESSAGE_URL=http://127.0.0.1:1",
             r"WS_CODE_PATTERN='^[a-z'\'']{5}$'",
             "# API_TOKEN is set (environment API_TOKEN), and left out, since it is secret",
         ] {
