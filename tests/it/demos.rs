@@ -2,11 +2,12 @@
 
 use crate::{
     holdfast::Holdfast,
-    patience::{eventually, soon},
+    patience::{eventually, note, soon},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -99,6 +100,7 @@ async fn a_demo_shows_restarts_and_kills_in_which_no_call_fails() {
         "open http://127.0.0.1:",
         "/api/call -H",
         " instances --url http",
+        " doctor --quick http",
         "answered by ws_",
         "is told to end (SIGTERM)",
         "is killed (SIGKILL)",
@@ -109,6 +111,34 @@ async fn a_demo_shows_restarts_and_kills_in_which_no_call_fails() {
     ] {
         assert!(finished.stdout.contains(part), "{part} in {}", finished.stdout);
     }
+    ground.is_empty();
+}
+
+/// What a newcomer does next: the doctor, by the line that the demo prints. An instance may be restarted under it; then
+/// he looks again.
+#[tokio::test]
+async fn a_demo_is_well_by_the_word_of_the_doctor() {
+    let ground = Ground::new();
+    let mut demo = ground.demo(&["--sockets", "30", "--no-kill"]).begins();
+    let said = calls(&mut demo).await;
+    let line = said.lines().find(|line| line.contains(" doctor --quick http://")).expect(&said);
+    let (token, url) = (line.split([' ', '=']).find(|word| word.ends_with("/api_token")), line.split(' ').next_back());
+    let (token, url) = (token.expect(line), url.expect(line));
+    assert_eq!(fs::metadata(token).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = fs::read_to_string(token).unwrap();
+    for (pid, name) in ground.processes() {
+        let argv = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        assert!(!argv.contains(secret.trim()), "{name}");
+    }
+    eventually("the doctor finds nothing", async || {
+        let doctor = Holdfast::command(&["doctor", "--quick", url]).env("API_TOKEN_FILE", token).run().await;
+        note(&doctor.said());
+        (doctor.code == 0).then_some(())
+    })
+    .await;
+    signal(&demo, Signal::INT);
+    let (code, said) = complains(&mut demo).await;
+    assert_eq!((code, said.as_str()), (0, ""));
     ground.is_empty();
 }
 

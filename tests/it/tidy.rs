@@ -20,7 +20,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         text: "tungstenite::",
-        allowed: &["gateway/src/wire.rs", "gateway/src/admission/upgrade.rs", "gateway/src/client/demo/pages.rs"],
+        allowed: &["gateway/src/wire.rs", "gateway/src/admission/upgrade.rs"],
         instead: "go through wire.rs",
     },
     Ban {

@@ -144,6 +144,11 @@ impl Remote {
         Self { address, preamble: false, token: None }
     }
 
+    /// One that whoever asks has started himself, with this API_TOKEN.
+    pub fn with_token(address: Address, token: &Secret) -> Result<Self, Failure> {
+        Ok(Self { token: first([("API_TOKEN", &Some(token.clone()))])?, ..Self::plainly(address) })
+    }
+
     /// The same for whoever asks only what needs no token; a faulty configuration does not matter
     /// to one who names the gateway.
     pub fn without_token(reading: &Reading, url: Option<&Address>) -> Result<Self, Failure> {

@@ -1,6 +1,7 @@
 //! `holdfast demo`: instances, Redis, nginx, sockets and calls in one command, and nothing left of them afterwards.
 
 mod calls;
+mod doors;
 mod folder;
 mod pages;
 mod parts;

@@ -1,7 +1,7 @@
 //! `holdfast init`: the shipped files for pm2, systemd, nginx or docker, filled in for one site.
 
 mod site;
-mod templates;
+pub mod templates;
 
 use super::{
     asking::{Failure, ended},

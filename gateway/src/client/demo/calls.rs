@@ -1,15 +1,9 @@
 //! A call a second: to a store, a user or a socket, from anywhere, and it waits if nobody is there.
 
-use super::{
-    pages::{Doors, Pages},
-    tally::Tally,
-};
-use crate::client::{
-    address::Address,
-    asking::{Answer, Failure, Remote, printable},
-};
+use super::{doors::Doors, pages::Pages, tally::Tally};
+use crate::client::asking::{Answer, Failure, printable};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, interval, sleep},
@@ -113,20 +107,21 @@ impl Caller {
     }
 
     async fn asks(&self, body: String) -> Became {
-        let Some(address) = self.doors.next() else { return Became::Failed("there is no door".into()) };
-        let asked = spawn_blocking(move || at(address)?.post("/api/call", body, TIMEOUT + Duration::from_secs(5)));
+        let remote = match self.doors.remote() {
+            Ok(remote) => remote,
+            Err(failure) => return Became::Failed(said_of(&failure)),
+        };
+        let asked = spawn_blocking(move || remote.post("/api/call", body, TIMEOUT + Duration::from_secs(5)));
         match asked.await {
             Ok(Ok(answer)) => became(&answer),
-            Ok(Err(failure)) => Became::Cut(failure.sentences.join("; ")),
+            Ok(Err(failure)) => Became::Cut(said_of(&failure)),
             Err(error) => Became::Failed(error.to_string()),
         }
     }
 }
 
-/// The gateway behind a door.
-pub fn at(address: SocketAddr) -> Result<Remote, Failure> {
-    let address: Address = address.to_string().parse().map_err(|fault: String| Failure::new(1, fault))?;
-    Ok(Remote::plainly(address))
+fn said_of(failure: &Failure) -> String {
+    failure.sentences.join("; ")
 }
 
 fn became(answer: &Answer) -> Became {

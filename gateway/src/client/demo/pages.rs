@@ -1,25 +1,20 @@
 //! Simulated sockets: pages that answer calls, and that come back when their connection breaks. Every third one resumes.
 
-use super::tally::Tally;
-use futures_util::{SinkExt, StreamExt};
+use super::{doors::Doors, tally::Tally};
+use crate::client::{
+    dial::Connection,
+    socket::{self, Said, Socket},
+    talk::{self, Asked},
+};
 use serde_json::{Value, json};
 use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Error, Message},
 };
 
 /// A handshake that takes longer is given up.
@@ -31,24 +26,6 @@ const WAITS_MS: std::ops::Range<u64> = 200..1200;
 const PER_STORE: usize = 10;
 const PER_USER: usize = 2;
 const ROOMS: usize = 5;
-
-/// Where one may knock, in turn.
-#[derive(Debug)]
-pub struct Doors {
-    pub addresses: Vec<SocketAddr>,
-    next: AtomicUsize,
-}
-
-impl Doors {
-    pub fn new(addresses: Vec<SocketAddr>) -> Self {
-        Self { addresses, next: AtomicUsize::new(0) }
-    }
-
-    pub fn next(&self) -> Option<SocketAddr> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.addresses.get(turn % self.addresses.len().max(1)).copied()
-    }
-}
 
 #[derive(Debug)]
 pub struct Pages {
@@ -92,10 +69,6 @@ impl Pages {
         self.all().iter().filter(|page| page.is_here).count()
     }
 
-    pub fn tally(&self) -> &Arc<Tally> {
-        &self.tally
-    }
-
     pub fn resumes(nth: usize) -> bool {
         nth.is_multiple_of(3)
     }
@@ -122,8 +95,12 @@ impl Pages {
     async fn visits(&self, nth: usize, memory: &mut Memory) -> Option<Duration> {
         let mut line = timeout(OPEN_WITHIN, self.knocks(nth, memory)).await.ok()?.ok()?;
         let mut told = None;
-        while let Some(Ok(message)) = line.next().await {
-            let Message::Text(text) = message else { continue };
+        loop {
+            let text = match line.next().await {
+                Said::Text(text) => text,
+                Said::Binary(_) => continue,
+                Said::Closed(_) => return told,
+            };
             let Ok(frame) = serde_json::from_str::<Value>(&text) else { continue };
             match (frame["type"].as_str(), &frame["callId"]) {
                 (Some("hi"), _) => self.is_greeted(nth, memory, &frame),
@@ -133,25 +110,23 @@ impl Pages {
                     let said = json!({"page": nth, "heard": frame["data"]});
                     let reply = json!({"type": "reply", "callId": call, "data": said}).to_string();
                     // One whose connection has just broken cannot answer; its caller is told.
-                    let _ = line.send(Message::text(reply)).await;
+                    let _ = line.say(&reply).await;
                 }
             }
         }
-        told
     }
 
-    async fn knocks(&self, nth: usize, memory: &Memory) -> Result<WebSocketStream<TcpStream>, Error> {
-        let address = self.doors.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-        let stream = TcpStream::connect(address).await?;
+    async fn knocks(&self, nth: usize, memory: &Memory) -> Result<Socket, String> {
+        let address = self.doors.next().ok_or("there is no door")?;
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let (store, user, room) = (Self::store(nth), Self::user(nth), nth % ROOMS);
         let resume = match Self::resumes(nth) {
             true => format!("&resume={}", memory.token),
             false => String::new(),
         };
-        let target = format!(
-            "ws://{address}/ws?store_id={store}&user_id={user}&room_id=room-{room}&client_id=page-{nth}{resume}"
-        );
-        Ok(client_async(target, stream).await?.0)
+        let target = format!("/ws?store_id={store}&user_id={user}&room_id=room-{room}&client_id=page-{nth}{resume}");
+        let (asked, key) = socket::knock(Asked::new("GET", target).with("Host", address.to_string()));
+        Socket::of(talk::ask(Connection::Plain(stream), &asked).await?, &key)
     }
 
     fn is_greeted(&self, nth: usize, memory: &mut Memory, hi: &Value) {

@@ -3,16 +3,20 @@
 use super::{
     Wanted,
     calls::Caller,
-    pages::{Doors, Page, Pages},
+    doors::Doors,
+    pages::{Page, Pages},
     programs::Programs,
-    tally::Tally,
+    tally::{Tally, counted},
     town::{Instance, Town, company},
     why,
 };
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
 use std::{path::Path, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between two changes, for somebody who reads along.
@@ -49,7 +53,7 @@ pub async fn tell(
             instances.iter().map(|instance| instance.address).collect()
         }
     };
-    let doors = Arc::new(Doors::new(doors));
+    let doors = Arc::new(Doors::new(doors, town.token.clone()));
     let (pages, _tasks) = Pages::open(&doors, tally, wanted.sockets);
     let stage = Stage { town, tally, pages: &pages, doors: &doors, exe, redis: redis.as_deref() };
     tokio::select! {
@@ -61,7 +65,7 @@ pub async fn tell(
 /// All that is there once it has started.
 struct Stage<'a> {
     town: &'a Town,
-    tally: &'a Tally,
+    tally: &'a Arc<Tally>,
     pages: &'a Arc<Pages>,
     doors: &'a Arc<Doors>,
     exe: &'a Path,
@@ -74,8 +78,7 @@ impl Stage<'_> {
         self.all_are_here().await?;
         self.introduces(instances.len(), programs);
         let stop = CancellationToken::new();
-        let tally = self.pages.tally().clone();
-        let caller = Caller { doors: self.doors.clone(), pages: self.pages.clone(), tally };
+        let caller = Caller { doors: self.doors.clone(), pages: self.pages.clone(), tally: self.tally.clone() };
         let changes = async {
             let changed = self.changes(&mut instances, wanted, end).await;
             stop.cancel();
@@ -88,20 +91,24 @@ impl Stage<'_> {
     fn introduces(&self, instances: usize, programs: &Programs) {
         let Some(door) = self.doors.addresses.first() else { return };
         let (name, id) = (programs.own_name(self.exe), self.pages.all()[0].id.clone());
-        let plural = if instances == 1 { "instance" } else { "instances" };
         say!(
-            "holdfast demo: {instances} {plural}{}, {} sockets; logs in {}",
+            "holdfast demo: {}{}, {}; logs in {}",
+            counted(instances as u64, "instance"),
             company(programs),
-            self.pages.here(),
+            counted(self.pages.here() as u64, "socket"),
             self.town.folder().display()
         );
         say!("Ctrl-C ends and removes all of it.");
         say!("open http://{door}/ in a browser, or try in another terminal:");
+        // The server plane asks for a token, as it does wherever a proxy stands in front.
+        let token = self.town.token_file.display();
         say!(
-            "  curl http://{door}/api/call -H 'Content-Type: application/json' -d '{{\"storeId\":\"store-0\",\"event\":\"question\",\"data\":42}}'"
+            "  curl http://{door}/api/call -H \"Authorization: Bearer $(cat {token})\" -H 'Content-Type: application/json' -d '{{\"storeId\":\"store-0\",\"event\":\"question\",\"data\":42}}'"
         );
-        say!("  {name} why {id} --url http://{door}");
-        say!("  {name} instances --url http://{door}");
+        let verbs = [format!("why {id} --url"), "instances --url".to_owned(), "doctor --quick".to_owned()];
+        for verb in verbs {
+            say!("  API_TOKEN_FILE={token} {name} {verb} http://{door}");
+        }
     }
 
     /// Waits until every page has its socket.
@@ -119,27 +126,28 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// One instance after another goes and comes again, and the next when it is known what became of its sockets: those
-    /// that find out have to be left in peace for a while. What has begun is told to its end.
+    /// One instance after another goes and comes again. What has begun is told to its end. What became of the sockets of
+    /// one that was killed the others know after a while; until then nobody else is killed.
     async fn changes(&self, instances: &mut [Instance], wanted: Wanted, end: Option<Instant>) -> Result<(), String> {
         let every = wanted.span.map_or(CHANGE_EVERY, |span| CHANGE_EVERY.min(span / 8));
         let ends = async || match end {
             Some(end) => sleep_until(end).await,
             None => std::future::pending().await,
         };
+        let (mut verdicts, mut may_kill) = (JoinSet::new(), false);
         for turn in 0.. {
             tokio::select! {
                 () = sleep(every), if instances.len() > 1 => {}
-                () = ends() => return Ok(()),
+                () = ends() => break,
             }
+            while verdicts.try_join_next().is_some() {}
             let nth = turn % instances.len();
-            let kills = wanted.kills && turn % 2 == 1;
             let instance = &mut instances[nth];
+            let kills = wanted.kills && may_kill && verdicts.is_empty();
             let gone = if kills { self.kills(instance).await? } else { self.restarts(instance).await? };
-            let Some(id) = gone else { continue };
-            tokio::select! {
-                () = why::asks(self.doors, self.tally, &id) => {}
-                () = ends() => return Ok(()),
+            may_kill = !kills;
+            if let Some(id) = gone {
+                verdicts.spawn(why::asks(self.doors.clone(), self.tally.clone(), id));
             }
         }
         Ok(())

@@ -66,17 +66,33 @@ impl Tally {
         let open = calls - answered - failed;
         let open = if open > 0 { format!(", {open} unfinished") } else { String::new() };
         say!(
-            "{:.0} s: {calls} calls, {answered} answered ({again} of them asked again), {failed} failed{open}, the slowest after {} ms",
+            "{:.0} s: {}, {answered} answered ({again} of them asked again), {failed} failed{open}, the slowest after {} ms",
             self.began.elapsed().as_secs_f64(),
+            counted(calls, "call"),
             slowest.as_millis()
         );
-        say!("      {restarts} restarts, {kills} kills; {returns} sockets came back, {resumed} of them resumed");
+        say!(
+            "      {}, {}; {} came back, {resumed} of them resumed",
+            counted(restarts, "restart"),
+            counted(kills, "kill"),
+            counted(returns, "socket")
+        );
         match (failed, unexplained) {
             (0, 0) => Ok(()),
-            (0, _) => {
-                Err(format!("of {unexplained} sockets nobody knows what became of them; this is a bug of Holdfast"))
-            }
-            _ => Err(format!("{failed} calls failed that must not; this is a bug of Holdfast, or a very busy machine")),
+            (0, _) => Err(format!(
+                "of {} nobody knows what became; this is a bug of Holdfast",
+                counted(unexplained, "socket")
+            )),
+            _ => Err(format!(
+                "{} failed that must not; this is a bug of Holdfast, or a very busy machine",
+                counted(failed, "call")
+            )),
         }
     }
+}
+
+/// So many of them, as one says it.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }

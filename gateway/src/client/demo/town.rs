@@ -1,18 +1,22 @@
 //! The parts together: Redis, instances and nginx, each on a free port and all in one folder.
 
 use super::{cannot, folder::Folder, parts::Part, programs::Programs};
+use crate::{client::init::templates, config::value::Secret};
 use rustix::process::Signal;
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
 
 const NGINX: &str = "nginx";
+const TOKEN: &str = "api_token";
 /// What nginx may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a port may be taken in the moment since it was found free.
@@ -27,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub struct Town {
     parts: Mutex<Vec<Arc<Part>>>,
     drains_longer: Duration,
+    /// What the server plane asks for, and the file that has it.
+    pub token: Secret,
+    pub token_file: PathBuf,
     folder: Folder,
 }
 
@@ -41,7 +48,12 @@ pub struct Instance {
 impl Town {
     pub fn of(sockets: usize) -> Result<Self, String> {
         let drains_longer = Duration::from_secs((sockets / DRAINED_PER_SECOND) as u64);
-        Ok(Self { parts: Mutex::default(), drains_longer, folder: Folder::new()? })
+        let (token, folder) = (registry::Secret::fresh().to_text(), Folder::new()?);
+        let token_file = folder.path().join(TOKEN);
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&token_file);
+        let written = written.and_then(|mut file| writeln!(file, "{token}"));
+        written.map_err(cannot("the API_TOKEN cannot be written"))?;
+        Ok(Self { parts: Mutex::default(), drains_longer, token: Secret::new(token), token_file, folder })
     }
 
     pub fn folder(&self) -> &Path {
@@ -121,17 +133,16 @@ impl Town {
 
     /// An nginx in front of the instances.
     pub async fn nginx(&self, program: &Path, instances: &[Instance], sockets: usize) -> Result<SocketAddr, String> {
-        let servers: Vec<_> =
-            instances.iter().map(|instance| format!("    server {} max_fails=0;", instance.address)).collect();
+        let instances: Vec<_> = instances.iter().map(|instance| instance.address).collect();
         let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
         let start = |town: &Self, address: SocketAddr| {
             let text = include_str!("nginx.conf")
                 .replace("@user", user)
-                .replace("@connections", &(sockets * 3 + 1000).to_string())
-                .replace("@servers", &servers.join("\n"))
-                .replace("@address", &address.to_string());
+                .replace("@connections", &(sockets * 3 + 1000).to_string());
             let prefix = town.folder();
-            fs::write(prefix.join("nginx.conf"), text).map_err(cannot("nginx.conf cannot be written"))?;
+            for (name, text) in [("nginx.conf", text), ("holdfast.conf", templates::nginx_at(address, &instances)?)] {
+                fs::write(prefix.join(name), text).map_err(cannot(&format!("{name} cannot be written")))?;
+            }
             let args = ["-p", &*prefix.to_string_lossy(), "-c", "nginx.conf", "-e", "stderr"];
             town.start(NGINX, program, &args, &[])
         };
@@ -153,6 +164,7 @@ impl Town {
             ("HOST", "127.0.0.1".to_owned()),
             ("PORT", port.to_string()),
             ("INSTANCE", name.clone()),
+            ("API_TOKEN_FILE", self.token_file.to_string_lossy().into_owned()),
             ("DRAIN_TIMEOUT", format!("{}s", (DRAIN + self.drains_longer).as_secs())),
         ];
         env.extend(redis.map(|url| ("REDIS_URL", url.to_owned())));
@@ -179,7 +191,7 @@ impl Town {
 
 /// Redis and nginx as they are called here.
 pub fn company(programs: &Programs) -> String {
-    let named = |program: &Option<std::path::PathBuf>, name: &str| {
+    let named = |program: &Option<PathBuf>, name: &str| {
         let version = super::programs::version(program.as_deref()?);
         Some(format!(", {name} {version}"))
     };

@@ -1,8 +1,8 @@
 //! What is said of a socket that did not come back, at once and when it is known.
 
-use super::{calls::at, pages::Doors, tally::Tally};
+use super::{doors::Doors, tally::Tally};
 use crate::client::asking::{Answer, printable};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
@@ -13,17 +13,17 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Asks until there is a verdict, and tells each new answer.
-pub async fn asks(doors: &Doors, tally: &Tally, id: &str) {
+pub async fn asks(doors: Arc<Doors>, tally: Arc<Tally>, id: String) {
     let (deadline, mut told) = (Instant::now() + KNOWN_WITHIN, String::new());
     while Instant::now() < deadline {
-        let Some(door) = doors.next() else { return };
+        let Ok(remote) = doors.remote() else { return };
         let target = format!("/api/sockets/{id}");
-        let asked = spawn_blocking(move || at(door)?.get(&target)).await;
+        let asked = spawn_blocking(move || remote.get(&target)).await;
         // An instance that does not answer says nothing about the socket.
         if let Ok(Ok(answer)) = asked {
             let (status, sentence) = said(&answer);
             if !sentence.is_empty() && sentence != told {
-                let whose = if sentence.contains(id) { String::new() } else { format!("{id}: ") };
+                let whose = if sentence.contains(&id) { String::new() } else { format!("{id}: ") };
                 tally.tell(format_args!("-- holdfast why: {whose}{sentence}"));
                 told = sentence;
             }

@@ -2,6 +2,7 @@
 //! a test tries all of them.
 
 use super::site::{Site, plain};
+use std::net::SocketAddr;
 
 /// Where the shipped files have the program and its files.
 pub const PROGRAM: &str = "/usr/local/bin/holdfast";
@@ -75,6 +76,17 @@ pub const NGINX: Template = Template {
         Rule::Maybe("three gateways"),
     ],
 };
+
+/// The shipped nginx at this door and in front of these instances, with its logs where it runs.
+pub fn nginx_at(door: SocketAddr, instances: &[SocketAddr]) -> Result<String, String> {
+    let listens = format!("listen {door};");
+    let mut places = [("listen 80;", &*listens), ("    listen [::]:80;\n", ""), ("/var/log/nginx/", "")].into_iter();
+    let count = instances.len().try_into().map_err(|_| "so many instances have no room".to_owned())?;
+    let text = each(NGINX.text, at_home, |nth| instances[usize::from(nth)].to_string(), count);
+    let text = text
+        .and_then(|text| places.try_fold(text, |text, (was, is)| text.contains(was).then(|| text.replace(was, is))));
+    text.ok_or_else(|| format!("{} no longer has what stands for its door or its instances", NGINX.name))
+}
 
 pub const NGINX_IN_DOCKER: Template = Template {
     name: "holdfast.conf",
@@ -225,6 +237,20 @@ mod tests {
         }
         let fourth = "server 127.0.0.1:8081;\nserver 127.0.0.1:8082;\n";
         assert_eq!(each(fourth, at_home, |_| String::new(), 2), None);
+    }
+
+    #[test]
+    fn whoever_runs_nginx_himself_has_it_where_he_wants_it() {
+        let [door, one, two] = [7000, 7001, 7002].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let text = nginx_at(door, &[one, two]).unwrap();
+        for part in
+            ["    listen 127.0.0.1:7000;\n", "server 127.0.0.1:7001 ", "server 127.0.0.1:7002 ", " holdfast.log "]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        for part in ["80;", "808", "/var/log", "[::]"] {
+            assert!(!text.contains(part), "{part} in {text}");
+        }
     }
 
     #[test]
