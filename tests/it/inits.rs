@@ -197,6 +197,7 @@ async fn what_is_written_for_docker_names_what_is_there() {
 async fn nothing_is_written_over_unless_it_is_forced() {
     let site = Site::new();
     fs::write(site.0.join("redis_url"), "redis://mine").unwrap();
+    fs::set_permissions(site.0.join("redis_url"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(site.0.join("holdfast.toml"), "mine").unwrap();
     let refused = site.init(&["pm2", "--domain", "chat.test"]).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{refused:?}");
@@ -210,6 +211,38 @@ async fn nothing_is_written_over_unless_it_is_forced() {
     assert!(forced.stdout.contains("redis_url  (left as it was)"), "{forced:?}");
     assert_eq!(site.read("redis_url"), "redis://mine");
     assert!(site.read("holdfast.toml").contains("chat.test"));
+    // Whether others may read it is for whoever wrote it to say; nothing is no secret.
+    fs::write(site.0.join("api_token"), "\n").unwrap();
+    for name in ["redis_url", "api_token"] {
+        fs::set_permissions(site.0.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let forced = site.inits("pm2", &["--force"]).await;
+    assert!(forced.stdout.contains("redis_url  (left as it was; other users can read it"), "{forced:?}");
+    site.keeps("api_token", &forced);
+}
+
+/// What is put in may look like what is replaced.
+#[tokio::test]
+async fn what_is_given_is_written_as_it_is() {
+    let site = Site::new();
+    let folder = format!("{}/i8081", site.path());
+    let args = ["init", "pm2", "--domain", "chat.test", "--port", "8080", "--dir", &folder];
+    let finished = Holdfast::command(&args).run().await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let pm2 = site.read("i8081/ecosystem.config.cjs");
+    for part in ["on the ports 8080, 8081 and 8082.", &format!("'{folder}/holdfast.toml'")] {
+        assert!(pm2.contains(part), "{part} in {pm2}");
+    }
+    let docker = site.init(&["docker", "--domain", "holdfast-1.example.com"]).await;
+    assert_eq!(docker.code, 0, "{docker:?}");
+    assert!(site.read("compose.yaml").contains("CORS_ORIGINS: https://holdfast-1.example.com\n"));
+}
+
+#[tokio::test]
+async fn the_last_port_is_a_port() {
+    let site = Site::new();
+    let finished = site.inits("systemd", &["--port", "65437", "--instances", "99"]).await;
+    assert!(finished.stdout.contains(" holdfast@65534 holdfast@65535\n"), "{finished:?}");
 }
 
 #[tokio::test]
@@ -221,6 +254,7 @@ async fn what_cannot_be_set_up_is_refused_with_a_sentence() {
         (&["nginx", "--domain", "https://chat.test"], 2, "without scheme"),
         (&["nginx", "--domain", "chat.test;"], 2, "no host name"),
         (&["nginx", "--domain", "chat.test", "--instances", "0"], 2, "1..=99"),
+        (&["systemd", "--domain", "chat.test", "--port", "65438"], 2, "1..=65437"),
         (&["docker", "--domain", "chat.test", "--port", "80"], 2, "--port means nothing to docker"),
     ] {
         let finished = site.init(args).await;

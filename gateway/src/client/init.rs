@@ -14,7 +14,7 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -89,7 +89,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
 struct Planned {
     name: &'static str,
     text: String,
-    /// Nobody but its owner reads it, and one that is there stays.
+    /// Nobody but its owner reads it, and one that is there stays, unless it is empty.
     is_secret: bool,
 }
 
@@ -113,18 +113,20 @@ fn write(given: &Given<'_>) -> Result<(), Failure> {
         )));
     }
     for file in &planned {
-        let stays = file.is_secret && there.contains(&file.name);
+        let place = site.folder.join(file.name);
+        let is_there = there.contains(&file.name);
+        let stays = is_there && file.is_secret && !is_empty(&place);
         if !stays {
-            put(&site.folder, file).map_err(|error| {
-                failed(format!("{} cannot be written: {error}", site.folder.join(file.name).display()))
-            })?;
+            put(&site.folder, file, is_there)
+                .map_err(|error| failed(format!("{} cannot be written: {error}", place.display())))?;
         }
         let about = match (stays, file.is_secret) {
+            (true, _) if others_read(&place) => "  (left as it was; other users can read it until you chmod 600 it)",
             (true, _) => "  (left as it was)",
             (_, true) => "  (secret: only you can read it)",
             _ => "",
         };
-        say!("{}{about}", site.folder.join(file.name).display());
+        say!("{}{about}", place.display());
     }
     say!("next:");
     next(what, &site).map_err(failed)?.iter().for_each(|command| say!("  {command}"));
@@ -169,16 +171,29 @@ fn planned(what: &str, site: &Site) -> Result<Vec<Planned>, String> {
     })
 }
 
-/// Written beside its place first, so that there is the whole file or none.
-fn put(folder: &Path, file: &Planned) -> io::Result<()> {
-    let beside = folder.join(format!(".{}.{}", file.name, std::process::id()));
+/// A file that no secret is in has none to be kept.
+fn is_empty(place: &Path) -> bool {
+    fs::read(place).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
+}
+
+fn others_read(place: &Path) -> bool {
+    place.metadata().is_ok_and(|about| about.mode() & 0o044 != 0)
+}
+
+/// In place of one that is there, it is written beside it first, so that there is always one whole file. One that was
+/// not there when it was looked for, and has come since, is somebody's, and stays.
+fn put(folder: &Path, file: &Planned, is_there: bool) -> io::Result<()> {
+    let place = folder.join(file.name);
+    let first = match is_there {
+        true => folder.join(format!(".{}.{}", file.name, std::process::id())),
+        false => place.clone(),
+    };
     let mode = if file.is_secret { 0o600 } else { 0o644 };
-    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside);
-    let put = written
-        .and_then(|mut to| to.write_all(file.text.as_bytes()))
-        .and_then(|()| fs::rename(&beside, folder.join(file.name)));
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(mode).open(&first)?;
+    let written = to.write_all(file.text.as_bytes());
+    let put = written.and_then(|()| if is_there { fs::rename(&first, &place) } else { Ok(()) });
     if put.is_err() {
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(&first);
     }
     put
 }
@@ -245,4 +260,23 @@ fn is_static(program: &Path) -> bool {
         Some(kinds.contains(&3))
     };
     read.is_ok() && head.starts_with(b"\x7fELF\x02\x01") && interpreter() == Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_came_meanwhile_stays() {
+        let folder = env::temp_dir().join(format!("holdfast-put-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (file, place) = (Planned { name: "file", text: "new".into(), is_secret: false }, folder.join("file"));
+        let read = || fs::read_to_string(&place).unwrap();
+        fs::write(&place, "somebody's").unwrap();
+        assert_eq!(put(&folder, &file, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(), "somebody's");
+        put(&folder, &file, true).unwrap();
+        assert_eq!((read().as_str(), fs::read_dir(&folder).unwrap().count()), ("new", 1));
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

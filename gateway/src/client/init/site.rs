@@ -21,7 +21,8 @@ pub struct Site {
 impl Site {
     /// In the order of the instances.
     pub fn ports(&self) -> impl Iterator<Item = u16> + use<> {
-        self.port..self.port + self.instances
+        let first = self.port;
+        (0..self.instances).map(move |nth| first + nth)
     }
 }
 

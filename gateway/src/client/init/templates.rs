@@ -2,7 +2,7 @@
 //! a test tries all of them.
 
 use super::site::{Site, plain};
-use std::net::SocketAddr;
+use std::{cmp::Reverse, net::SocketAddr, ops::Range};
 
 /// Where the shipped files have the program and its files.
 pub const PROGRAM: &str = "/usr/local/bin/holdfast";
@@ -80,12 +80,14 @@ pub const NGINX: Template = Template {
 /// The shipped nginx at this door and in front of these instances, with its logs where it runs.
 pub fn nginx_at(door: SocketAddr, instances: &[SocketAddr]) -> Result<String, String> {
     let listens = format!("listen {door};");
-    let mut places = [("listen 80;", &*listens), ("    listen [::]:80;\n", ""), ("/var/log/nginx/", "")].into_iter();
+    let places = [("listen 80;", &*listens), ("    listen [::]:80;\n", ""), ("/var/log/nginx/", "")];
     let count = instances.len().try_into().map_err(|_| "so many instances have no room".to_owned())?;
-    let text = each(NGINX.text, at_home, |nth| instances[usize::from(nth)].to_string(), count);
-    let text = text
-        .and_then(|text| places.try_fold(text, |text, (was, is)| text.contains(was).then(|| text.replace(was, is))));
-    text.ok_or_else(|| format!("{} no longer has what stands for its door or its instances", NGINX.name))
+    let mut edits = each(NGINX.text, at_home, |nth| instances[usize::from(nth)].to_string(), count);
+    for (was, is) in places {
+        edits = edits.zip(wherever(NGINX.text, was, is)).map(|(edits, more)| [edits, more].concat());
+    }
+    let missing = || format!("{} no longer has what stands for its door or its instances", NGINX.name);
+    Ok(edited(NGINX.text, edits.ok_or_else(missing)?))
 }
 
 pub const NGINX_IN_DOCKER: Template = Template {
@@ -142,64 +144,101 @@ pub fn program_of_a_service(site: &Site) -> Result<&str, String> {
     Ok(if is_seen { path } else { PROGRAM })
 }
 
+/// A place in a shipped file, and what is written there instead.
+type Edit = (Range<usize>, String);
+
 impl Template {
-    /// The file for this site.
+    /// The file for this site. Every rule looks at the shipped text, so that none finds what another has put in.
     pub fn filled(&self, site: &Site) -> Result<String, String> {
-        self.rules.iter().try_fold(self.text.to_owned(), |text, rule| {
-            rule.applied(&text, site)?.ok_or_else(|| format!("{} no longer has what {rule:?} replaces", self.name))
-        })
+        let mut edits = Vec::new();
+        for rule in self.rules {
+            let found = rule.edits(self.text, site)?;
+            let Some(found) = found else {
+                let (name, was) = (self.name, rule.replaces());
+                return Err(format!("the {name} in this program has no “{was}” to replace; this is a bug of Holdfast"));
+            };
+            edits.extend(found);
+        }
+        Ok(edited(self.text, edits))
     }
 }
 
+/// Of edits that begin at the same place the longest is made.
+fn edited(text: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|(place, _)| (place.start, Reverse(place.end)));
+    let (mut new, mut done) = (String::new(), 0);
+    for (place, instead) in edits {
+        if place.start >= done {
+            new += &text[done..place.start];
+            new += &instead;
+            done = place.end;
+        }
+    }
+    new + &text[done..]
+}
+
+/// At each place of the first the second; nothing if it has none.
+fn wherever(text: &str, was: &str, is: &str) -> Option<Vec<Edit>> {
+    let edits: Vec<_> = text.match_indices(was).map(|(at, _)| (at..at + was.len(), is.to_owned())).collect();
+    (!edits.is_empty()).then_some(edits)
+}
+
 impl Rule {
+    /// What it looks for, for a reader.
+    fn replaces(&self) -> String {
+        match self {
+            Self::Text(was, _) | Self::Number(was, _) | Self::Maybe(was) | Self::Between(was, ..) => (*was).to_owned(),
+            Self::Ports => SHIPPED_PORT.to_string(),
+            Self::Each { shipped, .. } => shipped(0),
+        }
+    }
+
     /// Nothing if the text has nothing for it.
-    fn applied(&self, text: &str, site: &Site) -> Result<Option<String>, String> {
+    fn edits(&self, text: &str, site: &Site) -> Result<Option<Vec<Edit>>, String> {
         Ok(match self {
-            Self::Text(was, is) => {
-                let is = is(site)?;
-                text.contains(was).then(|| text.replace(was, &is))
-            }
-            Self::Number(before, number) => text.split_once(before).map(|(head, tail)| {
-                let rest = tail.trim_start_matches(|c: char| c.is_ascii_digit());
-                format!("{head}{before}{}{rest}", number(site))
+            Self::Text(was, is) => wherever(text, was, &is(site)?),
+            Self::Number(before, number) => text.find(before).map(|at| {
+                let at = at + before.len();
+                let rest = text[at..].trim_start_matches(|c: char| c.is_ascii_digit());
+                vec![(at..text.len() - rest.len(), number(site).to_string())]
             }),
             Self::Ports => {
-                let ports = (0..SHIPPED).rev().map(|nth| ((SHIPPED_PORT + nth).to_string(), site.port + nth));
-                let is_there = text.contains(&SHIPPED_PORT.to_string());
-                is_there.then(|| ports.fold(text.to_owned(), |text, (was, is)| text.replace(&was, &is.to_string())))
+                let port =
+                    |nth: u16| wherever(text, &(SHIPPED_PORT + nth).to_string(), &(site.port + nth).to_string());
+                port(0).map(|first| first.into_iter().chain((1..SHIPPED).filter_map(port).flatten()).collect())
             }
             Self::Maybe(three) => {
                 let noun = three.rsplit(' ').next().unwrap_or_default();
                 let ending = if site.instances == 1 { noun.trim_end_matches('s') } else { noun };
-                Some(text.replace(three, &format!("{} {ending}", site.instances)))
+                Some(wherever(text, three, &format!("{} {ending}", site.instances)).unwrap_or_default())
             }
             Self::Each { shipped, filled } => each(text, *shipped, |nth| filled(site, nth), site.instances),
             Self::Between(from, to, instead) => {
                 let start = text.find(from);
                 let rest = start.and_then(|start| text[start..].find(&format!("\n{to}")).map(|end| start + end + 1));
-                start.zip(rest).map(|(start, rest)| format!("{}{instead}{}", &text[..start], &text[rest..]))
+                start.zip(rest).map(|(start, rest)| vec![(start..rest, (*instead).to_owned())])
             }
         })
     }
 }
 
-fn each(text: &str, shipped: fn(u16) -> String, filled: impl Fn(u16) -> String, instances: u16) -> Option<String> {
+/// Whole lines, so that what is written in them is written once.
+fn each(text: &str, shipped: fn(u16) -> String, filled: impl Fn(u16) -> String, instances: u16) -> Option<Vec<Edit>> {
     let names: Vec<_> = (0..SHIPPED).map(shipped).collect();
-    let mut found = 0;
-    let lines = text.split_inclusive('\n').map(|line| match names.iter().position(|name| line.contains(name)) {
-        None => line.to_owned(),
-        Some(0) => {
-            found += 1;
-            (0..instances).map(|nth| line.replace(&names[0], &filled(nth))).collect()
+    let (mut edits, mut at) = (Vec::new(), 0);
+    for line in text.split_inclusive('\n') {
+        let place = at..at + line.len();
+        at = place.end;
+        match names.iter().position(|name| line.contains(name)) {
+            None => {}
+            Some(0) => {
+                edits.push((place, (0..instances).map(|nth| line.replace(&names[0], &filled(nth))).collect()));
+            }
+            Some(_) => edits.push((place, String::new())),
         }
-        Some(_) => {
-            found += 1;
-            String::new()
-        }
-    });
-    let text = lines.collect();
+    }
     // As many of each, or it is another list than this knows.
-    (found > 0 && found % usize::from(SHIPPED) == 0).then_some(text)
+    (!edits.is_empty() && edits.len() % usize::from(SHIPPED) == 0).then_some(edits)
 }
 
 #[cfg(test)]
@@ -233,7 +272,7 @@ mod tests {
     fn a_shipped_file_that_has_changed_is_noticed() {
         let rules = ALL.iter().flat_map(|template| template.rules);
         for rule in rules.filter(|rule| !matches!(rule, Rule::Maybe(_))) {
-            assert_eq!(rule.applied("something else\n", &site(3)), Ok(None), "{rule:?}");
+            assert_eq!(rule.edits("something else\n", &site(3)), Ok(None), "{rule:?}");
         }
         let fourth = "server 127.0.0.1:8081;\nserver 127.0.0.1:8082;\n";
         assert_eq!(each(fourth, at_home, |_| String::new(), 2), None);
@@ -251,6 +290,29 @@ mod tests {
         for part in ["80;", "808", "/var/log", "[::]"] {
             assert!(!text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn what_was_put_in_is_not_replaced_again() {
+        let tricky = Site { port: 8080, folder: "/srv/i8081/etc/holdfast".into(), ..site(3) };
+        let tricky = Site { program: "/etc/holdfast/8081/holdfast".into(), ..tricky };
+        let pm2 = PM2.filled(&tricky).unwrap();
+        for part in [
+            "on the ports 8080, 8081 and 8082.",
+            "'/srv/i8081/etc/holdfast/holdfast.toml'",
+            "script: '/etc/holdfast/8081/holdfast'",
+        ] {
+            assert!(pm2.contains(part), "{part} in {pm2}");
+        }
+        let tricky = Site { domain: "holdfast-1.example.com".into(), ..site(2) };
+        let compose = COMPOSE.filled(&tricky).unwrap();
+        for part in ["https://holdfast-1.example.com\n", "hostname: holdfast-2 }"] {
+            assert!(compose.contains(part), "{part} in {compose}");
+        }
+        // The last port there is.
+        let highest = Site { port: 65_437, ..site(99) };
+        assert_eq!(highest.ports().last(), Some(65_535));
+        assert!(NGINX.filled(&highest).unwrap().contains("127.0.0.1:65535 "));
     }
 
     #[test]
