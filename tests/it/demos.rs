@@ -9,12 +9,14 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
+    process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::Child,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
     time::sleep,
 };
 
@@ -164,9 +166,43 @@ async fn a_demo_that_is_killed_leaves_nothing() {
     let mut demo = ground.demo(&["--sockets", "20"]).begins();
     calls(&mut demo).await;
     assert!(ground.processes().len() >= 6, "{:?}", ground.processes());
+    // Somebody who looks at its logs.
+    let place = fs::read_dir(&ground.0).unwrap().next().unwrap().unwrap().path();
+    let mut bystander =
+        Command::new("sleep").arg("600").current_dir(place).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     signal(&demo, Signal::KILL);
-    eventually("everything is gone", async || (ground.folders() == 0 && ground.processes().is_empty()).then_some(()))
-        .await;
+    let others = || ground.processes().into_iter().any(|(_, name)| name != "sleep");
+    eventually("everything is gone", async || (ground.folders() == 0 && !others()).then_some(())).await;
+    assert_eq!(bystander.try_wait().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_demo_ends_when_nobody_reads_it() {
+    let ground = Ground::new();
+    let mut demo = ground.demo(&["--sockets", "20"]).begins();
+    calls(&mut demo).await;
+    drop(demo.stdout.take());
+    let (code, said) = complains(&mut demo).await;
+    assert_eq!((code, said.as_str()), (0, ""));
+    ground.is_empty();
+}
+
+#[tokio::test]
+async fn the_redis_of_a_demo_obeys_nobody_else() {
+    let ground = Ground::new();
+    let mut demo = ground.demo(&["--sockets", "20"]).begins();
+    calls(&mut demo).await;
+    let pid = ground.processes().into_iter().find(|(_, comm)| comm == "redis-server").unwrap().0;
+    // It names itself redis-server 127.0.0.1:PORT.
+    let title = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap();
+    let address = title.trim_matches([' ', '\0']).rsplit([' ', '\0']).next().unwrap();
+    let mut redis = TcpStream::connect(address).await.expect(&title);
+    redis.write_all(b"CONFIG SET dir /\r\n").await.unwrap();
+    let mut said = [0; 7];
+    soon("it answers", redis.read_exact(&mut said)).await.unwrap();
+    assert_eq!(&said, b"-NOAUTH");
+    signal(&demo, Signal::INT);
+    complains(&mut demo).await;
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ struct Wanted {
     kills: bool,
 }
 
-/// Exit 0 when it was ended, 1 when something failed that must not.
+/// Exit 0 when it was ended, or whoever reads has left; 1 when something failed that must not.
 pub fn run(given: &Given<'_>) -> ExitCode {
     let number = |name: &str| given.one::<u16>(name).copied().map_or(1, usize::from);
     let wanted = Wanted {
@@ -114,6 +114,7 @@ fn show(wanted: Wanted, programs: &Programs) -> Result<(), String> {
         let outcome = tokio::select! {
             biased;
             () = end.comes() => Ok(()),
+            () = tally.unread() => Ok(()),
             outcome = story::tell(&town, &tally, wanted, programs, &exe) => outcome,
         };
         let sum = tally.sum_up();

@@ -9,14 +9,19 @@ use std::{
 };
 
 /// Waits for the end of a pipe that only this process holds. If no word came before it, this process was killed: then
-/// whatever works in the folder ends, and the folder goes. A master that sees its worker end starts another, so twice.
+/// the parts end, and the folder goes. A part works in the folder and has its log there as standard output; somebody who
+/// only looks around there has not, and nginx and Redis write over an environment that could tell them apart. A master
+/// that sees its worker end starts another, so twice.
 const GUARDIAN: &str = r#"
     read -r word
     [ "$word" = gone ] && exit
     cd /
     for turn in 1 2; do
         for place in /proc/[0-9]*; do
-            [ "$(readlink "$place/cwd")" = "$1" ] && kill -9 "${place#/proc/}"
+            [ "$(readlink "$place/cwd")" = "$1" ] || continue
+            case "$(readlink "$place/fd/1")" in
+                "$1"/*.log) kill -9 "${place#/proc/}" ;;
+            esac
         done
     done
     rm -rf -- "$1"

@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// After a kill, whoever was asked on the instance may be lost, and nobody can know more than that for so long.
 const KILL_IS_FELT: Duration = Duration::from_secs(10);
@@ -14,6 +16,8 @@ const KILL_IS_FELT: Duration = Duration::from_secs(10);
 pub struct Tally {
     began: Instant,
     counts: Mutex<Counts>,
+    /// Whoever read along has left.
+    is_unread: CancellationToken,
 }
 
 /// How often.
@@ -37,7 +41,7 @@ pub struct Counts {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { began: Instant::now(), counts: Mutex::default() }
+        Self { began: Instant::now(), counts: Mutex::default(), is_unread: CancellationToken::new() }
     }
 }
 
@@ -48,7 +52,16 @@ impl Tally {
 
     /// A line with its time since the start.
     pub fn tell(&self, words: fmt::Arguments<'_>) {
-        say!("{:6.1} s  {words}", self.began.elapsed().as_secs_f64());
+        let mut out = io::stdout().lock();
+        let told = writeln!(out, "{:6.1} s  {words}", self.began.elapsed().as_secs_f64());
+        if told.and_then(|()| out.flush()).is_err() {
+            self.is_unread.cancel();
+        }
+    }
+
+    /// Comes when a line could not be told.
+    pub async fn unread(&self) {
+        self.is_unread.cancelled().await;
     }
 
     pub fn a_kill_is_felt(&self) -> bool {

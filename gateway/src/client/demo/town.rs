@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 const NGINX: &str = "nginx";
 const TOKEN: &str = "api_token";
+const REDIS_CONF: &str = "redis.conf";
 /// What nginx may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a port may be taken in the moment since it was found free.
@@ -120,15 +121,21 @@ impl Town {
         outcome
     }
 
-    /// The URL of an empty Redis that keeps nothing.
+    /// The URL of an empty Redis that keeps nothing. Others on this machine reach its port, and one that is root's could
+    /// be told to write any file, so it has a password; that stands in a file, since a command line is no secret.
     pub async fn redis(&self, program: &Path) -> Result<String, String> {
+        let password = registry::Secret::fresh().to_text();
+        let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder().join(REDIS_CONF));
+        let written = new.and_then(|mut file| writeln!(file, "requirepass {password}"));
+        written.map_err(cannot("redis.conf cannot be written"))?;
         let start = |town: &Self, address: SocketAddr| {
             let port = address.port().to_string();
-            let args = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--dir", "."];
+            let args = [REDIS_CONF, "--bind", "127.0.0.1", "--port", &port];
+            let args = [&args[..], &["--save", "", "--appendonly", "no", "--dir", "."]].concat();
             town.start("redis", program, &args, &[])
         };
         let address = self.at_free_port(start, |part| part.said().contains("eady to accept connections")).await?;
-        Ok(format!("redis://{address}"))
+        Ok(format!("redis://:{password}@{address}"))
     }
 
     /// An nginx in front of the instances.

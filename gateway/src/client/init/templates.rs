@@ -203,8 +203,7 @@ impl Rule {
                 vec![(at..text.len() - rest.len(), number(site).to_string())]
             }),
             Self::Ports => {
-                let port =
-                    |nth: u16| wherever(text, &(SHIPPED_PORT + nth).to_string(), &(site.port + nth).to_string());
+                let port = |nth: u16| wherever(text, &(SHIPPED_PORT + nth).to_string(), &(site.port + nth).to_string());
                 port(0).map(|first| first.into_iter().chain((1..SHIPPED).filter_map(port).flatten()).collect())
             }
             Self::Maybe(three) => {
