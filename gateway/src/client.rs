@@ -31,6 +31,7 @@ mod instances;
 mod interrupt;
 mod keys;
 mod man;
+mod plane;
 mod send;
 pub mod serve;
 mod socket;

@@ -8,7 +8,10 @@
 mod places;
 mod syntax;
 
-use crate::config::{Config, value::duration};
+use crate::{
+    client::plane::{CLOSED, location},
+    config::{Config, value::duration},
+};
 use places::{At, named, servers, unreadable, values};
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
@@ -19,9 +22,6 @@ const DOOR: &str = "/ws";
 const DOORS: [&str; 4] = [DOOR, "/websocket", "/connect", "/ws/AB12C"];
 const STREAM: &str = "/sse/stream";
 const CALL: &str = "/api/call";
-/// For the team's own servers; the last are ways around what closes the others.
-const CLOSED: [&str; 7] =
-    [CALL, "/api/sockets", "/api/debug/sockets", "/sse/push", "/metrics", "/__ws/api/call", "/__ws/metrics"];
 /// What nginx does unless it is told.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_BYTES_MAX: u64 = 1 << 20;
@@ -336,14 +336,18 @@ impl Look<'_> {
 
     /// What nobody outside should reach.
     fn at_closed(&self, found: &Found<'_>, report: &mut Report) {
-        let open: Vec<_> =
-            CLOSED.iter().filter_map(|path| Some((*path, found.at(path)?))).filter(|(_, at)| !is_closed(at)).collect();
+        let open: Vec<_> = CLOSED
+            .iter()
+            .filter_map(|(_, path)| Some((*path, found.at(path)?)))
+            .filter(|(_, at)| !is_closed(at))
+            .collect();
         let Some((_, first)) = open.first() else { return };
         let paths: Vec<_> = open.iter().map(|(path, _)| *path).collect();
         let words = format!(
-            "open to everybody who has a token, or finds one: {}; for your own servers alone, as in location ~ ^(/__ws)?/(api/|sse/|metrics$) \
+            "open to everybody who has a token, or finds one: {}; for your own servers alone, as in {} \
              {{ allow 10.0.0.0/8; deny all; … }}",
-            paths.join(" ")
+            paths.join(" "),
+            location(found.prefix)
         );
         report.warns("admin paths", &place_of(first), words);
     }

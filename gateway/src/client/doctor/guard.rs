@@ -1,16 +1,31 @@
 //! Is closed what is nobody's business: the server plane, asked by a stranger without a token.
 
 use super::{patient::Patient, report::Check};
+use crate::client::{
+    plane::{CLOSED, location, open_location},
+    talk::{Asked, Heard},
+};
+use serde_json::json;
 
-/// What reveals the fleet or its users. One that streams is closed by its head.
-const DOORS: [&str; 4] = ["/api/instances", "/metrics", "/api/debug/sockets", "/api/events"];
+/// Whoever may not ask is told so by the gateway, or by what stands in front; who is limited, or met a fleet that
+/// starts, was told nothing.
+const REFUSALS: [u16; 7] = [401, 403, 404, 405, 429, 502, 503];
+
+fn is_let_in(heard: &Heard) -> bool {
+    heard.header("x-holdfast-instance").is_some() && !REFUSALS.contains(&heard.status)
+}
 
 pub async fn check(patient: &Patient) -> Check {
     let (mut open, mut said, mut is_direct) = (Vec::new(), Vec::new(), true);
-    for path in DOORS {
-        let asked = patient.asked("GET", path).with("Connection", "close");
-        match patient.begin(&asked).await {
-            Ok(heard) if heard.status == 200 => {
+    for (method, path) in CLOSED {
+        // Nothing is called or pushed by this; who reads it at all has let the stranger in.
+        let asked = match method {
+            "POST" => patient.dressed(Asked::post(format!("{}{path}", patient.prefix), &json!({})), &patient.address),
+            _ => patient.asked(method, path),
+        };
+        // One that streams is open or closed by its head.
+        match patient.begin(&asked.with("Connection", "close")).await {
+            Ok(heard) if heard.status == 200 || is_let_in(&heard) => {
                 is_direct &= patient.is_direct(&heard);
                 open.push(path);
             }
@@ -30,9 +45,12 @@ pub async fn check(patient: &Patient) -> Check {
             ),
         );
     }
+    let (first, then) = (open_location(&patient.prefix), location(&patient.prefix));
     Check::ill(
         "closed",
         format!("{open} answer whoever asks, without a token"),
-        "set API_TOKEN (and ADMIN_TOKEN); in nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\nand close them to the outside: location ~ ^/(metrics|api/(instances|debug|events)) { return 403; }",
+        format!(
+            "set API_TOKEN (and ADMIN_TOKEN); in nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\nand close them to the outside, with what anybody may ask in front:\n{first} {{ proxy_pass http://holdfast; … }}\n{then} {{ deny all; }}"
+        ),
     )
 }

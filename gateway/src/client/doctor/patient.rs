@@ -124,7 +124,8 @@ impl Patient {
         self.dressed(Asked::new(method, format!("{}{path}", self.prefix)), &self.address)
     }
 
-    fn dressed(&self, asked: Asked, address: &Address) -> Asked {
+    /// With what each of them says.
+    pub fn dressed(&self, asked: Asked, address: &Address) -> Asked {
         asked.with("Host", address.authority()).with("User-Agent", "holdfast-doctor")
     }
 
