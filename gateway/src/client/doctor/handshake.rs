@@ -185,7 +185,7 @@ async fn identity(patient: &Patient) -> Result<Check, String> {
         return Err(format!("/api/auth/session is not answered by the gateway ({})", answer.status_line()));
     }
     let (auth, user) = (answer.body["auth"].as_str().unwrap_or_default(), answer.body["userId"].as_str());
-    let fix = "in nginx, for every location that leads to the gateway:\nproxy_set_header X-User-ID \"\";\nproxy_set_header X-Room-ID \"\";";
+    let fix = "in nginx, for every location that leads to the gateway:\nproxy_set_header X-User-ID \"\";\nproxy_set_header X-Store-ID \"\";\nproxy_set_header X-Room-ID \"\";";
     Ok(match (answer.status, user == Some(SOMEBODY)) {
         (200, true) if auth == "proxy" => Check::ill(
             "identity",

@@ -11,13 +11,36 @@ const SOON: Duration = Duration::from_secs(5);
 /// Beside `WS_PING_TIMEOUT`, whose default this is, in seconds.
 const PING_TIMEOUT: f64 = 10.0;
 
-/// Holds a socket and says nothing for so long; protocol pings are answered, as a browser does by itself.
+/// Holds a socket and says nothing for so long. Whose instance leaves meanwhile has shown nothing of what is in between,
+/// and rests once more, elsewhere.
 pub async fn check(patient: &Patient, rest: Duration) -> Check {
+    match once(patient, rest).await {
+        Rested::Judged(check) => check,
+        Rested::SentAway(first) => match once(patient, rest).await {
+            Rested::Judged(check) => check,
+            Rested::SentAway(second) => Check::unseen(
+                "idle",
+                format!("{first}; another: {second}; instances were restarted meanwhile, so look again when they stay"),
+            ),
+        },
+    }
+}
+
+/// What came of a rest.
+enum Rested {
+    Judged(Check),
+    /// The instance has ended it, as it does when it is restarted.
+    SentAway(String),
+}
+
+/// Protocol pings are answered, as a browser does by itself.
+async fn once(patient: &Patient, rest: Duration) -> Rested {
+    let unseen = |why: String| Rested::Judged(Check::unseen("idle", why));
     let socket = match patient.knock().await {
         Ok(knock) => knock.answer,
-        Err(why) => return Check::unseen("idle", format!("no socket could be opened: {why}")),
+        Err(why) => return unseen(format!("no socket could be opened: {why}")),
     };
-    let Ok(mut socket) = socket else { return Check::unseen("idle", "no socket could be opened") };
+    let Ok(mut socket) = socket else { return unseen("no socket could be opened".into()) };
     let began = Instant::now();
     let mut every = None;
     let rests = async {
@@ -33,7 +56,7 @@ pub async fn check(patient: &Patient, rest: Duration) -> Check {
     let after = began.elapsed().as_secs_f64();
     match closed {
         Ok(closed) => died(&closed, after, every),
-        Err(_) => still_answers(socket, rest, every).await,
+        Err(_) => Rested::Judged(still_answers(socket, rest, every).await),
     }
 }
 
@@ -59,18 +82,18 @@ async fn still_answers(mut socket: Socket, rest: Duration, every: Option<f64>) -
     }
 }
 
-fn died(closed: &Closed, after: f64, every: Option<f64>) -> Check {
+fn died(closed: &Closed, after: f64, every: Option<f64>) -> Rested {
     let Closed { code, reason } = closed;
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let seen = format!("a socket that said nothing ended after {after:.1} s with {code}{reason}");
-    match code {
+    Rested::Judged(match code {
+        1012 | 1001 => return Rested::SentAway(seen),
         // Without a close frame: the gateway never leaves so.
         1006 => Check::ill(
             "idle",
             format!("{seen}; something in between ends what rests for {:.0} s", after.round()),
             proxy_lines(every),
         ),
-        1012 | 1001 => Check::ill("idle", seen, "an instance was restarted meanwhile: look again"),
         4100 => {
             Check::ill("idle", seen, "pings or pongs do not come through: see what the proxy does with control frames")
         }
@@ -79,7 +102,7 @@ fn died(closed: &Closed, after: f64, every: Option<f64>) -> Check {
             seen,
             "the gateway ended it itself: its log says more (holdfast why, with the socket's id)",
         ),
-    }
+    })
 }
 
 fn proxy_lines(every: Option<f64>) -> String {

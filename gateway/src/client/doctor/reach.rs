@@ -112,6 +112,11 @@ async fn who_is_there(patient: &Patient, report: &mut Report, health: &Answer) -
             format!("what answers says version {} and is no Holdfast that this doctor knows", version.unwrap_or_default()),
             "an older gateway may run here: start Holdfast on this port, or let the proxy pass on to it".to_owned(),
         ),
+        // As nginx says it: "The plain HTTP request was sent to HTTPS port".
+        (_, 400) if !patient.address.is_tls => (
+            format!("{server} does not like plain HTTP here ({})", health.status_line()),
+            "if it speaks TLS, write https://; else name the port of the gateway".to_owned(),
+        ),
         _ => (
             format!("{server} answers, and it is no Holdfast ({})", health.status_line()),
             format!(
