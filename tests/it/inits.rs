@@ -2,6 +2,7 @@
 
 use crate::{
     holdfast::{Finished, Holdfast},
+    http::Request,
     patience::note,
 };
 use std::{
@@ -102,7 +103,11 @@ fn succeeds(command: &mut Command) -> Option<Output> {
 #[tokio::test]
 async fn nginx_takes_what_is_written_for_it() {
     let site = Site::new();
-    site.inits("nginx", &["--instances", "2", "--port", "5000"]).await;
+    let finished = site.inits("nginx", &["--instances", "2", "--port", "5000"]).await;
+    // It has no TLS, and nobody without it opens wss://.
+    for step in ["certbot --nginx -d chat.test", "doctor https://chat.test"] {
+        assert!(finished.stdout.contains(step), "{step} in {finished:?}");
+    }
     assert_eq!(site.files(), ["holdfast.conf"]);
     let text = site.read("holdfast.conf");
     for part in ["server_name chat.test;", "server 127.0.0.1:5000", "server 127.0.0.1:5001"] {
@@ -131,7 +136,14 @@ async fn pm2_is_told_of_this_program_and_its_ports() {
         .env("REDIS_URL_FILE", &format!("{}/redis_url", site.path()))
         .run()
         .await;
-    assert!(check.code == 0 && check.stdout.contains("https://chat.test"), "{check:?}");
+    assert!(check.code == 0, "{check:?}");
+    let config = format!("{}/holdfast.toml", site.path());
+    let gateway = Holdfast::command(&["--config", &config]).env("PORT", "0").serve().await;
+    // Before there is TLS and with it.
+    for (origin, status) in [("http://chat.test", 101), ("https://chat.test", 101), ("http://other.test", 403)] {
+        let answer = Request::knock(gateway.address(), "/ws?user_id=ann").with("Origin", origin).await;
+        assert_eq!(answer.status, status, "{origin}");
+    }
 }
 
 /// Checklist 134, 226.
@@ -140,7 +152,12 @@ async fn systemd_takes_the_units_that_are_written_for_it() {
     let site = Site::new();
     let finished = site.inits("systemd", &["--instances", "2"]).await;
     site.keeps("api_token", &finished);
-    assert!(finished.stdout.contains("holdfast@8081 holdfast@8082\n"), "{finished:?}");
+    // Each with the socket that keeps its port open, as the README of the units does it.
+    for port in [8081, 8082] {
+        let both = format!(" holdfast@{port}.socket holdfast@{port}.service");
+        assert!(finished.stdout.contains(&both), "{finished:?}");
+    }
+    assert!(finished.stdout.contains(" init nginx --domain chat.test --instances 2 "), "{finished:?}");
     // The program is not installed here, nor is its configuration; all else is as it will be.
     let unit = site.read("holdfast@.service");
     assert!(unit.contains("/usr/local/bin/holdfast"), "{unit}");
@@ -178,7 +195,9 @@ async fn what_is_written_for_docker_names_what_is_there() {
         );
         assert!(compose.contains(&format!("      - holdfast-{nth}\n")), "{compose}");
     }
-    for named in ["env_file: holdfast.env", "./holdfast.conf:/etc/nginx", "CORS_ORIGINS: https://chat.test"] {
+    for named in
+        ["env_file: holdfast.env", "./holdfast.conf:/etc/nginx", "CORS_ORIGINS: https://chat.test,http://chat.test"]
+    {
         assert!(compose.contains(named), "{named} in {compose}");
     }
     let instructions: Vec<_> = dockerfile.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();

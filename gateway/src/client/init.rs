@@ -202,11 +202,14 @@ fn put(folder: &Path, file: &Planned, is_there: bool) -> io::Result<()> {
 fn next(what: &str, site: &Site) -> Result<[String; 3], String> {
     let Site { domain, instances, port, .. } = site;
     let (folder, program) = (plain(&site.folder)?, plain(&site.program)?);
+    let nginx = |program: &str| {
+        format!("{program} init nginx --domain {domain} --instances {instances} --port {port} --dir {folder}")
+    };
     Ok(match what {
         "pm2" => [
             format!("pm2 start {folder}/{} && pm2 save   # with a Redis at the address in {REDIS}", PM2.name),
             format!("API_TOKEN_FILE={folder}/{TOKEN} {program} instances --url http://127.0.0.1:{port}"),
-            format!("{program} init nginx --domain {domain} --instances {instances} --port {port} --dir {folder}"),
+            nginx(program),
         ],
         "systemd" => {
             let installed = program_of_a_service(site)?;
@@ -215,14 +218,18 @@ fn next(what: &str, site: &Site) -> Result<[String; 3], String> {
                 false => format!("sudo install -m 755 {program} {PROGRAM} && "),
             };
             let units = UNITS.each_ref().map(|unit| format!("{folder}/{}", unit.name)).join(" ");
-            let names: String = site.ports().map(|port| format!(" holdfast@{port}")).collect();
+            // Both: the socket keeps the port open while its service is restarted.
+            let names: String =
+                site.ports().map(|port| format!(" holdfast@{port}.socket holdfast@{port}.service")).collect();
             [
                 format!(
                     "{install}sudo install -m 644 {units} /etc/systemd/system && sudo install -D -m 600 -t {FOLDER} {folder}/{TOKEN} {folder}/{REDIS} && sudo install -m 644 {folder}/{} {FOLDER}",
                     SETTINGS.name
                 ),
-                format!("sudo systemctl daemon-reload && sudo systemctl enable --now holdfast.target{names}"),
-                format!("sudo API_TOKEN_FILE={FOLDER}/{TOKEN} {installed} instances --url http://127.0.0.1:{port}"),
+                format!(
+                    "sudo systemctl daemon-reload && sudo systemctl enable --now holdfast.target{names} && sudo API_TOKEN_FILE={FOLDER}/{TOKEN} {installed} instances --url http://127.0.0.1:{port}"
+                ),
+                nginx(installed),
             ]
         }
         "docker" => {
@@ -235,13 +242,21 @@ fn next(what: &str, site: &Site) -> Result<[String; 3], String> {
             [
                 copy,
                 format!("docker compose -f {folder}/{} up -d --build", COMPOSE.name),
-                format!("curl -i -H 'Host: {domain}' http://127.0.0.1/health/ready"),
+                format!(
+                    "curl -i -H 'Host: {domain}' http://127.0.0.1/health/ready   # TLS comes next: the lines of nginx/tls.conf in {folder}/{}, port 443 and the certificate in {}",
+                    NGINX_IN_DOCKER.name, COMPOSE.name
+                ),
             ]
         }
         _ => [
-            format!("sudo install -m 644 {folder}/{} /etc/nginx/conf.d/", NGINX.name),
-            "sudo nginx -t && sudo nginx -s reload".to_owned(),
-            format!("curl -i -H 'Host: {domain}' http://127.0.0.1/health/ready"),
+            format!(
+                "sudo install -m 644 {folder}/{} /etc/nginx/conf.d/ && sudo nginx -t && sudo nginx -s reload",
+                NGINX.name
+            ),
+            format!(
+                "sudo certbot --nginx -d {domain}   # TLS, for wss:// (package python3-certbot-nginx); then take http://{domain} out of cors_origins"
+            ),
+            format!("{program} doctor https://{domain} --origin https://{domain}"),
         ],
     })
 }
