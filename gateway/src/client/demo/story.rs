@@ -127,30 +127,36 @@ impl Stage<'_> {
     }
 
     /// One instance after another goes and comes again. What has begun is told to its end. What became of the sockets of
-    /// one that was killed the others know after a while; until then nobody else is killed.
+    /// one that was killed is known after a while to who has been there all the time: until then nobody else is killed,
+    /// and one of the others is left in peace.
     async fn changes(&self, instances: &mut [Instance], wanted: Wanted, end: Option<Instant>) -> Result<(), String> {
         let every = wanted.span.map_or(CHANGE_EVERY, |span| CHANGE_EVERY.min(span / 8));
         let ends = async || match end {
             Some(end) => sleep_until(end).await,
             None => std::future::pending().await,
         };
-        let (mut verdicts, mut may_kill) = (JoinSet::new(), false);
-        for turn in 0.. {
+        let (mut verdicts, mut may_kill, mut witness, mut nth) = (JoinSet::new(), false, None, 0);
+        loop {
             tokio::select! {
                 () = sleep(every), if instances.len() > 1 => {}
-                () = ends() => break,
+                () = ends() => return Ok(()),
             }
             while verdicts.try_join_next().is_some() {}
-            let nth = turn % instances.len();
+            if witness == Some(nth) && !verdicts.is_empty() {
+                nth = (nth + 1) % instances.len();
+            }
+            let next = (nth + 1) % instances.len();
             let instance = &mut instances[nth];
             let kills = wanted.kills && may_kill && verdicts.is_empty();
             let gone = if kills { self.kills(instance).await? } else { self.restarts(instance).await? };
-            may_kill = !kills;
+            if kills {
+                witness = Some(next);
+            }
+            (may_kill, nth) = (!kills, next);
             if let Some(id) = gone {
                 verdicts.spawn(why::asks(self.doors.clone(), self.tally.clone(), id));
             }
         }
-        Ok(())
     }
 
     async fn restarts(&self, instance: &mut Instance) -> Result<Option<String>, String> {
