@@ -130,3 +130,18 @@ fn links_between_pages_lead_somewhere() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// By its ecosystem file pm2 gives every running instance the first port, and all but one die of it.
+#[test]
+fn no_page_restarts_under_pm2_by_the_file() {
+    let folders = ["", "docs", "nginx", "deploy/pm2", "deploy/systemd", "deploy/prometheus", "tests/load"];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap().flatten());
+    let mut found = Vec::new();
+    for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let wrong =
+            |line: &&str| ["reload", "restart"].iter().any(|verb| line.contains(&format!("pm2 {verb} ecosystem")));
+        found.extend(text.lines().filter(wrong).map(|line| format!("{}: {line}", path.display())));
+    }
+    assert!(found.is_empty(), "say `pm2 reload holdfast --parallel 1` instead:\n{}", found.join("\n"));
+}
