@@ -3,7 +3,7 @@
 use crate::{gateway::Gateway, patience::soon};
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -121,7 +121,37 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // Gone already is as good.
+        // Gone already is as good. `holdfast keys` leaves a lock beside the file that it writes.
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(format!("{}.lock", self.path()));
+    }
+}
+
+/// A folder that lives as long as the fact that needs it.
+pub struct TempFolder(PathBuf);
+
+impl TempFolder {
+    /// An empty one, with this in its name.
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("holdfast-{name}-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where a file of it is, or would be.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

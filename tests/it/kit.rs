@@ -19,7 +19,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::client_async;
 
@@ -54,6 +54,15 @@ fn the_main_file_is_in_one_piece_what_the_others_include() {
         let is_there = main.windows(included.len()).any(|window| window == included);
         assert!(is_there, "holdfast.conf does not have the lines of {name} as they are");
     }
+    // Nor does the one that has places of its own say anything else in them.
+    let text = |name: &str| &files.iter().find(|(known, _)| known == name).unwrap().1;
+    let below =
+        text("subpath.conf").replace("location ~ ^/gw", "location ~ ^").replace("location /gw/ {", "location / {");
+    let below: Vec<_> = directives(&below).into_iter().filter(|line| !line.starts_with("rewrite ^/gw")).collect();
+    let included = text("holdfast-locations.inc").replace("$holdfast_pool", "holdfast");
+    let included = directives(&included);
+    let is_there = below.windows(included.len()).any(|window| window == included);
+    assert!(is_there, "subpath.conf does not have the lines of holdfast-locations.inc below /gw");
 }
 
 /// Somebody outside: at an address that nothing is allowed to.
@@ -65,7 +74,14 @@ pub async fn stranger(at: SocketAddr, request: Request) -> Answer {
 
 /// The instance that lets a client in.
 async fn lets_in(at: SocketAddr, target: &str) -> String {
-    let answer = Request::knock(at, target).await;
+    lets_in_from([127, 0, 0, 1], at, target).await
+}
+
+/// The same, for one who comes from this address.
+async fn lets_in_from(from: [u8; 4], at: SocketAddr, target: &str) -> String {
+    let mut raw = Raw::connect_from(from, at).await;
+    raw.write(&Request::knock(at, target).bytes()).await;
+    let answer = raw.answer().await;
     assert_eq!(answer.status, 101, "{target}: {}", answer.text());
     answer.header("X-Holdfast-Instance").unwrap().to_owned()
 }
@@ -248,6 +264,17 @@ async fn addresses_rooms_and_canaries_find_the_same_instance_while_it_is_there()
         }
     }
     assert_eq!(chosen.len(), few, "whoever comes back meets the same again");
+    let roams: Vec<_> = (3..12).map(|host| [127, 0, 0, host]).collect();
+    for from in roams {
+        for target in &chosen {
+            let met = lets_in_from(from, canary.address, target).await;
+            assert_eq!(met, "web3", "{target} meets another version from {from:?}");
+        }
+        // Where nobody is named, the address stands for its visitor.
+        let is_canary = lets_in_from(from, canary.address, "/ws").await == "web3";
+        let again = lets_in_from(from, canary.address, "/ws?store_id=s").await == "web3";
+        assert_eq!(is_canary, again, "{from:?}");
+    }
 
     // Without the canary, and without the one that all of an address were at, everybody is let in.
     let gone = [2, mine.keys().next().unwrap()[3..].parse::<usize>().unwrap() - 1];
@@ -261,6 +288,32 @@ async fn addresses_rooms_and_canaries_find_the_same_instance_while_it_is_there()
     assert!(!others.contains_key("web3"), "{others:?}");
 }
 
+/// The first instance while it leaves: it says 503, and stays for a call that is not answered yet.
+pub struct Leaving {
+    asked: Client,
+    call: Value,
+    asking: JoinHandle<Answer>,
+}
+
+impl Leaving {
+    pub async fn begins(fleet: &Fleet) -> Self {
+        let mut asked = fleet[0].greeted("/ws?store_id=slow").await;
+        let call = json!({"storeId": "slow", "event": "x", "timeoutMs": 60_000});
+        let asking = tokio::spawn(fleet[1].post("/api/call", &call).into_future());
+        let call = asked.hears().await;
+        fleet[0].signal(Signal::TERM);
+        eventually("it drains", async || (fleet[0].knock("/ws").await.status == 503).then_some(())).await;
+        Self { asked, call, asking }
+    }
+
+    /// It answers, and the instance is gone.
+    pub async fn ends(mut self, fleet: &mut Fleet) {
+        self.asked.says(json!({"type": "reply", "callId": self.call["callId"], "data": 1}).to_string()).await;
+        assert_eq!(self.asking.await.unwrap().status, 200);
+        fleet.ends(0).await;
+    }
+}
+
 /// Checklist 225, 279: a client that comes while an instance leaves notices nothing.
 #[tokio::test]
 async fn a_handshake_that_a_draining_instance_refuses_is_let_in_by_the_next() {
@@ -268,12 +321,7 @@ async fn a_handshake_that_a_draining_instance_refuses_is_let_in_by_the_next() {
     let gateways = [0, 1, 2].map(|at| fleet[at].address());
     let nginx = Nginx::before(&gateways).await;
     let strict = Nginx::changed(MAIN, &gateways, |text| text.replace("error timeout http_503", "error timeout")).await;
-    let mut asked = fleet[0].greeted("/ws?store_id=slow").await;
-    let call = json!({"storeId": "slow", "event": "x", "timeoutMs": 60_000});
-    let asking = tokio::spawn(fleet[1].post("/api/call", &call).into_future());
-    let call = asked.hears().await;
-    fleet[0].signal(Signal::TERM);
-    eventually("it drains", async || (fleet[0].knock("/ws").await.status == 503).then_some(())).await;
+    let leaving = Leaving::begins(&fleet).await;
 
     let met = spread(nginx.address, (0..30).map(|n| format!("/ws?user_id=u{n}"))).await;
     assert_eq!(met.keys().collect::<Vec<_>>(), ["web2", "web3"]);
@@ -286,9 +334,7 @@ async fn a_handshake_that_a_draining_instance_refuses_is_let_in_by_the_next() {
     });
     refused.await.is_problem();
 
-    asked.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
-    assert_eq!(asking.await.unwrap().status, 200);
-    fleet.ends(0).await;
+    leaving.ends(&mut fleet).await;
     // Nor does a place where nobody listens keep anybody out, or write down what was asked for.
     spread(nginx.address, (0..10).map(|n| format!("/ws?user_id=u{n}&key={SECRET}"))).await;
     assert!(!nginx.logs().contains(SECRET), "{}", nginx.logs());

@@ -2,7 +2,7 @@
 
 use crate::{
     gateway::Gateway,
-    holdfast::{Holdfast, TempFile, binary},
+    holdfast::{Holdfast, TempFile, TempFolder, binary},
     http::{Answer, Request},
     patience::{eventually, soon},
 };
@@ -432,13 +432,11 @@ async fn analyze(args: &[&str]) -> String {
 }
 
 /// The units as somebody installs them for port 8081, but with the program of this test.
-struct Units(PathBuf);
+struct Units(TempFolder);
 
 impl Units {
     fn filled_in() -> Self {
-        let folder = std::env::temp_dir().join(format!("holdfast-units-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let units = Self(folder);
+        let units = Self(TempFolder::new("units"));
         for kind in ["service", "socket"] {
             let unit = fs::read_to_string(deploy().join(format!("systemd/holdfast@.{kind}"))).unwrap();
             fs::write(units.path(kind), unit.replace("/usr/local/bin/holdfast", binary().to_str().unwrap())).unwrap();
@@ -448,16 +446,10 @@ impl Units {
     }
 
     fn path(&self, kind: &str) -> String {
-        self.0.join(format!("holdfast@8081.{kind}")).to_str().unwrap().to_owned()
+        self.0.file(&format!("holdfast@8081.{kind}")).to_str().unwrap().to_owned()
     }
 
     fn target(&self) -> String {
-        self.0.join("holdfast.target").to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Units {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.file("holdfast.target").to_str().unwrap().to_owned()
     }
 }

@@ -1,14 +1,13 @@
 //! A real nginx in front of gateways, with a file of `nginx/` as it is shipped: only ports and places on the disk are
 //! others. A fact may change its text, to show what a line is for.
 
-use crate::{http::Request, patience::eventually};
+use crate::{holdfast::TempFolder, http::Request, patience::eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 use tokio::net::TcpStream;
 
@@ -18,7 +17,7 @@ pub const TOKEN: (&str, &str) = ("API_TOKEN", "t0ken");
 /// The one that people start with.
 pub const MAIN: &str = "holdfast.conf";
 
-/// What stands around each file in an nginx.conf.
+/// What stands around each file in an nginx.conf, which is called `kit.conf` there.
 const AROUND: &str = "daemon off; worker_processes 1; pid nginx.pid;
 events { worker_connections 4096; }
 http {
@@ -30,7 +29,7 @@ http {
 
 pub struct Nginx {
     program: Child,
-    folder: Folder,
+    folder: TempFolder,
     pub address: SocketAddr,
 }
 
@@ -46,11 +45,14 @@ impl Nginx {
 
     /// With this done to the text of each file.
     pub async fn changed(file: &str, gateways: &[SocketAddr], change: impl Fn(&str) -> String) -> Self {
-        let folder = Folder::new();
         // Free a moment ago; who takes it meanwhile makes nginx end, and the fact fail with its words.
         let address = SocketAddr::from(([127, 0, 0, 1], servers::free_port()));
-        folder.holds(file, gateways, address, change);
-        let program = folder.nginx(&[]).stdin(Stdio::null()).spawn().unwrap();
+        Self::of(holding(file, gateways, address, change), address).await
+    }
+
+    /// With this folder as its own, in which [`starting`] finds `kit.conf`, a server at this address.
+    pub async fn of(folder: TempFolder, address: SocketAddr) -> Self {
+        let program = starting(folder.path(), &[]).stdin(Stdio::null()).spawn().unwrap();
         let nginx = Self { program, folder, address };
         eventually("nginx listens", async || TcpStream::connect(address).await.ok()).await;
         nginx
@@ -69,13 +71,13 @@ impl Nginx {
 
     /// All that it has written into its logs.
     pub fn logs(&self) -> String {
-        let read = |name: &str| fs::read_to_string(self.folder.0.join(name)).unwrap();
+        let read = |name: &str| fs::read_to_string(self.folder.file(name)).unwrap();
         read("holdfast.log") + &read("holdfast-error.log")
     }
 
     /// The file that it was started with, as it is there.
     pub fn file(&self) -> PathBuf {
-        self.folder.0.join("kit.conf")
+        self.folder.file("kit.conf")
     }
 
     fn signal(&self, signal: Signal) {
@@ -100,11 +102,10 @@ pub fn own(address: SocketAddr, method: &str, target: &str) -> Request {
 
 /// What nginx says of a file.
 pub fn tried(file: &str) -> Output {
-    let folder = Folder::new();
     let gateways = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let address = SocketAddr::from(([127, 0, 0, 1], servers::free_port()));
-    folder.holds(file, &gateways, address, str::to_owned);
-    folder.nginx(&["-t"]).output().unwrap()
+    let folder = holding(file, &gateways, address, str::to_owned);
+    starting(folder.path(), &["-t"]).output().unwrap()
 }
 
 /// The files in `nginx/` whose names end so, with their texts.
@@ -120,47 +121,32 @@ pub fn kit(ending: &str) -> Vec<(String, String)> {
     files
 }
 
-/// A prefix of its own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("holdfast-nginx-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+/// A folder with that file of the kit in it, and what it includes and shows.
+fn holding(file: &str, gateways: &[SocketAddr], address: SocketAddr, change: impl Fn(&str) -> String) -> TempFolder {
+    let folder = TempFolder::new("nginx");
+    let write = |name: &str, text: &str| fs::write(folder.file(name), text).unwrap();
+    for (name, text) in kit(".inc") {
+        write(&name, &change(&fitted(&text, gateways, address)));
     }
-
-    fn holds(&self, file: &str, gateways: &[SocketAddr], address: SocketAddr, change: impl Fn(&str) -> String) {
-        let write = |name: &str, text: &str| fs::write(self.0.join(name), text).unwrap();
-        let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
-        write("nginx.conf", &format!("{user}{AROUND}"));
-        for (name, text) in kit(".inc") {
-            write(&name, &change(&fitted(&text, gateways, address)));
-        }
-        let (_, text) = kit(".conf").into_iter().find(|(name, _)| name == file).expect("a file of nginx/");
-        if text.contains("ssl_certificate") {
-            let papers = servers::Papers::issue();
-            write("fullchain.pem", &papers.certificate);
-            write("privkey.pem", &papers.key);
-            write("authority.pem", &papers.authority);
-        }
-        write("kit.conf", &change(&fitted(&text, gateways, address)));
+    let (_, text) = kit(".conf").into_iter().find(|(name, _)| name == file).expect("a file of nginx/");
+    if text.contains("ssl_certificate") {
+        let papers = servers::Papers::issue();
+        write("fullchain.pem", &papers.certificate);
+        write("privkey.pem", &papers.key);
+        write("authority.pem", &papers.authority);
     }
-
-    fn nginx(&self, args: &[&str]) -> Command {
-        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
-        let mut command = Command::new(program.expect("nginx is missing: apt-get install nginx"));
-        command.args(["-p", self.0.to_str().unwrap(), "-c", "nginx.conf", "-e", "stderr"]).args(args);
-        command
-    }
+    write("kit.conf", &change(&fitted(&text, gateways, address)));
+    folder
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// nginx with `kit.conf` in this folder, and all that it writes there, too.
+pub fn starting(folder: &Path, args: &[&str]) -> Command {
+    let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
+    fs::write(folder.join("nginx.conf"), format!("{user}{AROUND}")).unwrap();
+    let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
+    let mut command = Command::new(program.expect("nginx is missing: apt-get install nginx"));
+    command.args(["-p", folder.to_str().unwrap(), "-c", "nginx.conf", "-e", "stderr"]).args(args);
+    command
 }
 
 /// The same at this address and before these gateways, the first for the first that is named. Where there are fewer, the

@@ -1,13 +1,19 @@
 //! The examples in `nginx/other/`, with the real Apache, Caddy and HAProxy: `./x proxies`. Not part of `./x test`, since
 //! most teams have none of them and three more servers would be installed for it.
 
-use crate::{fleet::Fleet, http::Request, kit::carries, nginx::TOKEN, patience::eventually};
+use crate::{
+    fleet::Fleet,
+    holdfast::TempFolder,
+    http::Request,
+    kit::{Leaving, carries},
+    nginx::TOKEN,
+    patience::eventually,
+};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use std::{
     env, fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 use tokio::net::TcpStream;
@@ -35,15 +41,14 @@ LoadModule proxy_hcheck_module MODULES/mod_proxy_hcheck.so
 
 struct Proxy {
     program: Child,
-    folder: PathBuf,
+    folder: TempFolder,
     address: SocketAddr,
 }
 
 impl Proxy {
     /// Starts one with its example, changed in nothing but addresses and places.
     async fn before(gateways: &[SocketAddr], file: &str, around: &str, program: &str, args: &[&str]) -> Self {
-        let folder = env::temp_dir().join(format!("holdfast-{file}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = TempFolder::new(file);
         let address = SocketAddr::from(([127, 0, 0, 1], servers::free_port()));
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/other").join(file);
         let mut text = fs::read_to_string(example).unwrap();
@@ -57,17 +62,17 @@ impl Proxy {
             .replace("bind :80\n", &format!("bind {address}\n"))
             .replace("example.com {", &format!("http://:{} {{", address.port()))
             .replace("/var/log/apache2/", "");
-        fs::write(folder.join("example"), format!("{around}{text}")).unwrap();
-        let fill = |arg: &&str| arg.replace("FOLDER", folder.to_str().unwrap());
+        fs::write(folder.file("example"), format!("{around}{text}")).unwrap();
+        let fill = |arg: &&str| arg.replace("FOLDER", folder.path().to_str().unwrap());
         let mut command = Command::new(program);
-        command.args(args.iter().map(fill)).current_dir(&folder).env("HOME", &folder).stdin(Stdio::null());
-        let log = fs::File::create(folder.join("log")).unwrap();
+        command.args(args.iter().map(fill)).current_dir(folder.path()).env("HOME", folder.path()).stdin(Stdio::null());
+        let log = fs::File::create(folder.file("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let program = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; ./x proxies installs it"));
         let mut proxy = Self { program, folder, address };
         eventually("it listens", async || {
             if let Some(end) = proxy.program.try_wait().unwrap() {
-                panic!("{end}: {}", fs::read_to_string(proxy.folder.join("log")).unwrap());
+                panic!("{end}: {}", fs::read_to_string(proxy.folder.file("log")).unwrap());
             }
             TcpStream::connect(address).await.ok()
         })
@@ -82,7 +87,6 @@ impl Drop for Proxy {
             let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.program.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -90,12 +94,7 @@ impl Drop for Proxy {
 async fn serves(fleet: &mut Fleet, proxy: &Proxy, at_once: bool) {
     carries(&fleet[0], proxy.address, "", &[400, 403, 404]).await;
 
-    let mut asked = fleet[0].greeted("/ws?store_id=slow").await;
-    let call = json!({"storeId": "slow", "event": "x", "timeoutMs": 60_000});
-    let asking = tokio::spawn(fleet[1].post("/api/call", &call).into_future());
-    let call = asked.hears().await;
-    fleet[0].signal(Signal::TERM);
-    eventually("it drains", async || (fleet[0].knock("/ws").await.status == 503).then_some(())).await;
+    let leaving = Leaving::begins(fleet).await;
     let knocks = async || {
         let mut refused = 0;
         for n in 0..20 {
@@ -108,9 +107,7 @@ async fn serves(fleet: &mut Fleet, proxy: &Proxy, at_once: bool) {
     let first = knocks().await;
     assert!(!at_once || first == 0, "{first} of 20 were refused");
     eventually("nobody is refused", async || (knocks().await == 0).then_some(())).await;
-    asked.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
-    assert_eq!(asking.await.unwrap().status, 200);
-    fleet.ends(0).await;
+    leaving.ends(fleet).await;
     assert_eq!(knocks().await, 0, "nobody listens there any more");
 }
 
