@@ -69,10 +69,15 @@ async fn a_code_is_explained_without_a_gateway() {
         ("socket_gone", "whenOffline"),
         ("/problems/missing_room_id_query_parameter", "room_id=…"),
         ("\"not_in_room\"", "join"),
+        ("ping_timeout", "### `4100`"),
+        ("protocol_error", "`4429`"),
     ] {
         let finished = Holdfast::command(&["explain", said]).run().await;
         assert!(finished.code == 0 && finished.stdout.contains(part), "{said}: {finished:?}");
     }
+    // Four of its closes have one entry.
+    let once = Holdfast::command(&["explain", "protocol_error"]).run().await;
+    assert_eq!(once.stdout.matches("### `1002`").count(), 1, "{once:?}");
     let whole = Holdfast::command(&["explain"]).run().await;
     assert!(whole.code == 0 && whole.stdout.contains("## Close codes"), "{whole:?}");
     let unknown = Holdfast::command(&["explain", "socket_gon"]).run().await;

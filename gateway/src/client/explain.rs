@@ -29,6 +29,11 @@ pub fn run(given: &Given<'_>) -> ExitCode {
     let code = asked.trim_matches(['"', '`', '\'', ' ']).rsplit('/').next().unwrap_or_default();
     if let Some(entry) = codes::entry(code) {
         say!("{entry}");
+        let mut others: Vec<_> = referred(entry).filter_map(codes::entry).collect();
+        others.dedup();
+        for other in others {
+            say!("\n{other}");
+        }
         return ExitCode::SUCCESS;
     }
     let near = codes::all().map(|known| (distance(&known, code), known)).min();
@@ -36,4 +41,11 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         near.filter(|(changes, _)| *changes < TYPING_ERRORS).map(|(_, near)| format!(" {near} is the nearest, and"));
     complain!("no code is called {code:?};{} holdfast explain shows all that there are", near.unwrap_or_default());
     ExitCode::from(exit::NOTHING)
+}
+
+/// The close codes that an entry leaves the explanation to, as in "As close 4100.".
+fn referred(entry: &str) -> impl Iterator<Item = &str> {
+    let lines = entry.lines().filter(|line| line.starts_with("As close"));
+    let words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_digit()));
+    words.filter(|word| word.len() == 4)
 }
