@@ -1,4 +1,5 @@
-//! Under the real pm2, with the ecosystem file that we ship: started, reloaded under calls, killed, drained, and wrong.
+//! Under the real pm2 and behind the real nginx, each with the file that we ship: started, reloaded under calls, killed,
+//! drained, and wrong.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -9,6 +10,7 @@ import { suite, test } from 'node:test';
 import WS from 'ws';
 import { endsWith } from './ends.mjs';
 import { Gateway } from './gateway.mjs';
+import { Nginx } from './nginx.mjs';
 import { eventually, soon } from './patience.mjs';
 import { Pm2 } from './pm2.mjs';
 import { freePort, isFree } from './port.mjs';
@@ -24,48 +26,35 @@ async function threePorts() {
   }
 }
 
-/** What a proxy does: whoever refuses is not asked again, but the next one is. */
-class Proxy {
-  constructor(ports) {
-    this.ports = ports;
+const API_TOKEN = 't0ken';
+
+/** One of the team's own servers, which asks through nginx, each time on a connection of its own. */
+class Server {
+  constructor(nginx) {
+    this.nginx = nginx;
   }
 
-  async asks(target, { json, from = 0 } = {}) {
-    for (let nth = from; nth < from + this.ports.length; nth++) {
-      const port = this.ports[nth % this.ports.length];
-      try {
-        const answer = await Proxy.#asksAnew(port, target, json);
-        if (answer.status !== 503) return answer;
-      } catch (error) {
-        // Only what never reached anybody goes elsewhere.
-        if (error.syscall !== 'connect') throw error;
-      }
-    }
-    throw new Error(`nobody answers on ${this.ports}`);
-  }
-
-  /**
-   * On a connection of its own: one that rests is closed by whoever drains, perhaps in the moment in which it would be used
-   * again. nginx asks the next one then, `fetch` does not.
-   */
-  static async #asksAnew(port, path, json) {
-    const headers = { 'content-type': 'application/json' };
-    const asked = http.request({ host: '127.0.0.1', port, path, agent: false, ...(json && { method: 'POST', headers }) });
+  async asks(target, json) {
+    const headers = { authorization: `Bearer ${API_TOKEN}`, 'content-type': 'application/json' };
+    const asked = http.request(this.nginx.http(target), { agent: false, method: json ? 'POST' : 'GET', headers });
     asked.end(json && JSON.stringify(json));
     const [response] = await once(asked, 'response');
-    return { status: response.statusCode, json: JSON.parse(await text(response)) };
+    const said = await text(response);
+    // A proxy's own words are no JSON.
+    const isJson = response.headers['content-type']?.includes('json');
+    return { status: response.statusCode, json: isJson ? JSON.parse(said) : said };
   }
 }
 
 /** A page of one user that answers every call, and comes back whenever it is told to go. */
 class Shop {
-  static async opens(t, proxy, user) {
-    const shop = new Shop(proxy, user);
+  static async opens(t, nginx, user) {
+    const shop = new Shop(nginx, user);
     endsWith(t, () => {
       shop.isOver = true;
       shop.socket.close();
     });
-    shop.comes(0);
+    shop.comes();
     await shop.isBack();
     return shop;
   }
@@ -74,13 +63,12 @@ class Shop {
   ids = [];
   closes = [];
 
-  constructor(proxy, user) {
-    Object.assign(this, { proxy, user });
+  constructor(nginx, user) {
+    Object.assign(this, { nginx, user });
   }
 
-  comes(attempt) {
-    const port = this.proxy.ports[attempt % this.proxy.ports.length];
-    const socket = (this.socket = new WS(`ws://127.0.0.1:${port}/ws?user_id=${this.user}`));
+  comes() {
+    const socket = (this.socket = new WS(this.nginx.ws(`/ws?user_id=${this.user}`)));
     socket.on('error', () => {});
     socket.on('message', (text) => {
       const { type, callId, socketId } = JSON.parse(text);
@@ -89,7 +77,7 @@ class Shop {
     });
     socket.on('close', (code) => {
       if (socket.wasOpen) this.closes.push(code);
-      if (!this.isOver) setTimeout(() => this.comes(attempt + 1), 20);
+      if (!this.isOver) setTimeout(() => this.comes(), 20);
     });
     socket.on('open', () => (socket.wasOpen = true));
   }
@@ -115,7 +103,7 @@ suite('pm2', { concurrency: true }, () => {
   /** Checklist 29, 44, 213 (what `pm2 list` and `pm2 monit` show), 214, 221, 276. */
   test('three instances are reloaded one by one, no call that waits is lost, and every end has its verdict', async (t) => {
     const [pm2, redis, ports] = await Promise.all([Pm2.start(t), Redis.start(t), threePorts()]);
-    await pm2.starts(Pm2.app({ PORT: ports[0], REDIS_URL: redis.url, WHY_TTL: '5m' }));
+    await pm2.starts(Pm2.app({ PORT: ports[0], REDIS_URL: redis.url, WHY_TTL: '5m', API_TOKEN }));
     // pm2 came back, so all are ready: it waited for their word.
     for (const port of ports) {
       assert.equal((await fetch(`http://127.0.0.1:${port}/health/ready`)).status, 200, `${port}`);
@@ -123,8 +111,9 @@ suite('pm2', { concurrency: true }, () => {
     const shown = await pm2.shows('holdfast');
     assert.deepEqual(shown.map(({ port, status }) => [port, status]), ports.map((port) => [port, 'online']));
 
-    const proxy = new Proxy(ports);
-    const instances = async () => (await proxy.asks('/api/instances')).json;
+    const nginx = await Nginx.before(t, ports);
+    const server = new Server(nginx);
+    const instances = async () => (await server.asks('/api/instances')).json;
     const before = (await instances()).instances;
     assert.deepEqual(
       before.map(({ pid, restarts, manager, address }) => [pid, restarts, manager, address]),
@@ -132,16 +121,16 @@ suite('pm2', { concurrency: true }, () => {
     );
     before.forEach(({ instance }, nth) => assert.ok(instance.endsWith(`-${nth}:${ports[nth]}`), instance));
 
-    const shops = await Promise.all([0, 1, 2, 3, 4, 5].map((nth) => Shop.opens(t, proxy, `user${nth}`)));
+    const shops = await Promise.all([0, 1, 2, 3, 4, 5].map((nth) => Shop.opens(t, nginx, `user${nth}`)));
     await pm2.becomes('it shows the sockets (pm2 monit)', 'holdfast', (shown) => {
       return shown.reduce((sum, { figures }) => sum + (figures.Sockets?.value ?? 0), 0) === shops.length;
     });
     let [isOver, asked] = [false, 0];
     const failures = [];
-    const callers = shops.map(async ({ user }, nth) => {
-      for (let from = nth; !isOver; from++) {
-        const json = { userId: user, event: 'look', whenOffline: 'wait', timeoutMs: 15_000 };
-        const { status, json: said } = await proxy.asks('/api/call', { json, from });
+    const callers = shops.map(async ({ user }) => {
+      while (!isOver) {
+        const call = { userId: user, event: 'look', whenOffline: 'wait', timeoutMs: 15_000 };
+        const { status, json: said } = await server.asks('/api/call', call);
         asked += 1;
         if (status !== 200 || said.result !== user) failures.push([status, said]);
       }
@@ -163,7 +152,7 @@ suite('pm2', { concurrency: true }, () => {
     const ends = shops.flatMap(({ ids, closes }) => ids.slice(0, closes.length));
     assert.ok(ends.length >= shops.length, 'each of them was on an instance that was restarted');
     for (const id of ends) {
-      const { json } = await proxy.asks(`/api/sockets/${id}`);
+      const { json } = await server.asks(`/api/sockets/${id}`);
       const { cause, closeCode, restarts, sentence } = json.verdict ?? {};
       assert.deepEqual([cause, closeCode, restarts], ['instance_restart', 1012, 1], JSON.stringify(json));
       assert.match(sentence, /with 1012: instance restart \(restart\); \S+ is back, restart 1$/);
@@ -182,7 +171,7 @@ suite('pm2', { concurrency: true }, () => {
     await pm2.becomes('it is started again', 'holdfast', ([first]) => first.restarts === 2 && first.status === 'online');
     const { instance } = before[1];
     const drain = ['drain', instance, '--wait', '--url', `http://127.0.0.1:${ports[2]}`];
-    const drained = await Program.run(Gateway.BINARY, drain);
+    const drained = await Program.run(Gateway.BINARY, drain, { env: { API_TOKEN } });
     assert.equal(drained.code, 0, drained.output);
     const [, gone] = await pm2.becomes('it stays away', 'holdfast', ([, second]) => second.status === 'stopped');
     assert.deepEqual([gone.code, gone.restarts], [79, 1]);
