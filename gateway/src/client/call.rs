@@ -30,6 +30,12 @@ pub fn command() -> Command {
                 .arg(event("What the page is asked to do: the type of its frame").required(true))
                 .args([words::data("What is asked, as JSON, @FILE, or - for standard input"), timeout(CALL_TIME)])
                 .arg(
+                    Arg::new("bare-data")
+                        .value_name("JSON")
+                        .conflicts_with("data")
+                        .help("The same as --data, for whoever leaves the word out"),
+                )
+                .arg(
                     Arg::new("fallback")
                         .long("fallback")
                         .value_name("WHO")
@@ -54,7 +60,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
 
 fn ask(given: &Given<'_>) -> Result<(), Failure> {
     let (reading, as_json) = (given.reading(), given.as_json());
-    let data = data::read(given.text("data"))?;
+    let data = data::read(given.text("data").or_else(|| given.text("bare-data")))?;
     let gateway = Remote::of(&reading, given.url())?;
     let budget = budget(&reading, given.span("timeout"));
     let mut body = json!({ "event": given.text("event"), "timeoutMs": millis(budget) });
