@@ -91,7 +91,8 @@ async fn one_part_at_a_time_as_the_page_has_it() {
 }
 
 /// Checklist 207, 208, 209: where and since when, in plain text, under a key that has the socket's id; and it goes when its
-/// socket has gone for good.
+/// socket has gone for good. Row 208's names are those of `/api/debug/sockets`; in Redis `storeId` is `store`, and
+/// `readyState` is `state`, a word.
 #[tokio::test]
 async fn a_person_can_read_what_redis_has_of_a_socket() {
     let fleet = Fleet::with(&[("WHY_TTL", "1s")]).await;
@@ -109,6 +110,11 @@ async fn a_person_can_read_what_redis_has_of_a_socket() {
     assert!(row["owner"].starts_with("web1."), "{row:?}");
     let shown = fleet[1].get(&format!("/api/sockets/{}", client.id)).await.json();
     assert_eq!(row["connectedAt"], shown["connectedAt"].to_string());
+    let debugged = fleet[1].get("/api/debug/sockets").await.json()["sockets"]["metadata"][&client.id].clone();
+    let expected = serde_json::json!({
+        "connectedAt": shown["connectedAt"], "storeId": "meonutrition", "readyState": 1,
+    });
+    assert_eq!(debugged, expected);
     client.leaves().await;
     eventually("nothing is left of it", async || keys().is_empty().then_some(())).await;
 }
