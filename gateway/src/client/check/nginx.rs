@@ -420,10 +420,10 @@ impl Look<'_> {
         }
         let errors = door.one("error_log");
         let level = errors.and_then(|line| line.args.get(1)).map_or("error", String::as_str);
-        if !matches!(level, "crit" | "alert" | "emerg") && errors.is_none_or(|line| line.first() != "/dev/null") {
+        if level != "emerg" && errors.is_none_or(|line| line.first() != "/dev/null") {
             let place = errors.map_or_else(|| place_of(door), |line| line.place.to_string());
             let words =
-                format!("at level {level} nginx writes whole query strings, keys and tickets with them: say crit");
+                format!("at level {level} nginx writes whole query strings, keys and tickets with them: say emerg");
             report.warns("error_log", &place, words);
         }
     }

@@ -11,7 +11,7 @@ log_format short '$remote_addr "$request_method $uri"';
 upstream pool { server 10.0.0.1:8080 max_fails=0; server 10.0.0.2:8080 max_fails=0; }
 server {
     access_log /dev/null short;
-    error_log /dev/null crit;
+    error_log /dev/null emerg;
     client_max_body_size 2m;
     proxy_http_version 1.1;
     proxy_set_header Upgrade $http_upgrade;
@@ -80,7 +80,7 @@ fn each_fault_is_named_alone() {
         ("$request_method $uri", "$request", "log_format"),
         ("$request_method $uri", "$request_method $uri${args}", "log_format"),
         ("/dev/null short", "/dev/stdout", "log_format"),
-        ("/dev/null crit", "/dev/stderr", "error_log"),
+        ("/dev/null emerg", "/dev/stderr crit", "error_log"),
         ("client_max_body_size 2m", "client_max_body_size 64k", "client_max_body_size"),
     ] {
         let changed = GOOD.replacen(line, instead, 1);
