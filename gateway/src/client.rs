@@ -32,6 +32,7 @@ mod interrupt;
 mod keys;
 mod man;
 mod plane;
+mod runtime;
 mod send;
 pub mod serve;
 mod socket;

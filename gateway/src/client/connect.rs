@@ -7,6 +7,7 @@ use super::{
     exit,
     given::Given,
     interrupt::interrupted,
+    runtime,
     socket::{Closed, Said, Socket, knock},
     talk::{self, Asked, Heard},
     words::{credentials, insecure, origin, shown, to_ask_with, url},
@@ -67,13 +68,7 @@ pub fn command() -> Command {
 
 /// Exit 0 when it was left, or ended as it should; 1 when it was refused, or ended otherwise.
 pub fn run(given: &Given<'_>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return ended(Err(Failure::new(exit::FAILED, format!("cannot start: {error}")))),
-    };
-    let outcome = runtime.block_on(Box::pin(connect(given)));
-    runtime.shutdown_background();
-    ended(outcome)
+    ended(runtime::run(connect(given)))
 }
 
 async fn connect(given: &Given<'_>) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ use super::{
     dial::Trust,
     exit,
     given::Given,
+    runtime,
     words::{credentials, insecure, json, origin, shown, to_ask_with},
 };
 use crate::config::value;
@@ -145,13 +146,10 @@ fn examine(given: &Given<'_>) -> Result<u8, Failure> {
     let wanted = given.one::<u16>("instances").map(|count| usize::from(*count));
     let credentials = given.is_set("auth").then_some(shown);
     let mut report = Report::new(given.as_json());
-    let failed = |error: std::io::Error| Failure::new(exit::FAILED, format!("cannot start: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let outcome = runtime.block_on(Box::pin(look(&patient, rest, wanted, credentials.as_deref(), &mut report)));
-    runtime.shutdown_background();
+    let looked = runtime::run(async { Ok(look(&patient, rest, wanted, credentials.as_deref(), &mut report).await) })?;
     let url = format!("{}{}", patient.address.url(), patient.prefix);
     report.finish(&url);
-    Ok(match outcome {
+    Ok(match looked {
         Err(code) => code,
         Ok(()) if report.is_well() => 0,
         Ok(()) => exit::FAILED,

@@ -5,6 +5,7 @@ use super::{
     asking::{Failure, ended, printable},
     exit,
     given::Given,
+    runtime,
     words::{json as as_json, only},
 };
 use crate::{
@@ -89,9 +90,7 @@ fn go(verb: &str, given: &Given<'_>) -> Result<(), Failure> {
         code: exit::CONFIGURATION,
         sentences: faults.iter().map(ToString::to_string).collect(),
     })?;
-    let failed = |error: std::io::Error| Failure::new(exit::FAILED, error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(async {
+    runtime::run(async {
         let source = source(&config).await?;
         let (id, as_json) = (given.text("id").unwrap_or_default(), given.as_json());
         match verb {

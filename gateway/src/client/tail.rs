@@ -4,9 +4,9 @@ use super::{
     asking::{Failure, PATIENCE, Remote, ended, printable, printable_json},
     dial::{self, Trust},
     events::Events,
-    exit,
     given::Given,
     interrupt::interrupted,
+    runtime,
     table::{moment, names, word},
     talk::{self, Asked, Heard},
     words::{json, to_ask_with, url},
@@ -48,19 +48,13 @@ pub fn command() -> Command {
 
 /// Exit 0 when somebody has seen enough.
 pub fn run(given: &Given<'_>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return ended(Err(Failure::new(exit::FAILED, format!("cannot start: {error}")))),
-    };
-    let outcome = runtime.block_on(async {
+    ended(runtime::run(async {
         tokio::select! {
             biased;
             () = interrupted() => Ok(()),
             outcome = Box::pin(follow(given)) => outcome,
         }
-    });
-    runtime.shutdown_background();
-    ended(outcome)
+    }))
 }
 
 /// Why a stream has ended.
