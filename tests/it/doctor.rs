@@ -441,7 +441,7 @@ async fn echoes(stream: TcpStream) {
     }
 }
 
-/// Checklist 46, 47: nobody, and whoever is there instead, is named; exit 69.
+/// Checklist 47: nobody, and whoever is there instead, is named; exit 69.
 #[tokio::test]
 async fn what_is_no_holdfast_is_told_from_one() {
     let servers = [
@@ -461,6 +461,7 @@ async fn what_is_no_holdfast_is_told_from_one() {
     let cases = [
         (format!("http://{nobody}"), "port", "refused"),
         ("http://holdfast-doctor.invalid".to_owned(), "name", "not known"),
+        ("notaurl".to_owned(), "name", "write http://host:port"),
         (proxies.url(0), "holdfast", "nginx"),
         (proxies.url(1), "holdfast", "404"),
         (proxies.url(2), "holdfast", "nobody behind it"),

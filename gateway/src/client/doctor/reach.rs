@@ -51,7 +51,11 @@ fn unreached_check(patient: &Patient, unreached: &Unreached) -> Check {
         Unreached::Name(why) => Check::ill(
             "name",
             format!("{} is not known: {why}", address.host),
-            "see that it is spelled right, and that its DNS record (A or AAAA) is there: getent hosts shows what this machine knows",
+            // A word alone may have been meant as anything.
+            format!(
+                "{}see that it is spelled right, and that its DNS record (A or AAAA) is there: getent hosts shows what this machine knows",
+                if address.host.contains('.') { "" } else { "write http://host:port or https://host; " }
+            ),
         ),
         Unreached::Port(why) => Check::ill(
             "port",
