@@ -1,5 +1,5 @@
-//! `holdfast check`: the configuration in force, where each value comes from, every problem. With `--nginx`, what is wrong in
-//! the configuration of the proxy in front, too (`check/nginx.rs`).
+//! `holdfast check`: the configuration in force, where each value comes from, every problem. With `--nginx`, every problem
+//! of it and of the configuration of the proxy in front (`check/nginx.rs`), without the table.
 
 mod env;
 mod host;
@@ -30,7 +30,7 @@ pub fn command() -> Command {
             Arg::new("nginx")
                 .long("nginx")
                 .value_name("FILE")
-                .help("Look for what is wrong in this configuration of nginx, too"),
+                .help("Look for what is wrong in this configuration of nginx, and compare it with the settings"),
         )
         .args(settings())
 }
@@ -70,16 +70,24 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         faults.iter().for_each(|fault| complain!("problem: {fault}"));
         proxy.iter().flat_map(nginx::Report::lines).for_each(|line| complain!("{line}"));
     } else {
-        for row in rows {
-            let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
-            say!("{:<22} {value:<30} {}", row.name, row.source);
+        // Whoever asks about the proxy asked for the settings before.
+        if proxy.is_none() {
+            for row in rows {
+                let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
+                say!("{:<22} {value:<30} {}", row.name, row.source);
+            }
+            say!("{}, configuration {}", host::line(given.env), fingerprint::of(&reading.sources));
         }
-        say!("{}, configuration {}", host::line(given.env), fingerprint::of(&reading.sources));
         reading.sources.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         faults.iter().for_each(|fault| say!("problem: {fault}"));
         proxy.iter().flat_map(nginx::Report::lines).for_each(|line| say!("{line}"));
         if is_valid {
-            say!("ok");
+            let warnings = reading.sources.warnings.len() + proxy.as_ref().map_or(0, nginx::Report::warnings);
+            match warnings {
+                0 => say!("ok"),
+                1 => say!("ok, 1 warning"),
+                many => say!("ok, {many} warnings"),
+            }
         }
     }
     if is_valid { ExitCode::SUCCESS } else { ExitCode::from(exit::CONFIGURATION) }

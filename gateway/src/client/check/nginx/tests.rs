@@ -107,6 +107,14 @@ fn a_gateway_is_found_wherever_it_stands() {
     assert!(about(below, &[TOKEN]).contains(&"Upgrade!".into()));
     let beside = format!("server {{ location / {{ proxy_pass http://rails; }} }} {GOOD}");
     assert_eq!(about(&beside, &[TOKEN]), [""; 0]);
+    // Also by another door, which does not look like one: it leads to an instance that a gateway's server names.
+    for to in ["10.0.0.2:8080", "pool", "spare"] {
+        let side = format!(
+            "upstream spare {{ server 10.0.0.1:8080; }} server {{ location / {{ proxy_pass http://{to}; }} }} {GOOD}"
+        );
+        let said = about(&side, &[TOKEN]);
+        assert!(said.contains(&"Upgrade!".into()) && said.contains(&"admin paths".into()), "{to}: {said:?}");
+    }
     let piece = "location /ws { proxy_pass http://127.0.0.1:8080; }";
     assert!(about(piece, &[TOKEN]).contains(&"proxy_http_version!".into()));
     assert_eq!(about("server { return 301 https://$host$request_uri; }", &[TOKEN]), ["proxy_pass!"]);
@@ -135,25 +143,4 @@ fn the_location_of_a_path_is_nginxs() {
         assert!(server.location(path).own(mark).is_some(), "{path}: {}", server.location(path).name);
     }
     assert_eq!(server.location("/nowhere").name, "the file");
-}
-
-#[test]
-fn times_and_sizes_are_read_as_nginx_writes_them() {
-    let line = |args: &[&str]| Directive {
-        name: String::new(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        block: Vec::new(),
-        place: syntax::Place { file: "f".into(), line: 1 },
-    };
-    for (args, ms) in [
-        (&["75"][..], 75_000),
-        (&["1m30s"], 90_000),
-        (&["1m", "30s"], 90_000),
-        (&["250ms"], 250),
-        (&["1d"], 86_400_000),
-    ] {
-        assert_eq!(time(&line(args)), Some(Duration::from_millis(ms)), "{args:?}");
-    }
-    assert_eq!(time(&line(&["soon"])), None);
-    assert_eq!([bytes("2m"), bytes("64K"), bytes("0"), bytes("x")], [Some(2 << 20), Some(64 << 10), Some(0), None]);
 }
