@@ -61,9 +61,15 @@ pub fn ended(outcome: Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// A terminal does something else with it than to show it; some turn the order of all that follows.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// What others wrote, such as a close reason, with nothing in it that a terminal would obey.
 pub fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    let shown = |c: char| if is_obeyed(c) { c.escape_default().collect() } else { String::from(c) };
     text.chars().map(shown).collect()
 }
 
@@ -73,7 +79,7 @@ pub fn printable_json(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => String::from(c),
         '\r' => " ".into(),
-        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c if is_obeyed(c) => format!("\\u{:04x}", u32::from(c)),
         c => c.into(),
     };
     text.trim_end().chars().map(shown).collect()
@@ -379,6 +385,7 @@ mod tests {
     #[test]
     fn a_terminal_obeys_nothing_that_others_wrote() {
         assert_eq!(printable("a\u{1b}[31mü\n"), "a\\u{1b}[31mü\\n");
+        assert_eq!(printable("\u{202e}a\u{2066}\u{200f}"), "\\u{202e}a\\u{2066}\\u{200f}");
         let shown = printable_json("{\r\n\"a\":\"ü\u{9b}31m\u{7f}\"}\n");
         assert_eq!(shown, "{ \n\"a\":\"ü\\u009b31m\\u007f\"}");
         assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()["a"], "ü\u{9b}31m\u{7f}");

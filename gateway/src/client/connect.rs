@@ -15,7 +15,7 @@ use super::{
 use clap::{Arg, ArgAction, Command, builder::NonEmptyStringValueParser};
 use serde_json::Value;
 use std::{
-    io::{BufRead, IsTerminal, stdin},
+    io::{self, BufRead, IsTerminal, Write, stdin},
     process::ExitCode,
     time::Duration,
 };
@@ -159,29 +159,51 @@ fn typed() -> mpsc::Receiver<String> {
 
 async fn converse(mut socket: Socket, goes_on: bool) -> Result<(), Failure> {
     let mut lines = typed();
-    let (mut is_open, leaves_at_once) = (true, stdin().is_terminal());
+    let (mut is_open, mut unsaid, leaves_at_once) = (true, None, stdin().is_terminal());
     let mut stop = std::pin::pin!(interrupted());
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
             said = socket.next() => match said {
-                Said::Text(text) => say!("{}", printable(&text)),
-                Said::Binary(bytes) => say!("({} bytes: {})", bytes.len(), hex(&bytes)),
+                Said::Text(text) if shows(&printable(&text)) => {}
+                Said::Binary(bytes) if shows(&format!("({} bytes: {})", bytes.len(), hex(&bytes))) => {}
                 Said::Closed(closed) => return end(&closed),
+                // Whoever reads has left, as head does.
+                Said::Text(_) | Said::Binary(_) => break,
             },
             line = lines.recv(), if is_open => match line {
                 Some(line) if line.is_empty() => {}
-                // What went wrong is what the socket says next.
-                Some(line) => drop(socket.say(&line).await),
+                // Ctrl-C is heard also while nobody takes what is said. What went wrong may be what the socket says next.
+                Some(line) => tokio::select! {
+                    biased;
+                    () = &mut stop => break,
+                    said = socket.say(&line) => if let Err(why) = said {
+                        (is_open, unsaid) = (false, Some(why));
+                    },
+                },
                 None => is_open = false,
             },
-            () = sleep(if leaves_at_once { Duration::ZERO } else { LINGER }), if !is_open && !goes_on => break,
+            () = sleep(if leaves_at_once { Duration::ZERO } else { LINGER }),
+                if !is_open && (!goes_on || unsaid.is_some()) => break,
         }
     }
     socket.close().await;
-    complain!("left");
-    Ok(())
+    match unsaid {
+        Some(why) => {
+            Err(Failure::new(exit::FAILED, format!("left, since not all that was typed could be said: {why}")))
+        }
+        None => {
+            complain!("left");
+            Ok(())
+        }
+    }
+}
+
+/// Prints a line, while somebody reads.
+fn shows(line: &str) -> bool {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
 }
 
 /// The beginning of it.

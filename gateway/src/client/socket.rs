@@ -17,6 +17,8 @@ use tokio::{
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// How long the other side has to answer a close.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the other side may take nothing of what is said.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
 /// What there is where no close frame came.
 const ABNORMAL: u16 = 1006;
 const HUNG_UP: &str = "the connection ended without a close frame";
@@ -75,7 +77,7 @@ impl Socket {
         Ok(Self { connection, wire: Wire::new(Some(MESSAGE_BYTES_MAX)), unread, unwritten: Vec::new() })
     }
 
-    /// Says a text; an error where it has broken.
+    /// Says a text; an error where it has broken, or nobody takes it.
     pub async fn say(&mut self, text: &str) -> Result<(), String> {
         self.unwritten.extend(wire::text_of_a_client(text.to_owned()));
         self.write().await
@@ -84,11 +86,12 @@ impl Socket {
     /// Whoever is dropped in the middle has lost nothing.
     async fn write(&mut self) -> Result<(), String> {
         let broken = |error: std::io::Error| error.to_string();
+        let unread = |_| format!("the other side has read nothing for {} s", UNREAD_MAX.as_secs());
         while !self.unwritten.is_empty() {
-            let length = self.connection.write(&self.unwritten).await.map_err(broken)?;
-            self.unwritten.drain(..length);
+            let length = timeout(UNREAD_MAX, self.connection.write(&self.unwritten)).await.map_err(unread)?;
+            self.unwritten.drain(..length.map_err(broken)?);
         }
-        self.connection.flush().await.map_err(broken)
+        timeout(UNREAD_MAX, self.connection.flush()).await.map_err(unread)?.map_err(broken)
     }
 
     /// What comes next; pings are answered meanwhile. May be dropped and called again.
@@ -140,10 +143,12 @@ impl Socket {
     /// Says goodbye, and waits a moment for the answer.
     pub async fn close(mut self) {
         self.unwritten.extend(wire::close_of_a_client(1000, ""));
-        if self.write().await.is_ok() {
-            let ends = async { while !matches!(self.next().await, Said::Closed(_)) {} };
-            // Who does not answer is left.
-            let _ = timeout(FAREWELL, ends).await;
-        }
+        let ends = async {
+            if self.write().await.is_ok() {
+                while !matches!(self.next().await, Said::Closed(_)) {}
+            }
+        };
+        // Who does not answer, or does not even read, is left.
+        let _ = timeout(FAREWELL, ends).await;
     }
 }

@@ -128,7 +128,8 @@ async fn read(mut heard: Heard, as_json: bool) -> End {
                 continue;
             }
             let line = if as_json {
-                format!("{{\"event\":{},\"data\":{}}}", Value::from(name), printable_json(&data))
+                let name = Value::from(name).to_string();
+                format!("{{\"event\":{},\"data\":{}}}", printable_json(&name), printable_json(&data))
             } else {
                 told(&name, &serde_json::from_str(&data).unwrap_or_default())
             };

@@ -1,6 +1,6 @@
 //! What a doctor found: a line for each check, and under each that failed what mends it.
 
-use crate::client::asking::printable;
+use crate::client::asking::{printable, printable_json};
 use serde_json::{Value, json};
 
 /// As wide as the longest name.
@@ -18,16 +18,16 @@ pub struct Check {
 
 impl Check {
     pub fn well(name: &'static str, seen: impl Into<String>) -> Self {
-        Self { name, ok: Some(true), seen: seen.into(), fix: None }
+        Self { name, ok: Some(true), seen: on_one_line(seen), fix: None }
     }
 
     pub fn ill(name: &'static str, seen: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, ok: Some(false), seen: seen.into(), fix: Some(fix.into()) }
+        Self { name, ok: Some(false), seen: on_one_line(seen), fix: Some(fix.into()) }
     }
 
     /// It could not be looked at, and why.
     pub fn unseen(name: &'static str, why: impl Into<String>) -> Self {
-        Self { name, ok: None, seen: why.into(), fix: None }
+        Self { name, ok: None, seen: on_one_line(why), fix: None }
     }
 
     /// With lines that show what went over the wire.
@@ -77,7 +77,7 @@ impl Report {
     /// The end: as JSON all of it, else how it went.
     pub fn finish(&self, url: &str) {
         if self.as_json {
-            return say!("{:#}", self.json(url));
+            return say!("{}", printable_json(&format!("{:#}", self.json(url))));
         }
         let count = |ok| self.checks.iter().filter(|check| check.ok == ok).count();
         let (well, ill, unseen) = (count(Some(true)), count(Some(false)), count(None));
@@ -91,6 +91,11 @@ impl Report {
             .map(|check| json!({ "name": check.name, "ok": check.ok, "seen": check.seen, "fix": check.fix }));
         json!({ "url": url, "ok": self.is_well(), "checks": checks.collect::<Vec<_>>() })
     }
+}
+
+/// Much of it is what a server said, and that must not look like lines of the doctor.
+fn on_one_line(seen: impl Into<String>) -> String {
+    seen.into().replace('\n', " ")
 }
 
 fn lines(check: &Check) -> Vec<String> {
@@ -113,8 +118,8 @@ mod tests {
 
     #[test]
     fn a_check_is_told_with_what_mends_it() {
-        let check = Check::ill("pages", "refused\u{1b}", "one\ntwo").showing(&["> GET /".into()]);
-        assert_eq!(lines(&check), ["✗ pages        refused\\u{1b}", "      > GET /", "  fix: one", "       two"]);
+        let check = Check::ill("pages", "refused\n\u{1b}", "one\ntwo").showing(&["> GET /".into()]);
+        assert_eq!(lines(&check), ["✗ pages        refused \\u{1b}", "      > GET /", "  fix: one", "       two"]);
         let mut report = Report::new(true);
         report.add(Check::well("a", "b"));
         report.add(Check::unseen("c", "d"));
