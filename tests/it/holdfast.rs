@@ -69,10 +69,15 @@ impl Holdfast {
     }
 
     /// The same, with this on its standard input.
-    pub async fn typing(mut self, text: &str) -> Finished {
+    pub async fn typing(self, text: &str) -> Finished {
+        self.reading(text).run().await
+    }
+
+    /// This is on its standard input.
+    pub fn reading(mut self, text: &str) -> Self {
         let file = TempFile::holding(text);
         self.command.stdin(fs::File::open(file.path()).expect("it was written just now"));
-        self.run().await
+        self
     }
 
     /// Begins to run.

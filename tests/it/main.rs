@@ -119,6 +119,7 @@ mod smuggling;
 mod spoofs;
 mod start;
 mod story;
+mod strangers;
 mod streams;
 mod tidings;
 mod tidy;

@@ -42,7 +42,8 @@ Examples:
   holdfast doctor http://127.0.0.1:8080 --quick --json
 
 A ✓ is well, a ✗ is not and says what mends it, a – could not be looked at and says why. With the API_TOKEN of the
-gateway (environment or --config) more can be looked at. Sockets that the doctor opens bring the names of the URL alone.
+gateway (environment or --config) more can be looked at: it is shown to this machine and the configured listener alone,
+and with --with-token to others behind https://. Sockets that the doctor opens bring the names of the URL alone.
 
 Exit codes: 0 nothing is wrong, 1 something is, 69 nobody is there, or no Holdfast";
 
@@ -89,6 +90,11 @@ pub fn command() -> Command {
                 .help("An instance's own listener, for what the proxy does not pass on; may repeat"),
         )
         .arg(
+            Arg::new("with-token").long("with-token").action(ArgAction::SetTrue).conflicts_with("insecure").help(
+                "Show the configured API_TOKEN also to another machine, behind https:// with a trusted certificate",
+            ),
+        )
+        .arg(
             Arg::new("auth")
                 .long("auth")
                 .action(ArgAction::SetTrue)
@@ -115,9 +121,9 @@ fn examine(given: &Given<'_>) -> Result<u8, Failure> {
     // What is configured here is used where it can be read; whoever names the gateway needs none of it.
     let remote = match &named {
         Some((address, _)) => {
-            Remote::for_admin(&reading, Some(address)).or_else(|_| Remote::without_token(&reading, Some(address)))
+            Remote::of(&reading, Some(address)).or_else(|_| Remote::without_token(&reading, Some(address)))
         }
-        None => Remote::for_admin(&reading, None),
+        None => Remote::of(&reading, None),
     }?;
     let (prefix, door, query) = patient::parts(named.as_ref().map_or("", |(_, path)| path));
     let names = query.split('&').filter_map(|pair| pair.split('=').next());
@@ -137,6 +143,8 @@ fn examine(given: &Given<'_>) -> Result<u8, Failure> {
         preamble: remote.preamble && named.is_none(),
         shown: shown.first().cloned().unwrap_or_default(),
         bearer: remote.bearer().map(str::to_owned),
+        listener: reading.config.as_ref().ok().map(Address::of),
+        with_token: given.is_set("with-token"),
         origin: given.text("origin").map(str::to_owned),
         direct: given.behind.get_many::<Address>("direct").into_iter().flatten().cloned().collect(),
         direct_preamble: remote.preamble,

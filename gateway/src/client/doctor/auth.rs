@@ -89,7 +89,7 @@ async fn tried(patient: &Patient, shown: &Shown) -> Check {
         Err(why) => return Check::unseen(name, why),
     };
     if session.status != 200 {
-        let hint = session.hint().unwrap_or("the log of the gateway says why").to_owned();
+        let hint = session.hint().unwrap_or_else(|| "the log of the gateway says why".to_owned());
         return Check::ill(name, session.problem(), hint);
     }
     let said = |member: &str| session.body[member].as_str().unwrap_or("nobody").to_owned();
@@ -100,7 +100,7 @@ async fn tried(patient: &Patient, shown: &Shown) -> Check {
     match patient.ask(patient.at_door("/api/handshake", &format!("path={}", patient.door), shown)).await {
         Ok(answer) if answer.body["ok"] == true => {}
         Ok(answer) => {
-            let hint = answer.hint().unwrap_or("the log of the gateway says why").to_owned();
+            let hint = answer.hint().unwrap_or_else(|| "the log of the gateway says why".to_owned());
             return Check::ill(name, format!("{seen}, but /api/handshake says {}", answer.problem()), hint);
         }
         Err(why) => return Check::unseen(name, why),
@@ -111,7 +111,7 @@ async fn tried(patient: &Patient, shown: &Shown) -> Check {
             Check::well(name, format!("{seen}, and {} opens", patient.door))
         }
         Ok(Err(answer)) => {
-            let hint = answer.hint().unwrap_or("the log of the gateway says why").to_owned();
+            let hint = answer.hint().unwrap_or_else(|| "the log of the gateway says why".to_owned());
             Check::ill(name, format!("{seen}, but {} says {}", patient.door, answer.problem()), hint)
         }
         Err(why) => Check::ill(

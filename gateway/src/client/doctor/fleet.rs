@@ -239,7 +239,7 @@ async fn ask_for(patient: &Patient, met: &mut Met, socket: &mut Socket) -> Resul
                     break;
                 }
                 _ => {
-                    let hint = answer.hint().unwrap_or("the logs of both instances say more").to_owned();
+                    let hint = answer.hint().unwrap_or_else(|| "the logs of both instances say more".to_owned());
                     let seen = format!("a call to a socket on {holder} fails: {}", answer.problem());
                     return Ok(Called::Judged(Check::ill("call", seen, hint)));
                 }

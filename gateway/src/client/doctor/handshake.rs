@@ -58,7 +58,7 @@ fn unopened(report: &mut Report) {
 fn refused(patient: &Patient, answer: &Answer) -> Check {
     let ill = |seen: String, fix: String| Check::ill("handshake", seen, fix);
     let title = answer.body["title"].as_str().unwrap_or_default();
-    let hint = answer.hint().unwrap_or("its log says why").to_owned();
+    let hint = answer.hint().unwrap_or_else(|| "its log says why".to_owned());
     match (answer.instance(), answer.status, title) {
         (None, 502 | 504, _) => ill(
             format!("the proxy does not reach a gateway ({})", answer.status_line()),

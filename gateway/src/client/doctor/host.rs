@@ -83,10 +83,21 @@ fn redis(instances: &Value) -> Check {
             "redis",
             format!("{seen}: it throws rows away when it is full"),
             format!(
-                "redis-cli -h {} CONFIG SET maxmemory-policy noeviction (and in redis.conf); instances look again when they connect",
-                text(server, "address").split(':').next().unwrap_or_default()
+                "redis-cli{} CONFIG SET maxmemory-policy noeviction (and in redis.conf); instances look again when they connect",
+                place(&text(server, "address"))
             ),
         ),
+    }
+}
+
+/// Where redis-cli finds it. Somebody may paste it, so it holds nothing that a shell would obey, and no option.
+fn place(address: &str) -> String {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-');
+    match host.chars().all(is_plain) && !host.is_empty() && !host.starts_with('-') && port.parse::<u16>().is_ok() {
+        true => format!(" -h {host} -p {port}"),
+        false => " (on the machine of that Redis)".to_owned(),
     }
 }
 
@@ -100,6 +111,15 @@ mod tests {
         let metrics = |open: u32, max: u32| format!("process_open_fds {open}\nprocess_max_fds {max}\n");
         assert!(!files(&metrics(10, 100_000)).is_ill() && files(&metrics(90_000, 100_000)).is_ill());
         assert!(files(&metrics(10, 1024)).is_ill() && !files("").is_ill());
+    }
+
+    #[test]
+    fn what_is_pasted_is_an_address_and_nothing_else() {
+        assert_eq!(place("redis-1.local:6380"), " -h redis-1.local -p 6380");
+        assert_eq!(place("[::1]:6379"), " -h ::1 -p 6379");
+        for address in ["$(reboot):6379", "a b:6379", "-x:6379", "r:6379;ls", "", ":6379"] {
+            assert!(place(address).starts_with(" (on"), "{address}");
+        }
     }
 
     #[test]

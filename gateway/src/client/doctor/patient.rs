@@ -15,6 +15,10 @@ use tokio::time::{sleep, timeout};
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How long a gateway that limits how often somebody knocks is waited for, each time.
 const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Whoever says "at once" and refuses again would be asked for ever.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// So much is repeated of what a server says.
+const WORDS_MAX: usize = 500;
 /// Doors at which a URL may end; what stands in front of them is the path under which all of the gateway is served.
 const DOORS: [&str; 4] = ["/ws", "/websocket", "/connect", "/health"];
 
@@ -39,8 +43,12 @@ pub struct Patient {
     pub preamble: bool,
     /// With what sockets are opened.
     pub shown: Shown,
-    /// `Bearer …`, for the server plane.
+    /// `Bearer …`, for the server plane. Not everybody who is asked may see it.
     pub bearer: Option<String>,
+    /// What is configured here: it may see the token whatever its address is.
+    pub listener: Option<Address>,
+    /// Whoever asks has said that what he names may see it, too.
+    pub with_token: bool,
     pub origin: Option<String>,
     /// Listeners of instances, for what the proxy does not pass on.
     pub direct: Vec<Address>,
@@ -80,8 +88,10 @@ impl Answer {
         }
     }
 
-    pub fn hint(&self) -> Option<&str> {
-        self.body["hint"].as_str().filter(|hint| !hint.is_empty())
+    /// What it says that helps, told as its words: whoever answers may be a stranger, and nobody should paste them.
+    pub fn hint(&self) -> Option<String> {
+        let hint = self.body["hint"].as_str().filter(|hint| !hint.is_empty())?;
+        Some(words_of_the_server(hint))
     }
 }
 
@@ -137,6 +147,7 @@ impl Patient {
             let heard = timeout(PATIENCE, talk::ask(dialled.connection, asked)).await;
             let heard = heard.map_err(|_| silent(PATIENCE))??;
             let after = heard.header("retry-after").and_then(|after| after.parse().ok()).map(Duration::from_secs);
+            let after = after.map(|after| after.max(AGAIN_MIN));
             match after.filter(|after| heard.status == 429 && *after <= patience) {
                 Some(after) => {
                     patience -= after;
@@ -173,8 +184,24 @@ impl Patient {
 
     fn as_server(&self, asked: Asked) -> Asked {
         match &self.bearer {
-            Some(bearer) => asked.with("Authorization", &**bearer),
-            None => asked,
+            Some(bearer) if self.withheld().is_none() => asked.with("Authorization", &**bearer),
+            _ => asked,
+        }
+    }
+
+    /// Why whoever is asked here does not see the token: a name that was mistyped may be anybody's, and so may be who
+    /// answers to it.
+    fn withheld(&self) -> Option<&'static str> {
+        let (is_tls, is_ours) = (self.address.is_tls, self.listener.as_ref() == Some(&self.address));
+        match is_tls {
+            true if self.trust == Trust::Anybody => {
+                Some("no token is shown where the certificate is not looked at: leave --insecure out")
+            }
+            _ if self.address.is_here() || is_ours || (is_tls && self.with_token) => None,
+            true => Some("it was not shown the token that is configured here: if it is yours, add --with-token"),
+            false => Some(
+                "no token goes to another machine in clear: name it with https:// and add --with-token, or run the doctor on that machine",
+            ),
         }
     }
 
@@ -193,7 +220,9 @@ impl Patient {
 
     /// Why something is not told here, and where it would be.
     pub fn closed(&self, path: &str, answer: &Answer) -> String {
+        let withheld = self.withheld().filter(|_| self.bearer.is_some() && answer.instance().is_some());
         let mend = match (answer.status, &self.bearer) {
+            (401 | 403, _) if withheld.is_some() => withheld.unwrap_or_default(),
             (401 | 403, Some(_)) if answer.instance().is_some() => {
                 "give the doctor the API_TOKEN and ADMIN_TOKEN of this gateway, by environment or --config"
             }
@@ -251,6 +280,12 @@ impl Patient {
     }
 }
 
+/// On one line, since only what the doctor itself says begins another.
+pub fn words_of_the_server(text: &str) -> String {
+    let text: String = text.chars().take(WORDS_MAX).collect();
+    format!("the server says: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 fn silent(patience: Duration) -> String {
     format!("it did not answer within {} s", patience.as_secs())
 }
@@ -258,6 +293,46 @@ fn silent(patience: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_shown_to_nobody_who_may_be_a_stranger() {
+        let of = |url: &str, trust, with_token| Patient {
+            address: url.parse().unwrap(),
+            prefix: String::new(),
+            door: "/ws".into(),
+            query: String::new(),
+            trust,
+            preamble: false,
+            shown: Shown::default(),
+            bearer: Some("Bearer hush".into()),
+            listener: Some("http://10.0.0.1:8080".parse().unwrap()),
+            with_token,
+            origin: None,
+            direct: vec!["http://127.0.0.1:1".parse().unwrap(), "http://web2:1".parse().unwrap()],
+            direct_preamble: false,
+        };
+        let sees = |patient: &Patient| patient.as_server(patient.asked("GET", "/")).lines().concat().contains("***");
+        for (url, trust, with_token, shown) in [
+            ("http://127.0.0.1:1", Trust::Checked, false, true),
+            ("http://localhost:1", Trust::Anybody, false, true),
+            ("http://10.0.0.1:8080", Trust::Checked, false, true),
+            ("http://10.0.0.1:8081", Trust::Checked, false, false),
+            ("http://web1", Trust::Checked, true, false),
+            ("https://web1", Trust::Checked, false, false),
+            ("https://web1", Trust::Checked, true, true),
+            ("https://web1", Trust::Anybody, true, false),
+            ("https://localhost", Trust::Anybody, true, false),
+        ] {
+            let patient = of(url, trust, with_token);
+            assert_eq!(sees(&patient), shown, "{url} {trust:?} {with_token}");
+            assert_eq!(patient.places().map(|place| sees(&place)).collect::<Vec<_>>(), [shown, true, false], "{url}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_told_as_its_words() {
+        assert_eq!(words_of_the_server("a\n  fix: b"), "the server says: a fix: b");
+    }
 
     #[test]
     fn a_url_names_the_path_in_front_of_a_gateway() {

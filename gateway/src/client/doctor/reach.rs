@@ -1,7 +1,7 @@
 //! Is anybody there, is it a Holdfast, and how is it.
 
 use super::{
-    patient::{Answer, Knock, Patient},
+    patient::{Answer, Knock, Patient, words_of_the_server},
     report::{Check, Report},
 };
 use crate::{
@@ -102,7 +102,10 @@ async fn who_is_there(patient: &Patient, report: &mut Report, health: &Answer) -
         ),
         (_, 301 | 302 | 307 | 308) => (
             format!("{server} sends elsewhere ({})", health.status_line()),
-            format!("ask there: {}", health.header("location").unwrap_or("the address in its Location header")),
+            match health.header("location") {
+                Some(location) => format!("if that is yours, ask there; {}", words_of_the_server(location)),
+                None => "ask at the address where it serves; it names none".to_owned(),
+            },
         ),
         (Ok(Knock { answer: Ok(mut socket), .. }), _) => {
             let first = socket.hear(A_MOMENT).await.map_or_else(|why| why, |text| text.chars().take(80).collect());
@@ -175,7 +178,7 @@ async fn health_check(patient: &Patient, health: &Answer) -> Check {
     match patient.get("/health/ready").await {
         Ok(ready) if ready.status == 200 => Check::well("health", format!("{seen}, ready")),
         Ok(ready) => {
-            let hint = ready.hint().unwrap_or("see its log").to_owned();
+            let hint = ready.hint().unwrap_or_else(|| "see its log".to_owned());
             Check::ill("health", format!("{seen}; not ready: {}", ready.problem()), hint)
         }
         Err(why) => Check::ill("health", format!("{seen}; /health/ready: {why}"), "see its log"),

