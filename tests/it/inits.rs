@@ -254,14 +254,17 @@ async fn what_is_given_is_written_as_it_is() {
     }
     let docker = site.init(&["docker", "--domain", "holdfast-1.example.com"]).await;
     assert_eq!(docker.code, 0, "{docker:?}");
-    assert!(site.read("compose.yaml").contains("CORS_ORIGINS: https://holdfast-1.example.com\n"));
+    assert!(
+        site.read("compose.yaml")
+            .contains("CORS_ORIGINS: https://holdfast-1.example.com,http://holdfast-1.example.com\n")
+    );
 }
 
 #[tokio::test]
 async fn the_last_port_is_a_port() {
     let site = Site::new();
     let finished = site.inits("systemd", &["--port", "65437", "--instances", "99"]).await;
-    assert!(finished.stdout.contains(" holdfast@65534 holdfast@65535\n"), "{finished:?}");
+    assert!(finished.stdout.contains(" holdfast@65535.socket holdfast@65535.service "), "{finished:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use serde_json::json;
 const REFUSALS: [u16; 7] = [401, 403, 404, 405, 429, 502, 503];
 
 fn is_let_in(heard: &Heard) -> bool {
-    heard.header("x-holdfast-instance").is_some() && !REFUSALS.contains(&heard.status)
+    let sends_elsewhere = (300..400).contains(&heard.status);
+    heard.header("x-holdfast-instance").is_some() && !sends_elsewhere && !REFUSALS.contains(&heard.status)
 }
 
 pub async fn check(patient: &Patient) -> Check {

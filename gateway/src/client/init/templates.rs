@@ -305,7 +305,7 @@ mod tests {
         }
         let tricky = Site { domain: "holdfast-1.example.com".into(), ..site(2) };
         let compose = COMPOSE.filled(&tricky).unwrap();
-        for part in ["https://holdfast-1.example.com\n", "hostname: holdfast-2 }"] {
+        for part in ["https://holdfast-1.example.com,http://holdfast-1.example.com\n", "hostname: holdfast-2 }"] {
             assert!(compose.contains(part), "{part} in {compose}");
         }
         // The last port there is.
