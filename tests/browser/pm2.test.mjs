@@ -13,18 +13,9 @@ import { Gateway } from './gateway.mjs';
 import { Nginx } from './nginx.mjs';
 import { eventually, soon } from './patience.mjs';
 import { Pm2 } from './pm2.mjs';
-import { freePort, isFree } from './port.mjs';
+import { freePorts } from './port.mjs';
 import { Program } from './program.mjs';
 import { Redis } from './redis.mjs';
-
-/** Three ports in a row that nobody listens on, of which pm2 is told the first. */
-async function threePorts() {
-  for (;;) {
-    const first = await freePort();
-    const ports = [first, first + 1, first + 2];
-    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return ports;
-  }
-}
 
 const API_TOKEN = 't0ken';
 
@@ -102,7 +93,7 @@ suite('pm2', { concurrency: true }, () => {
 
   /** Checklist 29, 44, 213 (what `pm2 list` and `pm2 monit` show), 214, 221, 276. */
   test('three instances are reloaded one by one, no call that waits is lost, and every end has its verdict', async (t) => {
-    const [pm2, redis, ports] = await Promise.all([Pm2.start(t), Redis.start(t), threePorts()]);
+    const [pm2, redis, ports] = await Promise.all([Pm2.start(t), Redis.start(t), freePorts(3)]);
     await pm2.starts(Pm2.app({ PORT: ports[0], REDIS_URL: redis.url, WHY_TTL: '5m', API_TOKEN }));
     // pm2 came back, so all are ready: it waited for their word.
     for (const port of ports) {
