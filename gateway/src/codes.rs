@@ -36,6 +36,7 @@ const PROBLEMS: &[&str] = &[
     "full",
     "idempotency_key_reused",
     "incomplete_body",
+    "instance_ended",
     "internal_error",
     "invalid_api_key",
     "invalid_api_token",

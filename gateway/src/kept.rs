@@ -38,6 +38,12 @@ impl Kept {
         }
     }
 
+    /// Whether the call goes on without whoever took it on: its owner says what came of it.
+    pub fn is_open(&self) -> bool {
+        self.status == 502
+            && serde_json::from_str::<Value>(&self.body).is_ok_and(|body| body["code"] == "instance_ended")
+    }
+
     /// The same whatever its status is: of a call that was queued nothing else will be said.
     pub fn bytes(&self) -> Bytes {
         serde_json::to_vec(self).unwrap_or_default().into()

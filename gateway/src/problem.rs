@@ -153,6 +153,18 @@ impl Problem {
         .member("delivered", delivered)
     }
 
+    /// 502: the time is not over, and whoever has the call may still answer, but not to us. With a 503 a proxy would ask again
+    /// unasked.
+    pub fn instance_ended(delivered: impl Into<Value>) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "Instance ended",
+            "with an Idempotency-Key, ask again for the answer; without one, if a second time does no harm",
+        )
+        .detail("the instance that was asked ended before the client had answered")
+        .member("delivered", delivered)
+    }
+
     /// 409: the client was asked, and said this.
     pub fn call_failed(socket: SocketId, instance: &str, said: &[u8]) -> Self {
         Self::new(StatusCode::CONFLICT, "Call failed", "failure has what the client said")

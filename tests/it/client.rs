@@ -26,7 +26,8 @@ impl Client {
         match Self::try_open(address, target, headers).await {
             Ok(client) => client,
             Err(error) => {
-                let answer = Request::knock(address, target).await;
+                let knock = Request::knock(address, target);
+                let answer = headers.iter().fold(knock, |knock, (name, value)| knock.with(name, value)).await;
                 panic!("{target}: {error}; asked once more: {} {}", answer.status, answer.text());
             }
         }

@@ -1,9 +1,13 @@
 //! Repeats: a request with an Idempotency-Key is acted upon once, whichever instance it comes to again.
 
 use crate::{client::Client, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{future::IntoFuture, time::Duration};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
 
 const KEY: &str = "Idempotency-Key";
 
@@ -136,17 +140,41 @@ async fn an_odd_key_is_refused() {
     assert_eq!(longest.status, 200, "{}", longest.text());
 }
 
-async fn killed_asker(timeout_ms: u64) -> (Fleet, Client, Value, Value) {
-    let mut fleet = Fleet::with(&[]).await;
+/// A call that web2 asks, in the hands of its client at web1.
+async fn asked_by_web2(
+    timeout_ms: u64,
+    settings: &[(&str, &str)],
+) -> (Fleet, Client, Value, Value, JoinHandle<Answer>) {
+    let fleet = Fleet::with(settings).await;
     let mut client = fleet.gateway(0).greeted("/ws?user_id=u&store_id=s").await;
     let asked = json!({"socketId": client.id, "event": "x", "timeoutMs": timeout_ms});
     let call = fleet.gateway(1).post("/api/call", &asked).with(KEY, "k").with("X-Request-Id", "first");
     let calling = tokio::spawn(async move { call.await });
     let call = client.hears().await;
     assert_eq!(call["type"], json!("x"));
+    (fleet, client, asked, call, calling)
+}
+
+async fn killed_asker(timeout_ms: u64) -> (Fleet, Client, Value, Value) {
+    let (mut fleet, client, asked, call, calling) = asked_by_web2(timeout_ms, &[]).await;
     calling.abort();
     fleet.kill(1);
     (fleet, client, asked, call)
+}
+
+/// The first caller is told that its instance ended, which is not what came of the call.
+#[tokio::test]
+async fn a_reply_behind_the_end_of_its_asker_is_what_a_repeat_gets() {
+    let (mut fleet, mut client, asked, call, calling) = asked_by_web2(60_000, &[("DRAIN_TIMEOUT", "3s")]).await;
+    fleet.gateway(1).signal(Signal::TERM);
+    refused(&calling.await.unwrap(), 502, "instance_ended");
+    fleet.ends(1).await;
+    client.says(json!({"type": "reply", "callId": call["callId"], "data": {"kg": 7}}).to_string()).await;
+    let again = fleet.gateway(2).post("/api/call", &asked).with(KEY, "k").await;
+    assert_eq!((again.status, &again.json()["result"]), (200, &json!({"kg": 7})), "{}", again.text());
+    assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
+    client.heard_all().await;
+    fleet.is_sound().await;
 }
 
 /// Whoever holds the socket says it instead, as the asker would have.

@@ -123,6 +123,10 @@ pub fn no_reply(call: &CallId, delivered: Delivered) -> Problem {
     Problem::no_reply(Value::from(delivered), detail).member("callId", call.as_str())
 }
 
+pub fn ended(call: &CallId, delivered: Delivered) -> Problem {
+    Problem::instance_ended(Value::from(delivered)).member("callId", call.as_str())
+}
+
 /// Why a socket is not there any more that had a call.
 pub fn verdict(owner: &Incarnation, lost: LostSocket, now_ms: u64) -> Verdict {
     let LostSocket { socket, store, connected_at, ending, .. } = lost;

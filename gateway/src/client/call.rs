@@ -152,7 +152,9 @@ fn failure(gateway: &Remote, answer: &Answer, budget: Duration) -> Failure {
             };
             Failure::new(exit::FAILED, format!("{detail}, which was {}; {mend}", humantime::format_duration(budget)))
         }
-        "socket_lost" | "owner_lost" | "socket_busy" => Failure::new(exit::FAILED, format!("{detail}; {hint}")),
+        "socket_lost" | "owner_lost" | "instance_ended" | "socket_busy" => {
+            Failure::new(exit::FAILED, format!("{detail}; {hint}"))
+        }
         _ => refused(gateway, answer),
     }
 }

@@ -129,6 +129,8 @@ pub enum Outcome {
     },
     /// Its socket ended with the call in its hands, or on the way to them.
     SocketLost(Verdict, Delivered),
+    /// We end, or go on under another name: what its client says is not heard here any more.
+    AskerEnded(Delivered),
     NoReply(Delivered),
 }
 
@@ -417,7 +419,8 @@ impl<'a> Way<'a> {
                 self.step(Step::Accepted { socket, instance: owner.instance().to_owned() }).await;
             }
             match news {
-                None | Some(News::CutOff) => break Outcome::NoReply(self.at_last(delivered)),
+                None => break Outcome::NoReply(self.at_last(delivered)),
+                Some(News::CutOff) => break Outcome::AskerEnded(self.at_last(delivered)),
                 Some(News::Accepted(_)) => {}
                 Some(News::Progress(_, data)) => self.step(Step::Progress(data)).await,
                 Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),

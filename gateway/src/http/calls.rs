@@ -303,6 +303,7 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::QueueSilent(_) => "unknown",
         Outcome::OwnerLost { .. } => "owner_lost",
         Outcome::SocketLost(..) => "socket_lost",
+        Outcome::AskerEnded(_) => "instance_ended",
         Outcome::NoReply(_) => "no_reply",
     }
 }
@@ -378,6 +379,7 @@ pub async fn answer(request: &Request, id: &CallId, outcome: Outcome, by: Instan
         Outcome::SocketLost(verdict, delivered) => {
             Err(told::lost(&request.gateway.courier.registry, id, &verdict, delivered, by + LATE).await)
         }
+        Outcome::AskerEnded(delivered) => Err(told::ended(id, delivered)),
         Outcome::NoReply(delivered) => Err(told::no_reply(id, delivered)),
     }
 }

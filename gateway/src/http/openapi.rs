@@ -22,7 +22,7 @@ const SILENT: &[(u16, &str)] = &[(504, "no_reply")];
 const CALLED: &[(u16, &str)] = &[
     (404, "no_live_socket"),
     (409, "call_failed"),
-    (502, "owner_lost, socket_lost"),
+    (502, "owner_lost, socket_lost, instance_ended"),
     (503, "draining, too_many_calls_wait"),
 ];
 /// The request has an Idempotency-Key.

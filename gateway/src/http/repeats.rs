@@ -206,6 +206,9 @@ impl Told {
 /// Tells what came of it, before the caller hears it: so whatever else stands is what all of them hear. A caller who
 /// has waited `by` then for the outcome itself does not wait long for this.
 async fn tell(gateway: &Gateway, errand: &Errand, kept: &Kept, by: Instant) -> Told {
+    if kept.is_open() {
+        return Told::AsItIs;
+    }
     let registry = &gateway.courier.registry;
     let outcome = kept.outcome();
     let told = async {

@@ -4,10 +4,11 @@
 use super::{
     Answer, Body, Problem, Request,
     calls::{self, Call},
-    events::{self, Event, told},
+    events::{self, Event},
 };
 use crate::{
     admission::names::Query,
+    calls::told::{self, Delivered},
     courier::Step,
     feed::{Happening, Scope},
 };
@@ -33,7 +34,7 @@ type Piece = Result<Event, Problem>;
 /// `accepted`, `progress`…, and then `result` or `error`.
 pub fn of_call(request: Request, call: Call<'static>) -> Response<Body> {
     let request_id = request.request_id.clone();
-    let pieces = told(|pieces| async move {
+    let pieces = events::told(|pieces| async move {
         let as_event = |id: &CallId, step| match step {
             Step::Accepted { socket, instance } => {
                 let data = json!({ "callId": id.as_str(), "socketId": socket.to_string(), "instance": instance });
@@ -53,7 +54,7 @@ pub fn of_call(request: Request, call: Call<'static>) -> Response<Body> {
 /// has the message, is still a plain answer.
 pub async fn of_message(request: Request, call: Call<'static>) -> Answer {
     let request_id = request.request_id.clone();
-    let mut pieces = told(|pieces| async move {
+    let mut pieces = events::told(|pieces| async move {
         let as_event = |_: &CallId, step| match step {
             Step::Accepted { .. } => Event::comment("accepted"),
             Step::Progress(data) => Event::new("message", text(&data)),
@@ -81,7 +82,7 @@ pub async fn feed(request: Request) -> Answer {
     }
     let gateway = request.gateway;
     let mut look = gateway.desk.feed.look(scope);
-    let events = told(|events| async move {
+    let events = events::told(|events| async move {
         loop {
             let happening = tokio::select! {
                 biased;
@@ -109,7 +110,7 @@ async fn follow(
     let mut ears = gateway.courier.calls.begin();
     let id = ears.id.clone();
     let (sender, mut steps) = mpsc::channel(1);
-    let (mut heard_at, mut is_accepted) = (Instant::now(), false);
+    let (mut heard_at, mut delivered) = (Instant::now(), Delivered::Unknown);
     let outcome = {
         let mut asking = pin!(calls::ask(request, call, &mut ears, Some(sender)));
         loop {
@@ -117,14 +118,15 @@ async fn follow(
                 biased;
                 Some(step) = steps.recv() => {
                     let _ = pieces.send(Ok(as_event(&id, step))).await;
-                    (heard_at, is_accepted) = (Instant::now(), true);
+                    (heard_at, delivered) = (Instant::now(), Delivered::Yes);
                 }
                 outcome = &mut asking => break Ok(outcome),
                 () = sleep_until(heard_at + silence.unwrap_or_default()), if silence.is_some() => {
                     gateway.metrics.called("no_reply");
-                    break Err("the client paused for too long");
+                    let paused = Problem::no_reply(delivered, "the client paused for too long");
+                    break Err(paused.member("callId", id.as_str()));
                 }
-                () = gateway.stopping.cancelled() => break Err("this instance ends"),
+                () = gateway.stopping.cancelled() => break Err(told::ended(&id, delivered)),
             }
         }
     };
@@ -133,10 +135,7 @@ async fn follow(
     }
     match outcome {
         Ok(outcome) => calls::answer(request, &id, outcome, call.by(request)).await,
-        Err(why) => {
-            let delivered = if is_accepted { true.into() } else { serde_json::Value::from("unknown") };
-            Err(Problem::no_reply(delivered, why).member("callId", id.as_str()))
-        }
+        Err(problem) => Err(problem),
     }
 }
 

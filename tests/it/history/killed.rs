@@ -121,7 +121,11 @@ async fn an_asker_that_was_declared_dead_answers_the_calls_of_its_former_life() 
     fleet.redis().ask(&["SET", &tomb, "1", "EX", "3600"]);
     let (answer, _) = to_far.await.unwrap();
     let body = answer.json();
-    assert_eq!((answer.status, &body["code"], &body["delivered"]), (504, &json!("no_reply"), &json!(true)), "{body}");
+    assert_eq!(
+        (answer.status, &body["code"], &body["delivered"]),
+        (502, &json!("instance_ended"), &json!(true)),
+        "{body}"
+    );
     // What never left it goes on.
     near.says(json!({"type": "reply", "callId": call["callId"], "data": 1}).to_string()).await;
     assert_eq!(to_near.await.unwrap().0.status, 200);
@@ -143,7 +147,13 @@ async fn a_drain_answers_those_who_still_wait() {
     let (from_here, from_there) = (asks(&fleet, 0, &client.id), asks(&fleet, 1, &client.id));
     let mut far = fleet.gateway(2).greeted("/ws").await;
     let to_far = asks(&fleet, 0, &far.id);
+    let awaited = json!({"userId": "nobody", "event": "x", "timeoutMs": 60_000, "whenOffline": "wait"});
+    let to_nobody = tokio::spawn(fleet.gateway(0).post("/api/call", &awaited).into_future());
     let _ = (client.hears().await, client.hears().await, far.hears().await);
+    eventually("one waits for nobody", async || {
+        (fleet.gateway(0).metric("holdfast_calls_waiting").await == 1.0).then_some(())
+    })
+    .await;
     fleet.gateway(0).signal(Signal::TERM);
     for asking in [from_here, from_there] {
         let (answer, _) = asking.await.unwrap();
@@ -157,7 +167,14 @@ async fn a_drain_answers_those_who_still_wait() {
     }
     let (answer, _) = to_far.await.unwrap();
     let body = answer.json();
-    assert_eq!((answer.status, &body["code"], &body["delivered"]), (504, &json!("no_reply"), &json!(true)), "{body}");
+    assert_eq!(
+        (answer.status, &body["code"], &body["delivered"]),
+        (502, &json!("instance_ended"), &json!(true)),
+        "{body}"
+    );
+    // Nothing was written, so that a proxy may ask the next instance.
+    let answer = to_nobody.await.unwrap();
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("draining")), "{}", answer.text());
     fleet.ends(0).await;
     fleet.is_sound().await;
 }

@@ -161,7 +161,7 @@ fn told(
         410 => code == "socket_gone",
         409 => code == "call_failed",
         429 => code == "socket_busy",
-        502 => matches!(code, "owner_lost" | "socket_lost"),
+        502 => matches!(code, "owner_lost" | "socket_lost" | "instance_ended"),
         503 => {
             matches!(code, "registry_rebuilding" | "registry_unavailable" | "owner_unreachable" | "draining")
         }
@@ -201,8 +201,8 @@ fn told(
             broken(Rule::Cause, "its socket did not end");
         }
     }
-    if code == "owner_lost" && !troubles.explains_a_lost_owner(asked, ended) {
-        broken(Rule::Cause, "no owner was lost");
+    if matches!(code, "owner_lost" | "instance_ended") && !troubles.explains_a_lost_instance(asked, ended) {
+        broken(Rule::Cause, "no instance was lost");
     }
 }
 
@@ -248,7 +248,7 @@ impl Troubles {
         self.drained.iter().any(|(who, since, until)| *who == instance && *since <= to && from <= *until)
     }
 
-    fn explains_a_lost_owner(&self, from: Duration, to: Duration) -> bool {
+    fn explains_a_lost_instance(&self, from: Duration, to: Duration) -> bool {
         let felt = |since: Duration, until: Duration| since <= to && from <= until.saturating_add(NOTICED);
         self.killed.iter().any(|(_, at)| felt(*at, *at))
             || self.stopped.iter().chain(&self.drained).any(|(_, since, until)| felt(*since, *until))

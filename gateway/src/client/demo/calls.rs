@@ -128,7 +128,7 @@ fn became(answer: &Answer) -> Became {
     let text = |name: &str| answer.body[name].as_str().map(printable).unwrap_or_default();
     match (answer.status, &*text("code")) {
         (200, _) => Became::Answered(format!("{} on {}, {}", text("socketId"), text("instance"), text("hop"))),
-        (status, code @ ("owner_lost" | "socket_lost")) => Became::Cut(format!("{status} {code}")),
+        (status, code @ ("owner_lost" | "socket_lost" | "instance_ended")) => Became::Cut(format!("{status} {code}")),
         (503, "draining") => Became::Refused("503 draining".into()),
         // nginx itself, whose instance was gone under the request.
         (status @ (502 | 504), _) if answer.body == Value::Null => Became::Cut(format!("{status} by nginx")),
