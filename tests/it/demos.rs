@@ -1,18 +1,11 @@
 //! `holdfast demo`: everything at work by one command, and nothing left of it however it ends.
 
 use crate::{
-    holdfast::Holdfast,
+    holdfast::{Holdfast, TempFolder},
     patience::{eventually, note, soon},
 };
 use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -21,19 +14,22 @@ use tokio::{
 };
 
 /// Where a demo makes its folder, so that it can be seen what is left.
-struct Ground(PathBuf);
+struct Ground(TempFolder);
 
 impl Ground {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = env::temp_dir().join(format!("holdfast-ground-{}-{count}", std::process::id()));
-        fs::create_dir_all(&place).unwrap();
-        Self(place.canonicalize().unwrap())
+        Self(TempFolder::new("ground"))
     }
 
     fn demo(&self, args: &[&str]) -> Holdfast {
-        Holdfast::command(&[&["demo"], args].concat()).env("TMPDIR", self.0.to_str().unwrap())
+        Holdfast::command(&[&["demo"], args].concat()).env("TMPDIR", self.0.name())
+    }
+
+    /// One with a few sockets that has made its first call.
+    async fn calling(&self) -> Child {
+        let mut demo = self.demo(&["--sockets", "20"]).begins();
+        calls(&mut demo).await;
+        demo
     }
 
     /// The processes that work in it, with their names.
@@ -42,13 +38,13 @@ impl Ground {
             let number: i32 = entry.file_name().to_str()?.parse().ok()?;
             let place = fs::read_link(entry.path().join("cwd")).ok()?;
             let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            place.starts_with(&self.0).then_some((Pid::from_raw(number)?, name.trim().to_owned()))
+            place.starts_with(self.0.path()).then_some((Pid::from_raw(number)?, name.trim().to_owned()))
         });
         numbers.collect()
     }
 
     fn folders(&self) -> usize {
-        fs::read_dir(&self.0).unwrap().count()
+        fs::read_dir(self.0.path()).unwrap().count()
     }
 
     fn is_empty(&self) {
@@ -61,7 +57,6 @@ impl Drop for Ground {
         for (pid, _) in self.processes() {
             let _ = kill_process(pid, Signal::KILL);
         }
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -163,11 +158,10 @@ async fn a_demo_that_is_ended_early_leaves_nothing() {
 #[tokio::test]
 async fn a_demo_that_is_killed_leaves_nothing() {
     let ground = Ground::new();
-    let mut demo = ground.demo(&["--sockets", "20"]).begins();
-    calls(&mut demo).await;
+    let demo = ground.calling().await;
     assert!(ground.processes().len() >= 6, "{:?}", ground.processes());
     // Somebody who looks at its logs.
-    let place = fs::read_dir(&ground.0).unwrap().next().unwrap().unwrap().path();
+    let place = fs::read_dir(ground.0.path()).unwrap().next().unwrap().unwrap().path();
     let mut bystander =
         Command::new("sleep").arg("600").current_dir(place).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     signal(&demo, Signal::KILL);
@@ -179,8 +173,7 @@ async fn a_demo_that_is_killed_leaves_nothing() {
 #[tokio::test]
 async fn a_demo_ends_when_nobody_reads_it() {
     let ground = Ground::new();
-    let mut demo = ground.demo(&["--sockets", "20"]).begins();
-    calls(&mut demo).await;
+    let mut demo = ground.calling().await;
     drop(demo.stdout.take());
     let (code, said) = complains(&mut demo).await;
     assert_eq!((code, said.as_str()), (0, ""));
@@ -190,8 +183,7 @@ async fn a_demo_ends_when_nobody_reads_it() {
 #[tokio::test]
 async fn the_redis_of_a_demo_obeys_nobody_else() {
     let ground = Ground::new();
-    let mut demo = ground.demo(&["--sockets", "20"]).begins();
-    calls(&mut demo).await;
+    let mut demo = ground.calling().await;
     let pid = ground.processes().into_iter().find(|(_, comm)| comm == "redis-server").unwrap().0;
     // It names itself redis-server 127.0.0.1:PORT.
     let title = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap();
@@ -209,8 +201,7 @@ async fn the_redis_of_a_demo_obeys_nobody_else() {
 async fn a_demo_ends_with_the_part_that_ends() {
     for (name, part) in [("redis-server", "redis has ended"), ("nginx", "nginx has ended")] {
         let ground = Ground::new();
-        let mut demo = ground.demo(&["--sockets", "20"]).begins();
-        calls(&mut demo).await;
+        let mut demo = ground.calling().await;
         let pid = ground.processes().into_iter().find(|(_, comm)| comm == name).expect(name).0;
         kill_process(pid, Signal::KILL).unwrap();
         let (code, said) = complains(&mut demo).await;

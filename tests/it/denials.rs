@@ -4,7 +4,7 @@
 use crate::{
     fleet::Fleet,
     gateway::Gateway,
-    holdfast::{Holdfast, TempFile},
+    holdfast::{Holdfast, TempFile, TempFolder},
     patience::{eventually, soon},
 };
 use serde_json::json;
@@ -274,13 +274,12 @@ async fn a_redis_that_is_full_disconnects_nobody() {
 /// It is to save, and cannot: then it takes no writes.
 #[tokio::test]
 async fn a_redis_that_cannot_save_disconnects_nobody() {
-    let folder = std::env::temp_dir().join(format!("holdfast-it-unsaved-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let server = Server::with(&[("dir", folder.to_str().unwrap())]);
+    let folder = TempFolder::new("unsaved");
+    let server = Server::with(&[("dir", folder.name())]);
     let mut fleet = Fleet::on(&server.url(), &[]).await;
     let fail = |server: &Server| {
         // Whom root forbids to write, root may be; a folder that is gone stops everybody.
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(folder.path()).unwrap();
         server.ask(&["CONFIG", "SET", "save", "3600 1"]);
         server.ask(&["BGSAVE"]);
         while !server.text(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err") {}

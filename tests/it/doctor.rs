@@ -3,28 +3,23 @@
 use crate::{
     application::{Application, Manner},
     client::Client,
+    findings::{Found, doctor},
     fleet::Fleet,
     gateway::Gateway,
-    holdfast::{Finished, Holdfast, TempFile},
+    holdfast::{Holdfast, TempFile, TempFolder},
+    nginx::Nginx,
     patience::{eventually, soon},
+    stranger::{Stranger, answers},
     tokens::{SECRET, signed},
 };
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::{Papers, Server, free_port};
-use std::{
-    env, fs,
-    future::Future,
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{fs, net::SocketAddr};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
+    net::TcpStream,
 };
 use tokio_tungstenite::accept_async;
 
@@ -40,67 +35,32 @@ const PAGE: &str = "https://app.example.com";
 
 /// A real nginx with several servers, which differ by a line or two.
 struct Proxies {
-    program: Child,
-    folder: PathBuf,
+    _nginx: Nginx,
     at: Vec<SocketAddr>,
 }
 
 impl Proxies {
     /// One server for each: what it says beside its address.
     async fn of(gateways: &[SocketAddr], servers: &[String], papers: Option<&Papers>) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("holdfast-doctor-{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = TempFolder::new("doctor");
+        let (mut ssl, mut certificate) = ("", "");
         if let Some(papers) = papers {
-            fs::write(folder.join("server.crt"), &papers.certificate).unwrap();
-            fs::write(folder.join("server.key"), &papers.key).unwrap();
+            fs::write(folder.file("server.crt"), &papers.certificate).unwrap();
+            fs::write(folder.file("server.key"), &papers.key).unwrap();
+            (ssl, certificate) = (" ssl", "ssl_certificate server.crt; ssl_certificate_key server.key;");
         }
         let at: Vec<SocketAddr> = servers.iter().map(|_| ([127, 0, 0, 1], free_port()).into()).collect();
-        let ssl = if papers.is_some() { " ssl" } else { "" };
         let servers: String =
             servers.iter().zip(&at).map(|(lines, at)| format!("server {{ listen {at}{ssl}; {lines} }}\n")).collect();
         let upstream: String = gateways.iter().map(|gateway| format!("server {gateway} max_fails=0; ")).collect();
-        let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-        let certificate =
-            if papers.is_some() { "ssl_certificate server.crt; ssl_certificate_key server.key;" } else { "" };
-        let configuration = format!(
-            "daemon off; worker_processes 1; {user} pid nginx.pid; error_log stderr crit;
-            events {{ worker_connections 1024; }}
-            http {{
-              access_log off; client_body_temp_path body; proxy_temp_path proxy; {certificate}
-              fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-              upstream holdfast {{ zone holdfast 64k; least_conn; {upstream} }}
-              {servers}
-            }}"
-        );
-        fs::write(folder.join("nginx.conf"), configuration).unwrap();
-        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
-        let program = Command::new(program.expect("nginx is installed"))
-            .args(["-p", folder.to_str().unwrap(), "-c", "nginx.conf", "-e", "stderr"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxies = Self { program, folder, at };
-        for at in &proxies.at {
-            eventually("nginx listens", async || TcpStream::connect(at).await.ok()).await;
-        }
-        proxies
+        let upstream = format!("upstream holdfast {{ zone holdfast 64k; least_conn; {upstream} }}");
+        fs::write(folder.file("kit.conf"), format!("{certificate}\n{upstream}\n{servers}")).unwrap();
+        // Once it listens at one address it does at all of them.
+        Self { _nginx: Nginx::of(folder, at[0]).await, at }
     }
 
     fn url(&self, nth: usize) -> String {
         format!("http://{}", self.at[nth])
-    }
-}
-
-impl Drop for Proxies {
-    fn drop(&mut self) {
-        // Asked, so that it takes its worker along.
-        if let Some(pid) = i32::try_from(self.program.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
-        let _ = self.program.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -113,49 +73,6 @@ fn passing(lines: &[&str]) -> String {
 fn but(without: &str, with: &str) -> String {
     let lines: Vec<_> = GOOD.into_iter().filter(|line| *line != without).chain([with]).collect();
     passing(&lines)
-}
-
-/// What a doctor found.
-struct Found {
-    finished: Finished,
-    report: Value,
-}
-
-impl Found {
-    fn of(finished: Finished) -> Self {
-        let report = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"));
-        Self { finished, report }
-    }
-
-    fn named(&self, ok: &Value) -> Vec<&str> {
-        let checks = self.report["checks"].as_array().unwrap().iter();
-        checks.filter(|check| check["ok"] == *ok).filter_map(|check| check["name"].as_str()).collect()
-    }
-
-    fn ill(&self) -> Vec<&str> {
-        self.named(&json!(false))
-    }
-
-    fn unseen(&self) -> Vec<&str> {
-        self.named(&Value::Null)
-    }
-
-    /// What was seen of it, and what mends it.
-    fn check(&self, name: &str) -> (&str, &str) {
-        let checks = self.report["checks"].as_array().unwrap();
-        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {self:?}"));
-        (check["seen"].as_str().unwrap(), check["fix"].as_str().unwrap_or_default())
-    }
-}
-
-impl std::fmt::Debug for Found {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "exit {}: {:#}\n{}", self.finished.code, self.report, self.finished.stderr)
-    }
-}
-
-async fn doctor(args: &[&str]) -> Found {
-    Found::of(Holdfast::command(&[&["doctor", "--json"], args].concat()).run().await)
 }
 
 /// Checklist 140, 218, 220, 222, 223, 224: a fleet behind a proxy that is set up as it should be. What a proxy keeps to
@@ -395,38 +312,6 @@ async fn a_restart_while_a_socket_rests_is_no_fault_of_a_proxy() {
     assert!(ended.status.success() && told.contains("rested for 4s still answers"), "{told}");
 }
 
-/// A server that answers every connection in its own way, until it is dropped.
-struct Stranger {
-    address: SocketAddr,
-    _life: JoinSet<()>,
-}
-
-impl Stranger {
-    async fn who<F: Future<Output = ()> + Send + 'static>(serves: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut life = JoinSet::new();
-        life.spawn(async move {
-            let mut serving = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                serving.spawn(serves(stream));
-            }
-        });
-        Self { address, _life: life }
-    }
-}
-
-async fn answers(mut stream: TcpStream, status: &str, body: &str) {
-    let mut asked = Vec::new();
-    while !asked.windows(4).any(|four| four == b"\r\n\r\n") {
-        if soon("it asks", stream.read_buf(&mut asked)).await.unwrap_or(0) == 0 {
-            return;
-        }
-    }
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-}
-
 /// As Node's `ws` does: 426 for whoever wants no socket, and for all others an echo.
 async fn echoes(stream: TcpStream) {
     let mut head = [0; 1024];
@@ -468,7 +353,7 @@ async fn what_is_no_holdfast_is_told_from_one() {
         (proxies.url(3), "holdfast", "https://example.com/health"),
         (format!("https://{}", proxies.at[0]), "tls", "write http://"),
         (format!("ws://{}/ws", node.address), "holdfast", "welcome"),
-        (format!("http://{}", mail.address), "http", "no HTTP"),
+        (mail.url(), "http", "no HTTP"),
     ];
     let looks = join_all(cases.iter().map(|(url, ..)| async move { doctor(&[url]).await })).await;
     for (found, (url, name, part)) in looks.into_iter().zip(&cases) {
@@ -486,7 +371,7 @@ async fn an_old_gateway_is_told_to_be_old() {
         async move { answers(stream, "200 OK", &body).await }
     })
     .await;
-    let found = doctor(&[&format!("http://{}", old.address), "--quick"]).await;
+    let found = doctor(&[&old.url(), "--quick"]).await;
     assert_eq!(found.finished.code, 1, "{found:?}");
     let (seen, fix) = found.check("holdfast");
     assert!(seen.contains("0.0.1") && seen.contains("older") && fix.contains("install"), "{found:?}");

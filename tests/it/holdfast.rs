@@ -142,11 +142,16 @@ impl TempFolder {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("holdfast-{name}-{}-{count}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+        Self(folder.canonicalize().unwrap())
     }
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// For those who want it as text.
+    pub fn name(&self) -> &str {
+        self.0.to_str().unwrap()
     }
 
     /// Where a file of it is, or would be.

@@ -1,32 +1,26 @@
 //! `holdfast init`: what it writes is tried by those who will read it.
 
 use crate::{
-    holdfast::{Finished, Holdfast},
+    holdfast::{Finished, Holdfast, TempFolder},
     http::Request,
     patience::note,
 };
 use std::{
-    env, fs,
+    fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// A folder for a site that is set up.
-struct Site(PathBuf);
+struct Site(TempFolder);
 
 impl Site {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = env::temp_dir().join(format!("holdfast-site-{}-{count}", std::process::id()));
-        fs::create_dir_all(&place).unwrap();
-        Self(place.canonicalize().unwrap())
+        Self(TempFolder::new("site"))
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.0.name()
     }
 
     async fn init(&self, args: &[&str]) -> Finished {
@@ -42,11 +36,11 @@ impl Site {
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        fs::read_to_string(self.0.file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     fn files(&self) -> Vec<String> {
-        let names = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.collect();
         names.sort();
         names
@@ -54,7 +48,7 @@ impl Site {
 
     /// What it makes up is a secret, for its owner alone.
     fn keeps(&self, name: &str, finished: &Finished) {
-        let mode = fs::metadata(self.0.join(name)).unwrap().permissions().mode();
+        let mode = fs::metadata(self.0.file(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
         let secret = self.read(name).trim().rsplit('=').next().unwrap().to_owned();
         assert!(secret.len() >= 43 && !finished.said().contains(&secret), "{name}");
@@ -69,18 +63,12 @@ impl Site {
         // Names that only the network of the containers knows.
         let server = (1..=9).fold(server, |text, nth| text.replace(&format!("holdfast-{nth}:"), "127.0.0.1:"));
         let whole = format!("pid {}/pid; events {{}} http {{ {server} }}", self.path());
-        fs::write(self.0.join("nginx.conf"), whole).unwrap();
+        fs::write(self.0.file("nginx.conf"), whole).unwrap();
         let Some(nginx) = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap())
         else {
             return note("there is no nginx here");
         };
         succeeds(Command::new(nginx).args(["-t", "-p", self.path(), "-c", "nginx.conf", "-e", "stderr"]));
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -130,7 +118,7 @@ async fn pm2_is_told_of_this_program_and_its_ports() {
         if (files.length < 3) throw all;
         for (const file of files) fs.accessSync(file);
         fs.accessSync(app.script, fs.constants.X_OK);";
-    succeeds(Command::new("node").args(["-e", script]).arg(site.0.join("ecosystem.config.cjs")));
+    succeeds(Command::new("node").args(["-e", script]).arg(site.0.file("ecosystem.config.cjs")));
     let check = Holdfast::command(&["check", "--config", &format!("{}/holdfast.toml", site.path())])
         .env("API_TOKEN_FILE", &format!("{}/api_token", site.path()))
         .env("REDIS_URL_FILE", &format!("{}/redis_url", site.path()))
@@ -171,7 +159,7 @@ async fn systemd_takes_the_units_that_are_written_for_it() {
     let ours =
         [("service", unit.replace("/usr/local/bin/holdfast", "/bin/true")), ("socket", site.read("holdfast@.socket"))];
     let paths = ours.map(|(kind, text)| {
-        let path = site.0.join(format!("holdfast@8081.{kind}"));
+        let path = site.0.file(&format!("holdfast@8081.{kind}"));
         fs::write(&path, text).unwrap();
         path
     });
@@ -215,9 +203,9 @@ async fn what_is_written_for_docker_names_what_is_there() {
 #[tokio::test]
 async fn nothing_is_written_over_unless_it_is_forced() {
     let site = Site::new();
-    fs::write(site.0.join("redis_url"), "redis://mine").unwrap();
-    fs::set_permissions(site.0.join("redis_url"), fs::Permissions::from_mode(0o600)).unwrap();
-    fs::write(site.0.join("holdfast.toml"), "mine").unwrap();
+    fs::write(site.0.file("redis_url"), "redis://mine").unwrap();
+    fs::set_permissions(site.0.file("redis_url"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(site.0.file("holdfast.toml"), "mine").unwrap();
     let refused = site.init(&["pm2", "--domain", "chat.test"]).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{refused:?}");
     for part in ["holdfast.toml", "redis_url", "--force", site.path()] {
@@ -231,9 +219,9 @@ async fn nothing_is_written_over_unless_it_is_forced() {
     assert_eq!(site.read("redis_url"), "redis://mine");
     assert!(site.read("holdfast.toml").contains("chat.test"));
     // Whether others may read it is for whoever wrote it to say; nothing is no secret.
-    fs::write(site.0.join("api_token"), "\n").unwrap();
+    fs::write(site.0.file("api_token"), "\n").unwrap();
     for name in ["redis_url", "api_token"] {
-        fs::set_permissions(site.0.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(site.0.file(name), fs::Permissions::from_mode(0o644)).unwrap();
     }
     let forced = site.inits("pm2", &["--force"]).await;
     assert!(forced.stdout.contains("redis_url  (left as it was; other users can read it"), "{forced:?}");

