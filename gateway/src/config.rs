@@ -127,6 +127,8 @@ impl Config {
 /// What reading a configuration comes to. The sources are there in either case, for `check`.
 pub struct Reading {
     pub sources: Sources,
+    /// Who started us, which the environment says, too.
+    pub manager: Manager,
     pub config: Result<Config, Vec<Fault>>,
 }
 
@@ -137,15 +139,15 @@ pub fn read(flags: &BTreeMap<String, String>, file: Option<&str>, env: &Environm
     let config = reader.config();
     let Reader { faults, warnings, .. } = reader;
     sources.warnings.extend(warnings);
+    let manager = Manager::from_env(env);
     let config = match config {
         Some(config) if faults.is_empty() => {
-            let manager = Manager::from_env(env);
             sources.warnings.extend(manager.warnings(config.drain_timeout, config.instance.as_deref()));
             Ok(config)
         }
         _ => Err(faults),
     };
-    Reading { sources, config }
+    Reading { sources, manager, config }
 }
 
 /// Reads value after value and collects what is wrong, instead of stopping at the first.

@@ -55,7 +55,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             "valid": is_valid,
             "version": crate::gateway::VERSION,
             "configuration": fingerprint::of(&reading.sources),
-            "host": host::json(given.env),
+            "host": host::json(given.env, &reading.manager),
             "settings": settings,
             "problems": problems,
             "warnings": reading.sources.warnings,
@@ -76,7 +76,7 @@ pub fn run(given: &Given<'_>) -> ExitCode {
                 let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
                 say!("{:<22} {value:<30} {}", row.name, row.source);
             }
-            say!("{}, configuration {}", host::line(given.env), fingerprint::of(&reading.sources));
+            say!("{}, configuration {}", host::line(given.env, &reading.manager), fingerprint::of(&reading.sources));
         }
         reading.sources.warnings.iter().for_each(|warning| say!("warning: {warning}"));
         faults.iter().for_each(|fault| say!("problem: {fault}"));

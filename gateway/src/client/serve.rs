@@ -41,8 +41,8 @@ pub fn command() -> Command {
 
 /// Serves until it is told to stop.
 pub fn run(given: &Given<'_>) -> ExitCode {
-    let reading = given.reading();
-    let mut config = match reading.config {
+    let Reading { sources, manager, config } = given.reading();
+    let mut config = match config {
         Ok(config) => config,
         Err(faults) => {
             complain!(
@@ -53,7 +53,6 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
-    let manager = Manager::from_env(given.env);
     let (passed, channel) = (manager.take_listener(), manager.take_channel());
     config.drain_timeout = manager.drain_timeout(config.drain_timeout);
     let open_files = listener::raise_open_files();
@@ -73,9 +72,9 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             }
         };
         let log = Log::start(config.log_format, &config.live.log_filter);
-        reading.sources.warnings.iter().for_each(|warning| warn!("{warning}"));
+        sources.warnings.iter().for_each(|warning| warn!("{warning}"));
         let about = gateway::about(&config, &listener, &manager);
-        let (restarts, configuration) = (about.restarts, fingerprint::of(&reading.sources));
+        let (restarts, configuration) = (about.restarts, fingerprint::of(&sources));
         let (registry, inbox) = match config.redis.clone() {
             None => Registry::in_memory(&Memory::new(gateway::retention(&config)), about),
             Some(url) => {
@@ -116,8 +115,8 @@ pub fn run(given: &Given<'_>) -> ExitCode {
             configuration,
             "instance starts"
         );
-        notice_unused(&reading.sources, &listener);
-        serve(&gateway, listener, inbox, &log, (&manager, &channel), &reading.sources, || given.reading()).await
+        notice_unused(&sources, &listener);
+        serve(&gateway, listener, inbox, &log, (&manager, &channel), &sources, || given.reading()).await
     });
     // A thread that waits for a disk, or for somebody's address, is not waited for.
     runtime.shutdown_background();

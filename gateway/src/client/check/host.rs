@@ -8,17 +8,17 @@ use std::path::Path;
 const MARKS: [(&str, &str); 2] = [("/.dockerenv", "docker"), ("/run/.containerenv", "podman")];
 
 /// As JSON has it; null where there is none.
-pub fn json(env: &Environment) -> Value {
+pub fn json(env: &Environment, manager: &Manager) -> Value {
     json!({
-        "manager": Manager::from_env(env).kind.map(|kind| kind.as_str()),
+        "manager": manager.kind.map(|kind| kind.as_str()),
         "container": container(env),
         "openFiles": listener::raise_open_files(),
     })
 }
 
 /// In one line.
-pub fn line(env: &Environment) -> String {
-    let host = json(env);
+pub fn line(env: &Environment, manager: &Manager) -> String {
+    let host = json(env, manager);
     let name = |member: &str| host[member].as_str().unwrap_or("none").to_owned();
     format!("manager {}, container {}, open file limit {}", name("manager"), name("container"), host["openFiles"])
 }

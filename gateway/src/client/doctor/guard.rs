@@ -3,17 +3,31 @@
 use super::{patient::Patient, report::Check};
 use crate::client::{
     plane::{CLOSED, location, open_location},
-    talk::{Asked, Heard},
+    talk::Asked,
 };
 use serde_json::json;
 
-/// Whoever may not ask is told so by the gateway, or by what stands in front; who is limited, or met a fleet that
-/// starts, was told nothing.
-const REFUSALS: [u16; 7] = [401, 403, 404, 405, 429, 502, 503];
+/// What an answer to a stranger shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    Closed,
+    /// Whoever is limited, sent elsewhere, or met a fleet that starts, was told nothing.
+    Unknown,
+}
 
-fn is_let_in(heard: &Heard) -> bool {
-    let sends_elsewhere = (300..400).contains(&heard.status);
-    heard.header("x-holdfast-instance").is_some() && !sends_elsewhere && !REFUSALS.contains(&heard.status)
+impl Door {
+    fn of(status: u16, is_gateway: bool) -> Self {
+        match (status, is_gateway) {
+            (200, _) => Self::Open,
+            (401 | 403, _) => Self::Closed,
+            // A proxy that knows of no such path; a gateway that does not is another one than we know.
+            (404, false) => Self::Closed,
+            (300..=399 | 404 | 405 | 429 | 502 | 503, _) | (_, false) => Self::Unknown,
+            // It was read, at least.
+            (_, true) => Self::Open,
+        }
+    }
 }
 
 pub async fn check(patient: &Patient) -> Check {
@@ -26,14 +40,14 @@ pub async fn check(patient: &Patient) -> Check {
         };
         // One that streams is open or closed by its head.
         match patient.begin(&asked.with("Connection", "close")).await {
-            Ok(heard) if heard.status == 200 || is_let_in(&heard) => {
-                is_direct &= patient.is_direct(&heard);
-                open.push(path);
-            }
-            Ok(heard) if is_closed(heard.status, heard.header("x-holdfast-instance").is_some()) => {
-                said.push(format!("{path} {}", heard.status));
-            }
-            Ok(heard) => unseen.push(format!("{path} {}", heard.status)),
+            Ok(heard) => match Door::of(heard.status, heard.header("x-holdfast-instance").is_some()) {
+                Door::Open => {
+                    is_direct &= patient.is_direct(&heard);
+                    open.push(path);
+                }
+                Door::Closed => said.push(format!("{path} {}", heard.status)),
+                Door::Unknown => unseen.push(format!("{path} {}", heard.status)),
+            },
             Err(_) => unseen.push(format!("{path} no answer")),
         }
     }
@@ -65,22 +79,27 @@ pub async fn check(patient: &Patient) -> Check {
     )
 }
 
-/// A refusal; or a proxy that knows of no such path. Whoever sends elsewhere, or has no time, has refused nothing.
-fn is_closed(status: u16, is_gateway: bool) -> bool {
-    matches!(status, 401 | 403) || (status == 404 && !is_gateway)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_a_refusal_closes() {
-        assert!(is_closed(401, true) && is_closed(403, false) && is_closed(404, false));
-        assert!(
-            ![(404, true), (302, false), (429, true), (502, false), (503, true)]
-                .map(|(a, b)| is_closed(a, b))
-                .contains(&true)
-        );
+        for (status, is_gateway, door) in [
+            (200, false, Door::Open),
+            (422, true, Door::Open),
+            (401, true, Door::Closed),
+            (403, false, Door::Closed),
+            (404, false, Door::Closed),
+            (404, true, Door::Unknown),
+            (302, true, Door::Unknown),
+            (302, false, Door::Unknown),
+            (422, false, Door::Unknown),
+            (429, true, Door::Unknown),
+            (502, false, Door::Unknown),
+            (503, true, Door::Unknown),
+        ] {
+            assert_eq!(Door::of(status, is_gateway), door, "{status} {is_gateway}");
+        }
     }
 }
