@@ -243,6 +243,44 @@ async fn check_shows_every_value_its_source_and_every_problem() {
     assert!(!bad.said().contains("s3cret"), "{bad:?}");
 }
 
+/// Checklist 168: which way a request goes, what stands in it, and whom each path is for.
+#[tokio::test]
+async fn check_shows_every_route_and_who_may_ask_it() {
+    let gateway = Gateway::start().await;
+    let document = gateway.get("/openapi.json").await.json();
+    let check = |args: &[&str]| {
+        Holdfast::command(&[&["check", "--routes"], args].concat())
+            .env("AUTH", "proxy")
+            .env("TRUSTED_PROXIES", "127.0.0.1")
+    };
+    let open = check(&[]).run().await;
+    let stages = "names (WS_CODE_PATTERN=^[A-Za-z0-9]{5}$) → origin → rate → credentials (AUTH=proxy) → upgrade → room";
+    assert!(open.code == 0 && open.stdout.contains(stages), "{open:?}");
+    let line = |method: &str, path: &str| {
+        let lines = open.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.into_iter().find(|words| words.starts_with(&[method, path])).unwrap_or_else(|| panic!("{method} {path}"))
+    };
+    let mut count = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            line(&method.to_uppercase(), path);
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
+    assert_eq!(line("POST", "/api/call")[2..4], ["this", "machine"]);
+    assert_eq!(line("GET", "/ws")[2], "anybody");
+    let shut = check(&["--json"]).env("API_TOKEN", "s3cret").env("CORS_ORIGINS", "https://a.example").run().await;
+    assert!(!shut.said().contains("s3cret"), "{shut:?}");
+    let way = serde_json::from_str::<Value>(&shut.stdout).unwrap()["way"].take();
+    assert_eq!(way["stages"][1], "origin (CORS_ORIGINS=https://a.example)");
+    let who = |path: &str| {
+        way["routes"].as_array().unwrap().iter().find(|route| route["path"] == path).unwrap()["who"].clone()
+    };
+    assert_eq!(who("/api/call"), "API_TOKEN, key of scope call");
+    assert_eq!(who("/api/events"), "API_TOKEN, key of scope admin");
+}
+
 /// Checklist 296.
 #[tokio::test]
 async fn version_is_told_to_people_and_machines() {

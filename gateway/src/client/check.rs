@@ -4,6 +4,7 @@
 mod env;
 mod host;
 mod nginx;
+mod routes;
 
 use super::{
     exit,
@@ -31,6 +32,13 @@ pub fn command() -> Command {
                 .long("nginx")
                 .value_name("FILE")
                 .help("Look for what is wrong in this configuration of nginx, and compare it with the settings"),
+        )
+        .arg(
+            Arg::new("routes")
+                .long("routes")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["env", "nginx"])
+                .help("Instead of the settings: what a request meets on its way, and who may ask what"),
         )
         .args(settings())
 }
@@ -63,6 +71,9 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         if let Some(proxy) = &proxy {
             said["nginx"] = proxy.json();
         }
+        if given.is_set("routes") {
+            said["way"] = routes::json(&reading);
+        }
         say!("{said:#}");
     } else if given.is_set("env") {
         env::lines(&reading).iter().for_each(|line| say!("{line}"));
@@ -71,7 +82,9 @@ pub fn run(given: &Given<'_>) -> ExitCode {
         proxy.iter().flat_map(nginx::Report::lines).for_each(|line| complain!("{line}"));
     } else {
         // Whoever asks about the proxy asked for the settings before.
-        if proxy.is_none() {
+        if given.is_set("routes") {
+            routes::print(&reading);
+        } else if proxy.is_none() {
             for row in rows {
                 let value = if row.value.is_empty() { "-" } else { row.value.as_str() };
                 say!("{:<22} {value:<30} {}", row.name, row.source);
