@@ -12,6 +12,7 @@ macro_rules! complain {
 
 mod address;
 mod asking;
+mod bench;
 mod call;
 mod check;
 mod completions;
@@ -90,6 +91,7 @@ const VERBS: &[Verb] = &[
     Verb { words: tail::command, run: tail::run },
     Verb { words: keys::command, run: keys::run },
     Verb { words: healthcheck::command, run: healthcheck::run },
+    Verb { words: bench::command, run: bench::run },
     Verb { words: demo::command, run: demo::run },
     Verb { words: init::command, run: init::run },
     Verb { words: man::command, run: man::run },

@@ -469,7 +469,7 @@ fn resident_bytes() -> Option<i64> {
     Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
 }
 
-fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The command's name may hold anything, so fields are counted from behind it.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);

@@ -96,6 +96,7 @@ mod lookups;
 mod losses;
 mod managers;
 mod many;
+mod measures;
 mod moves;
 mod names;
 mod openapi;

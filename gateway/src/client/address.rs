@@ -3,6 +3,11 @@
 use crate::config::Config;
 use std::{fmt, net::IpAddr, str::FromStr};
 
+/// Doors at which a URL may end; what stands in front of them is the path under which all of the gateway is served.
+const DOORS: [&str; 4] = ["/ws", "/websocket", "/connect", "/health"];
+/// What a query can show of somebody.
+const CREDENTIALS: [&str; 3] = ["key", "ticket", "session_token"];
+
 /// Where a gateway listens, or what stands in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -76,6 +81,36 @@ impl Address {
     }
 }
 
+/// What stands behind a host: where a gateway is served, and how its sockets are opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// In front of every path.
+    pub prefix: String,
+    pub door: String,
+    pub query: String,
+}
+
+impl Place {
+    pub fn of(path: &str) -> Self {
+        let (path, query) = path.split('#').next().unwrap_or_default().split_once('?').unwrap_or((path, ""));
+        let path = path.trim_end_matches('/');
+        let place = |prefix: &str, door: &str| Self { prefix: prefix.into(), door: door.into(), query: query.into() };
+        if let Some((before, code)) = path.rsplit_once('/')
+            && let Some(prefix) = before.strip_suffix("/ws")
+        {
+            return place(prefix, &format!("/ws/{code}"));
+        }
+        let door = DOORS.iter().find(|door| path.ends_with(*door));
+        let prefix = door.map_or(path, |door| path.strip_suffix(door).unwrap_or(path));
+        place(prefix, door.filter(|door| **door != "/health").unwrap_or(&"/ws"))
+    }
+
+    /// Whether the query shows who somebody is.
+    pub fn shows_credential(&self) -> bool {
+        self.query.split('&').filter_map(|pair| pair.split('=').next()).any(|name| CREDENTIALS.contains(&name))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "https://" } else { "" };
@@ -141,5 +176,23 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap().authority(), authority, "{text}");
         }
         assert_eq!(Address::split("wss://web1/gw/ws?user_id=u").unwrap().1, "/gw/ws?user_id=u");
+    }
+
+    #[test]
+    fn a_url_names_the_path_in_front_of_a_gateway() {
+        for (path, wanted) in [
+            ("", ("", "/ws", "")),
+            ("/", ("", "/ws", "")),
+            ("/ws?user_id=u", ("", "/ws", "user_id=u")),
+            ("/gw/websocket?room_id=r", ("/gw", "/websocket", "room_id=r")),
+            ("/gw/", ("/gw", "/ws", "")),
+            ("/gw/ws/ABCDE", ("/gw", "/ws/ABCDE", "")),
+            ("/gw/health", ("/gw", "/ws", "")),
+            ("?key=k", ("", "/ws", "key=k")),
+        ] {
+            let Place { prefix, door, query } = Place::of(path);
+            assert_eq!((&*prefix, &*door, &*query), wanted, "{path}");
+        }
+        assert!(Place::of("?user_id=u&key=k").shows_credential() && !Place::of("?user_id=key").shows_credential());
     }
 }

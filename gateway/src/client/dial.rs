@@ -106,7 +106,7 @@ pub async fn dial(address: &Address, trust: Trust, preamble: bool, within: Durat
 async fn connect(
     found: &[SocketAddr],
     until: Instant,
-    silent: &dyn Fn() -> String,
+    silent: &(dyn Fn() -> String + Sync),
 ) -> Result<(TcpStream, Duration), Unreached> {
     let mut why = "it has no address".to_owned();
     for (nth, peer) in found.iter().enumerate() {

@@ -15,7 +15,7 @@ mod report;
 mod stream;
 
 use super::{
-    address::Address,
+    address::{Address, Place},
     asking::{Failure, Remote, ended},
     dial::Trust,
     exit,
@@ -32,8 +32,6 @@ use std::{process::ExitCode, time::Duration};
 /// How long a socket is held silent.
 const REST: Duration = Duration::from_secs(60);
 const REST_MAX: Duration = Duration::from_secs(3600);
-/// What a query can show of somebody.
-const CREDENTIALS: [&str; 3] = ["key", "ticket", "session_token"];
 
 const DOCTOR_HELP: &str = "\
 Examples:
@@ -125,15 +123,15 @@ fn examine(given: &Given<'_>) -> Result<u8, Failure> {
         }
         None => Remote::of(&reading, None),
     }?;
-    let (prefix, door, query) = patient::parts(named.as_ref().map_or("", |(_, path)| path));
-    let names = query.split('&').filter_map(|pair| pair.split('=').next());
-    if given.is_set("auth") && names.into_iter().any(|name| CREDENTIALS.contains(&name)) {
+    let place = Place::of(named.as_ref().map_or("", |(_, path)| path));
+    if given.is_set("auth") && place.shows_credential() {
         return Err(usage(
             "--auth tries with and without: give the credential with --key, --token or --cookie, and not in the URL"
                 .into(),
         ));
     }
     let shown: Vec<_> = shown(given)?.into_iter().map(|(name, header)| Shown { name, header: Some(header) }).collect();
+    let Place { prefix, door, query } = place;
     let patient = Patient {
         prefix,
         door,

@@ -19,9 +19,6 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// So much is repeated of what a server says.
 const WORDS_MAX: usize = 500;
-/// Doors at which a URL may end; what stands in front of them is the path under which all of the gateway is served.
-const DOORS: [&str; 4] = ["/ws", "/websocket", "/connect", "/health"];
-
 /// What a client shows of himself.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
@@ -101,21 +98,6 @@ pub struct Knock {
     pub lines: Vec<String>,
     pub instance: Option<String>,
     pub request_id: Option<String>,
-}
-
-/// The path in front of the gateway's own, the door, and the query, out of what stands behind a host.
-pub fn parts(path: &str) -> (String, String, String) {
-    let (path, query) = path.split('#').next().unwrap_or_default().split_once('?').unwrap_or((path, ""));
-    let path = path.trim_end_matches('/');
-    if let Some((before, code)) = path.rsplit_once('/')
-        && let Some(prefix) = before.strip_suffix("/ws")
-    {
-        return (prefix.to_owned(), format!("/ws/{code}"), query.to_owned());
-    }
-    let door = DOORS.iter().find(|door| path.ends_with(*door));
-    let prefix = door.map_or(path, |door| path.strip_suffix(door).unwrap_or(path));
-    let door = door.filter(|door| **door != "/health").unwrap_or(&"/ws");
-    (prefix.to_owned(), (*door).to_owned(), query.to_owned())
 }
 
 impl Patient {
@@ -332,22 +314,5 @@ mod tests {
     #[test]
     fn what_a_server_says_is_told_as_its_words() {
         assert_eq!(words_of_the_server("a\n  fix: b"), "the server says: a fix: b");
-    }
-
-    #[test]
-    fn a_url_names_the_path_in_front_of_a_gateway() {
-        for (path, wanted) in [
-            ("", ("", "/ws", "")),
-            ("/", ("", "/ws", "")),
-            ("/ws?user_id=u", ("", "/ws", "user_id=u")),
-            ("/gw/websocket?room_id=r", ("/gw", "/websocket", "room_id=r")),
-            ("/gw/", ("/gw", "/ws", "")),
-            ("/gw/ws/ABCDE", ("/gw", "/ws/ABCDE", "")),
-            ("/gw/health", ("/gw", "/ws", "")),
-            ("?key=k", ("", "/ws", "key=k")),
-        ] {
-            let (prefix, door, query) = parts(path);
-            assert_eq!((&*prefix, &*door, &*query), wanted, "{path}");
-        }
     }
 }
