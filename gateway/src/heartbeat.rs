@@ -6,10 +6,12 @@ use crate::{
     clock,
     close::Close,
     gateway::Gateway,
+    hooks::notices::Kind,
     metrics::Fleet,
     sockets::{SLICE, Socket},
 };
 use registry::{Health, SocketId, lease::BEAT};
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info};
@@ -194,10 +196,21 @@ impl Alarm {
         if !self.raised && armed && fleet < min {
             self.raised = true;
             error!("🚨 Socket count below threshold! {fleet} connected, MIN_SOCKETS is {min}");
+            notify(gateway, Kind::Below, fleet, min);
         } else if self.raised && recovered {
             self.raised = false;
             info!("socket count is back: {fleet} connected, MIN_SOCKETS is {min}");
+            notify(gateway, Kind::Back, fleet, min);
         }
+    }
+}
+
+/// The application is told, if it wants to hear of anything.
+fn notify(gateway: &Gateway, kind: Kind, sockets: usize, minimum: usize) {
+    let hooks = &gateway.desk.hooks;
+    if hooks.events.is_some() {
+        let data = json!({ "instance": gateway.instance, "sockets": sockets, "minimum": minimum });
+        hooks.notices.add(kind, &data);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The application's own endpoints: it is asked whether a socket may be opened (`connect.rs`) and what a client's
-//! message means (`message.rs`), and told which sockets came and went (`events.rs`). What it is sent is signed.
+//! message means (`message.rs`), and told which sockets came and went (`events.rs`), and of the fleet (`notices.rs`). What it is sent is signed.
 
 pub mod connect;
 pub mod events;
 pub mod message;
+pub mod notices;
+mod untold;
 
 use crate::{
     config::{Config, HookRules},
@@ -12,6 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use message::Messages;
+use notices::Notices;
 use registry::{RoomName, SocketId, SocketRecord, StoreName, UserName, event};
 use std::{fmt, sync::Arc};
 
@@ -24,6 +27,7 @@ pub struct Hooks {
     pub connect: Option<Hook>,
     pub messages: Option<Messages>,
     pub events: Option<Hook>,
+    pub notices: Notices,
 }
 
 impl Hooks {
@@ -42,6 +46,7 @@ impl Hooks {
             connect: hook("connect", connect, WORD_BYTES_MAX)?,
             messages: hook("message", message, config.body_bytes_max)?.map(Messages::new),
             events: hook("events", events, WORD_BYTES_MAX)?,
+            notices: Notices::default(),
         })
     }
 }
@@ -68,10 +73,9 @@ impl<'a> Who<'a> {
 }
 
 impl Hook {
-    /// Posts JSON. By its id whoever gets it twice knows that it is the same; `parent` is the trace that it belongs to.
+    /// Posts JSON about somebody. By its id whoever gets it twice knows that it is the same; `parent` is the trace that it belongs to.
     pub async fn post(&self, id: &str, body: Bytes, who: &Who<'_>, parent: Option<&str>) -> Result<Answer, Fault> {
-        let question = Question::post(body).signed(&self.signer, id, parent);
-        let mut question = question.with("x-socket-id", &who.socket.to_string());
+        let mut question = self.question(id, body, parent).with("x-socket-id", &who.socket.to_string());
         if let Some(user) = who.user {
             question = question.with("x-user-id", user.as_str());
         }
@@ -83,6 +87,15 @@ impl Hook {
             question = question.with("x-room-id", room.as_str());
         }
         self.upstream.ask(question).await
+    }
+
+    /// The same about nobody.
+    pub async fn tell(&self, id: &str, body: Bytes) -> Result<Answer, Fault> {
+        self.upstream.ask(self.question(id, body, None)).await
+    }
+
+    fn question(&self, id: &str, body: Bytes, parent: Option<&str>) -> Question {
+        Question::post(body).signed(&self.signer, id, parent)
     }
 
     /// Says in the log how it goes, if it goes otherwise than before.

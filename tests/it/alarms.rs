@@ -1,6 +1,11 @@
 //! `MIN_SOCKETS`: told once when too few are left, once when nobody is, and once when they are back.
 
-use crate::{gateway::Gateway, patience::eventually};
+use crate::{
+    application::{Application, Manner},
+    gateway::Gateway,
+    patience::eventually,
+};
+use serde_json::json;
 use servers::Server;
 
 const BELOW: &str = "🚨 Socket count below threshold!";
@@ -59,6 +64,35 @@ async fn too_few_sockets_are_told_once_until_they_are_back() {
     clients.clear();
     eventually("it is told again", async || (count(&gateway, BELOW) == 2).then_some(())).await;
     eventually("and that nobody is left", async || (count(&gateway, NOBODY) == 2).then_some(())).await;
+}
+
+/// Checklist 215: the application hears of it as it hears of sockets; what it does not take is told again, under the same id.
+#[tokio::test]
+async fn the_application_is_told_that_too_few_are_connected_and_that_they_are_back() {
+    let application = Application::start().await;
+    application.at("/events", Manner::status(204));
+    let url = application.url("/events");
+    let gateway = Gateway::with([("MIN_SOCKETS", "1"), ("EVENTS_URL", &url), ("INSTANCE", "web1")]).await;
+    let told = |kind: &str| {
+        let told = application.asked("/events").into_iter().map(|asked| asked.json());
+        told.filter(|event| event["type"] == kind).collect::<Vec<_>>()
+    };
+    let client = gateway.greeted("/ws").await;
+    sees(&gateway, 1.0).await;
+    eventually("its coming is told", async || (told("connected").len() == 1).then_some(())).await;
+    application.at("/events", Manner::status(503));
+    client.leaves().await;
+    eventually("it is tried", async || (!told("sockets.below_threshold").is_empty()).then_some(())).await;
+    application.at("/events", Manner::status(204));
+    let outcome = "holdfast_events_total{type=\"sockets.below_threshold\",outcome=\"told\"}";
+    eventually("it is told", async || (gateway.metric(outcome).await == 1.0).then_some(())).await;
+    let below = told("sockets.below_threshold");
+    assert!(below.len() > 1 && below.iter().all(|again| *again == below[0]), "{below:?}");
+    assert_eq!(below[0]["data"], json!({ "instance": "web1", "sockets": 0, "minimum": 1 }));
+    let _here = gateway.greeted("/ws").await;
+    let back = eventually("that they are back", async || told("sockets.back").pop()).await;
+    assert_eq!(back["data"], json!({ "instance": "web1", "sockets": 1, "minimum": 1 }));
+    assert_ne!(back["id"], below[0]["id"]);
 }
 
 /// Checklist 215, 217.

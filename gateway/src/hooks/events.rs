@@ -2,12 +2,11 @@
 //! event tells it at once, and again for some seconds; what stays in the log, since its teller died or the application
 //! did not take it, is told by whoever minds that part of the log, in its order. The log belongs to the registry.
 
-use super::{Hook, Who};
-use crate::{
-    metrics::{Event as Told, Metrics},
-    session::Desk,
-    upstream::Fault,
+use super::{
+    Hook, Who,
+    untold::{self, Untold},
 };
+use crate::{metrics::Metrics, session::Desk, upstream::Fault};
 use futures_util::future::join_all;
 use registry::{
     Registry,
@@ -15,7 +14,6 @@ use registry::{
     owner::{PARTITIONS, partition},
 };
 use std::{
-    fmt,
     pin::pin,
     sync::{
         Arc,
@@ -51,7 +49,8 @@ pub async fn run(desk: Arc<Desk>, stopping: CancellationToken) {
         metrics: &desk.metrics,
         left: std::array::from_fn(|_| AtomicUsize::new(0)),
     };
-    join_all((0..LANES).map(|lane| teller.keep(lane, &stopping))).await;
+    let lanes = join_all((0..LANES).map(|lane| teller.keep(lane, &stopping)));
+    tokio::join!(lanes, desk.hooks.notices.keep(hook, &desk.metrics, &stopping));
 }
 
 struct Teller<'a> {
@@ -60,27 +59,6 @@ struct Teller<'a> {
     metrics: &'a Metrics,
     /// How many events lie in each partition of the log that is minded here.
     left: [AtomicUsize; PARTITIONS],
-}
-
-/// Why an event is still to be told.
-#[derive(Debug, Clone, Copy)]
-enum Untold {
-    /// The application is not there, or has no time. Others would fare no better.
-    Away(Fault),
-    Busy(u16),
-    /// It did not want this one.
-    Refused(u16),
-}
-
-impl fmt::Display for Untold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Away(fault) => fault.fmt(f),
-            Self::Busy(status) | Self::Refused(status) => {
-                write!(f, "status {status} does not say that an event was taken; it is kept, and told again")
-            }
-        }
-    }
 }
 
 impl Teller<'_> {
@@ -188,26 +166,8 @@ impl Teller<'_> {
     async fn tell(&self, event: &Event) -> Result<(), Untold> {
         let Particulars { socket_id, user_id, store_id, rooms, .. } = &event.data;
         let who = Who { socket: *socket_id, user: user_id.as_ref(), store: store_id.as_ref(), rooms };
-        let told = match self.hook.post(&event.id, event.text().into(), &who, None).await {
-            Ok(answer) => match answer.status {
-                200..=299 => Ok(()),
-                status @ (408 | 429 | 502..=504) => Err(Untold::Busy(status)),
-                status => Err(Untold::Refused(status)),
-            },
-            Err(fault) => Err(Untold::Away(fault)),
-        };
-        let outcome = match &told {
-            Ok(()) => Some("told"),
-            Err(Untold::Refused(_)) => Some("refused"),
-            // It was not even tried.
-            Err(Untold::Away(Fault::Resting(_))) => None,
-            Err(Untold::Busy(_) | Untold::Away(_)) => Some("failed"),
-        };
-        if let Some(outcome) = outcome {
-            self.metrics.events.of(Told { r#type: event.kind.as_str(), outcome }).inc();
-        }
-        self.hook.fares(told.as_ref().map(drop).map_err(|why| why as &dyn fmt::Display));
-        told
+        let answer = self.hook.post(&event.id, event.text().into(), &who, None).await;
+        untold::of(self.hook, self.metrics, event.kind.as_str(), answer)
     }
 
     /// How many lie in a partition, for whoever looks. Without an answer of the registry the last one stands.
