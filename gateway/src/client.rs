@@ -111,7 +111,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>, env: &Environment) -> Ex
 }
 
 const MORE_HELP: &str = "\
-Every setting is also an environment variable (WS_PING_INTERVAL, or HOLDFAST_WS_PING_INTERVAL)
+Every setting is also an environment variable (WS_PING_INTERVAL, or HOLDFAST_WS_PING_INTERVAL) \
 and a key of the file given by --config (ws_ping_interval).
 
 Exit codes:

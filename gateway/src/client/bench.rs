@@ -43,8 +43,8 @@ Examples:
   API_TOKEN=… holdfast bench https://example.com --sockets 1000 --callers 32 --for 1m
   holdfast bench 'wss://example.com/ws' --key @key.txt --callers 0 --json
 
-Each socket is a user of its own, in a store of its own run, unless a credential names somebody (then MAX_SOCKETS_PER_USER
-has to let them all in, and nothing is sent). RATE_CONNECT, if it is set, refuses a crowd from one address. Only sockets of
+Each socket is a user of its own, in a store of its own run, unless a credential names somebody (then MAX_SOCKETS_PER_USER \
+has to let them all in, and nothing is sent). RATE_CONNECT, if it is set, refuses a crowd from one address. Only sockets of \
 this run are asked and sent to.
 
 Exit codes: 0 every socket came and stayed, every call was answered, every send heard; 1 not so, 69 nobody is there";

@@ -37,7 +37,7 @@ Examples:
   holdfast connect 'wss://example.com/ws?user_id=test123' --origin https://app.example.com
   echo '{\"evt\":\"ping\"}' | holdfast connect
 
-Frames go to standard output, one a line; what happens goes to standard error. Ctrl-D or Ctrl-C leaves. At the end of a
+Frames go to standard output, one a line; what happens goes to standard error. Ctrl-D or Ctrl-C leaves. At the end of a \
 file or pipe the answers of one more second are shown; --listen goes on until the socket ends.
 
 Exit codes: 0 left, or ended with 1000 or 1001, 1 refused, or ended otherwise, 69 the gateway cannot be reached";

@@ -39,8 +39,8 @@ Examples:
   holdfast doctor 'wss://example.com/ws?room_id=r' --key @key.txt --auth --idle 5m
   holdfast doctor http://127.0.0.1:8080 --quick --json
 
-A ✓ is well, a ✗ is not and says what mends it, a – could not be looked at and says why. With the API_TOKEN of the
-gateway (environment or --config) more can be looked at: it is shown to this machine and the configured listener alone,
+A ✓ is well, a ✗ is not and says what mends it, a – could not be looked at and says why. With the API_TOKEN of the \
+gateway (environment or --config) more can be looked at: it is shown to this machine and the configured listener alone, \
 and with --with-token to others behind https://. Sockets that the doctor opens bring the names of the URL alone.
 
 Exit codes: 0 nothing is wrong, 1 something is, 69 nobody is there, or no Holdfast";

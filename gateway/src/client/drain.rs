@@ -28,10 +28,10 @@ const DRAIN_HELP: &str = "\
 Example:
   holdfast drain web1 --wait --url http://web2:8080
 
-Any instance can be asked. One that watches its own drain can say only that it does not listen any more; ask another
+Any instance can be asked. One that watches its own drain can say only that it does not listen any more; ask another \
 one to hear that it is gone. What happens on the way goes to standard error.
 
-Exit codes: 0 it drains, or has left, 1 it is the last or has not left in time, 3 there is none of that name,
+Exit codes: 0 it drains, or has left, 1 it is the last or has not left in time, 3 there is none of that name, \
 69 the gateway cannot be reached";
 
 pub fn command() -> Command {

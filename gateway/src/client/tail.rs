@@ -32,7 +32,7 @@ const TAIL_HELP: &str = "\
 Example:
   holdfast tail --url http://web1:8080 | grep disconnected
 
-Sockets that come and go, stores that are selected, what comes of calls. Nothing is told of what was before. A connection
+Sockets that come and go, stores that are selected, what comes of calls. Nothing is told of what was before. A connection \
 that breaks is made anew, and that is said on standard error: what happened meanwhile was missed.
 
 Exit codes: 0 stopped by Ctrl-C, or by whoever reads, 1 refused by the gateway, 69 it cannot be reached at the start";
