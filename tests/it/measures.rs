@@ -60,6 +60,29 @@ async fn a_fleet_behind_nginx_is_measured_and_nothing_is_left_of_it() {
     fleet.is_sound().await;
 }
 
+/// Its sockets come back as clients do, and its calls wait for them, so that whatever a deployment costs is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_is_measured_too() {
+    let mut fleet = Fleet::at_ports(&[TOKEN, ("DRAIN_TIMEOUT", "4s")]).await;
+    let nginx = Nginx::before(&[0, 1, 2].map(|at| fleet[at].address())).await;
+    let url = format!("http://{}", nginx.address);
+    let args = ["bench", &url, "--restarts", "--sockets", "30", "--callers", "4", "--for", "1h", "--json"];
+    let measuring = Holdfast::command(&args).env(TOKEN.0, TOKEN.1).begins();
+    let replied = "holdfast_calls_total{outcome=\"replied\"}";
+    eventually("it is measured", async || (fleet[0].metric(replied).await > 0.0).then_some(())).await;
+    fleet[0].signal(Signal::TERM);
+    fleet.ends(0).await;
+    fleet.restart(0).await;
+    eventually("it calls there again", async || (fleet[0].metric(replied).await > 0.0).then_some(())).await;
+    kill_process(Pid::from_raw(measuring.id().expect("it runs").cast_signed()).unwrap(), Signal::INT).unwrap();
+    let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &told["sockets"]["away"]), (Some(0), &json!(0)), "{told}");
+    let ended = told["sockets"]["ended"]["1012 restart"].as_u64().unwrap();
+    assert!(ended > 0 && told["sockets"]["cameBack"] == ended, "{told}");
+    fleet.is_sound().await;
+}
+
 #[tokio::test]
 async fn people_read_lines() {
     let gateway = Gateway::start().await;
@@ -141,6 +164,8 @@ async fn a_bench_that_cannot_begin_says_so() {
         (&["http://127.0.0.1:1", "--for", "0"], 2, "1s to 1h"),
         (&["http://127.0.0.1:1", "--sockets", "0"], 2, "1..=50000"),
         (&["http://127.0.0.1:1", "--key", "@/no/such/file"], 2, "/no/such/file"),
+        (&["http://127.0.0.1:1", "--key", "k", "--restarts"], 2, "--restarts"),
+        (&["ws://127.0.0.1:1/ws?key=k", "--restarts"], 2, "names of its own"),
     ] {
         let finished = Holdfast::command(&[&["bench"], args].concat()).run().await;
         assert!(finished.code == code && finished.stderr.contains(part), "{args:?}: {finished:?}");

@@ -19,7 +19,7 @@ use super::{
     words::{credentials, insecure, json, shown, to_ask_with},
 };
 use crate::{config::value, listener, metrics::cpu_seconds};
-use clap::{Arg, Command, builder::NonEmptyStringValueParser, value_parser};
+use clap::{Arg, ArgAction, Command, builder::NonEmptyStringValueParser, value_parser};
 use crowd::Crowd;
 use report::Report;
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ const SPAN: Duration = Duration::from_secs(10);
 const FLOOR_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether all have come, or have heard what was sent.
 const LOOK: Duration = Duration::from_millis(10);
-/// For what was sent last.
+/// For what was sent last, and for whoever left last.
 const LAST: Duration = Duration::from_secs(10);
 /// Connections and files beside those of sockets and callers.
 const OTHER_FILES: usize = 50;
@@ -42,12 +42,13 @@ Examples:
   holdfast bench http://127.0.0.1:8080
   API_TOKEN=… holdfast bench https://example.com --sockets 1000 --callers 32 --for 1m
   holdfast bench 'wss://example.com/ws' --key @key.txt --callers 0 --json
+  holdfast bench https://example.com --restarts --for 5m        # and deploy meanwhile
 
 Each socket is a user of its own, in a store of its own run, unless a credential names somebody (then MAX_SOCKETS_PER_USER \
 has to let them all in, and nothing is sent). RATE_CONNECT, if it is set, refuses a crowd from one address. Only sockets of \
 this run are asked and sent to.
 
-Exit codes: 0 every socket came and stayed, every call was answered, every send heard; 1 not so, 69 nobody is there";
+Exit codes: 0 every socket came and stayed (or came back), every call was answered, every send heard; 1 not so, 69 nobody is there";
 
 pub fn command() -> Command {
     Command::new("bench")
@@ -72,6 +73,13 @@ pub fn command() -> Command {
                     span => span,
                 })
                 .help("How long calls are made [default: 10s]"),
+        )
+        .arg(
+            Arg::new("restarts")
+                .long("restarts")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["key", "token", "cookie"])
+                .help("Sockets that end come back, and calls wait for them: whether a deployment costs a call"),
         )
         .args(credentials())
         .args([insecure(), json()])
@@ -102,6 +110,10 @@ fn measure(given: &Given<'_>) -> Result<bool, Failure> {
         trust: if given.is_set("insecure") { Trust::Anybody } else { Trust::Checked },
         headers: shown(given)?.into_iter().map(|(_, header)| header).collect(),
     };
+    let restarts = given.is_set("restarts");
+    if restarts && !way.is_nobody() {
+        return Err(usage("--restarts asks sockets by names of its own: leave the credential out of the URL".into()));
+    }
     let count = |name: &str| given.one::<u32>(name).map_or(0, |count| *count as usize);
     let (sockets, callers) = (count("sockets"), count("callers"));
     let (files, wanted) = (listener::raise_open_files(), sockets + callers + OTHER_FILES);
@@ -111,24 +123,31 @@ fn measure(given: &Given<'_>) -> Result<bool, Failure> {
         )));
     }
     let span = given.span("for").unwrap_or(SPAN);
-    runtime::run(async { measured(Arc::new(way), (sockets, callers), span, given.as_json()).await })
+    let wanted = Wanted { sockets, callers, span, restarts };
+    runtime::run(async { measured(Arc::new(way), wanted, given.as_json()).await })
 }
 
-async fn measured(
-    way: Arc<Way>,
-    (sockets, callers): (usize, usize),
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    sockets: usize,
+    callers: usize,
     span: Duration,
-    as_json: bool,
-) -> Result<bool, Failure> {
+    restarts: bool,
+}
+
+async fn measured(way: Arc<Way>, wanted: Wanted, as_json: bool) -> Result<bool, Failure> {
+    let Wanted { sockets, callers, span, restarts } = wanted;
     is_there(&way).await?;
     // Asking ends before the sockets leave, or some would be asked while they do.
     let (enough, over) = (CancellationToken::new(), CancellationToken::new());
     let (began, own) = (Instant::now(), cpu_seconds());
-    let (crowd, mut lives) = Crowd::comes(&way, sockets, &over);
+    let (crowd, mut lives) = Crowd::comes(&way, sockets, restarts, &over);
     let measuring = async {
         comes(&enough, None, || crowd.settled() == sockets).await;
         if callers == 0 {
             comes(&enough, Some(span), || false).await;
+            comes(&enough, Some(LAST), || crowd.is_at_rest(0)).await;
             return Default::default();
         }
         let floor = callers::floor(&way, callers, span.min(FLOOR_MAX), &enough).await;
@@ -139,7 +158,7 @@ async fn measured(
             calls
         };
         let (calls, sent) = tokio::join!(calls, callers::sends(&way, &crowd, &asked));
-        comes(&enough, Some(LAST), || crowd.seen().heard.count() >= sent.matched).await;
+        comes(&enough, Some(LAST), || crowd.is_at_rest(sent.matched)).await;
         (floor, calls, sent)
     };
     let interrupt = async {
@@ -159,6 +178,7 @@ async fn measured(
     let report = Report {
         url: format!("{}{}", way.address().url(), way.place.prefix),
         wanted: sockets,
+        restarts,
         seen: &seen,
         callers,
         floor: &floor,

@@ -15,8 +15,8 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// What a socket has to answer in.
-const TIMEOUT_MS: u64 = 5000;
+/// What a socket has to answer in, and to come back if it is on its way.
+const TIMEOUT_MS: u64 = 15_000;
 /// After a failure, so that a gateway that is away is not hammered.
 const PAUSE: Duration = Duration::from_millis(100);
 const SEND_EVERY: Duration = Duration::from_secs(1);
@@ -50,9 +50,9 @@ pub async fn floor(way: &Way, callers: usize, span: Duration, over: &Cancellatio
 /// Calls the sockets that are there, for so long.
 pub async fn calls(way: &Way, crowd: &Crowd, callers: usize, span: Duration, over: &CancellationToken) -> Asked {
     all(way, callers, span, over, async |line| {
-        let Some(id) = somebody(crowd) else { return Err("no socket is there".to_owned().into()) };
+        let Some(mut call) = crowd.somebody() else { return Err("no socket is there".to_owned().into()) };
         let n = fastrand::u32(..);
-        let call = json!({ "socketId": id, "event": "bench.asked", "data": n, "timeoutMs": TIMEOUT_MS });
+        (call["event"], call["data"], call["timeoutMs"]) = (json!("bench.asked"), json!(n), json!(TIMEOUT_MS));
         match line.ask(&way.posts("/api/call", &call)).await? {
             (200, body) if body["result"] == n => Ok(()),
             (200, _) => Err("200 with another's answer".to_owned().into()),
@@ -60,13 +60,6 @@ pub async fn calls(way: &Way, crowd: &Crowd, callers: usize, span: Duration, ove
         }
     })
     .await
-}
-
-fn somebody(crowd: &Crowd) -> Option<String> {
-    let seen = crowd.seen();
-    let (last, _) = seen.here.last_key_value()?;
-    let wanted = fastrand::usize(..=*last);
-    seen.here.range(wanted..).next().map(|(_, id)| id.clone())
 }
 
 /// Why something failed, and whether it always will.
@@ -117,7 +110,7 @@ where
 pub async fn sends(way: &Way, crowd: &Crowd, stop: &CancellationToken) -> Sent {
     let (mut sent, mut line, mut seconds) = (Sent::default(), Line::of(way), interval(SEND_EVERY));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let Some(store) = crowd.store() else { return sent };
+    let Some(store) = crowd.audience() else { return sent };
     loop {
         tokio::select! {
             biased;

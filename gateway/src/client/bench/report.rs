@@ -14,6 +14,8 @@ const BUSY: f64 = 0.9;
 pub struct Report<'a> {
     pub url: String,
     pub wanted: usize,
+    /// Sockets that ended were to come back.
+    pub restarts: bool,
     pub seen: &'a Seen,
     pub callers: usize,
     pub floor: &'a Asked,
@@ -24,11 +26,11 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Every socket came and stayed, every call was answered, every send heard.
+    /// Every socket came and stayed, or came back; every call was answered, every send heard.
     pub fn is_well(&self) -> bool {
-        let failures =
-            [&self.seen.refused, &self.seen.ended, &self.floor.failed, &self.calls.failed, &self.sent.failed];
+        let failures = [&self.seen.refused, &self.floor.failed, &self.calls.failed, &self.sent.failed];
         failures.iter().all(|reasons| reasons.count() == 0)
+            && if self.restarts { self.seen.away == 0 } else { self.seen.ended.count() == 0 }
             && self.seen.heard.count() == self.sent.matched
             && self.sent.delivered == self.sent.matched
     }
@@ -41,6 +43,7 @@ impl Report<'_> {
             "sockets": {
                 "wanted": self.wanted, "opened": seen.opening.count(), "ms": quantiles(&seen.opening),
                 "instances": seen.instances, "refused": seen.refused.json(), "ended": seen.ended.json(),
+                "cameBack": seen.returning.count(), "backMs": quantiles(&seen.returning), "away": seen.away,
             },
             "floor": { "perSecond": floor.per_second().round(), "ms": quantiles(&floor.times), "failed": floor.failed.json() },
             "calls": {
@@ -65,6 +68,10 @@ impl Report<'_> {
         ];
         lines.extend(trouble("refused", &seen.refused));
         lines.extend(trouble("ended", &seen.ended));
+        if self.restarts {
+            let (back, away) = (seen.returning.count(), seen.away);
+            lines.push(line("", format!("{back} came back, {away} did not, {}", words(&seen.returning))));
+        }
         if self.callers > 0 {
             let said = |asked: &Asked| {
                 format!(
