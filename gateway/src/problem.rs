@@ -161,7 +161,7 @@ impl Problem {
             "Instance ended",
             "with an Idempotency-Key, ask again for the answer; without one, if a second time does no harm",
         )
-        .detail("the instance that was asked ended before the client had answered")
+        .detail("the instance that was asked ended, or was taken for dead, before the client had answered")
         .member("delivered", delivered)
     }
 

@@ -1,6 +1,6 @@
 //! Repeats: a request with an Idempotency-Key is acted upon once, whichever instance it comes to again.
 
-use crate::{client::Client, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
+use crate::{client::Client, comebacks::Page, fleet::Fleet, gateway::Gateway, http::Answer, patience::eventually};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{future::IntoFuture, time::Duration};
@@ -174,6 +174,27 @@ async fn a_reply_behind_the_end_of_its_asker_is_what_a_repeat_gets() {
     assert_eq!((again.status, &again.json()["result"]), (200, &json!({"kg": 7})), "{}", again.text());
     assert_eq!(again.header("Idempotency-Replayed"), Some("true"));
     client.heard_all().await;
+    fleet.is_sound().await;
+}
+
+/// Where the socket was held by the same instance, nobody else knows of the call, although its client comes back.
+#[tokio::test]
+async fn of_a_call_that_ended_with_asker_and_owner_a_repeat_hears_so_at_once() {
+    let mut fleet = Fleet::with(&[("DRAIN_TIMEOUT", "3s")]).await;
+    let mut page = Page::opens(&fleet[1], "user_id=u").await;
+    let asked = json!({"socketId": page.id(), "event": "x", "timeoutMs": 60_000});
+    let calling = tokio::spawn(fleet[1].post("/api/call", &asked).with(KEY, "k").into_future());
+    let call = page.client.hears().await;
+    assert_eq!(call["type"], json!("x"));
+    fleet[1].signal(Signal::TERM);
+    let first = calling.await.unwrap();
+    refused(&first, 502, "owner_lost");
+    assert_eq!(first.json()["delivered"], json!(true));
+    fleet.ends(1).await;
+    let mut back = Page::comes(&fleet[0], "user_id=u", page.token(), 0).await;
+    assert_eq!(back.id(), page.id());
+    back.client.says(json!({"type": "reply", "callId": call["callId"], "data": 7}).to_string()).await;
+    repeats(&fleet[2].post("/api/call", &asked).with(KEY, "k").await, &first);
     fleet.is_sound().await;
 }
 

@@ -46,6 +46,23 @@ async fn is_called(gateway: &Gateway, page: &mut Page, targets: &[Value]) {
     }
 }
 
+/// A token opens nothing once the page that came with it, here, is heard: whoever shows it there is somebody else.
+async fn is_used_up(token: &str, page: &mut Page, [here, there]: [&Gateway; 2]) {
+    eventually("its token is used up", async || {
+        page.client.heard_all().await;
+        let stranger = Page::comes(there, "user_id=ann&client_id=x", token, 0).await;
+        let is_new = stranger.id() != page.id();
+        assert_eq!(stranger.reset, is_new);
+        match is_new {
+            true => stranger.client.leaves().await,
+            // It was too early, and took the socket: the page comes back, and speaks once more.
+            false => *page = Page::comes(here, "user_id=ann", token, 0).await,
+        }
+        is_new.then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn who_asks_for_it_is_told_how_to_come_back() {
     let gateway = Gateway::start().await;
@@ -284,18 +301,7 @@ async fn a_token_is_used_up_when_its_connection_is_heard_and_not_before() {
     let mut page = Page::comes(&fleet[0], "user_id=ann", &first, 0).await;
     assert_eq!(page.id(), id);
     let second = page.token().to_owned();
-    page.client.heard_all().await;
-    eventually("its token is used up", async || {
-        let stranger = Page::comes(&fleet[1], "user_id=ann&client_id=x", &first, 0).await;
-        let is_new = stranger.id() != id;
-        if !is_new {
-            // It was too early, and took the socket: the page comes back and speaks once more.
-            page = Page::comes(&fleet[0], "user_id=ann", &first, 0).await;
-            page.client.heard_all().await;
-        }
-        is_new.then_some(())
-    })
-    .await;
+    is_used_up(&first, &mut page, [&fleet[0], &fleet[1]]).await;
     page.client.heard_all().await;
     drop(page);
     let page = Page::comes(&fleet[2], "user_id=ann", &second, 0).await;
@@ -492,9 +498,7 @@ async fn a_registry_in_memory_remembers_for_as_long_as_its_process() {
         let mut again = Page::comes(&gateway, "user_id=ann", page.token(), 0).await;
         assert_eq!((again.id(), again.reset, page.hears_close().await), (id.as_str(), false, 4409));
         is_called(&gateway, &mut again, &[json!({"storeId": "s"})]).await;
-        let stranger = Page::comes(&gateway, "user_id=ann", page.token(), 0).await;
-        assert!(stranger.reset && stranger.id() != id, "its token is used up");
-        stranger.client.leaves().await;
+        is_used_up(page.token(), &mut again, [&gateway, &gateway]).await;
         again.client.leaves().await;
         is_closed(&gateway, &id, "client_closed").await;
     }

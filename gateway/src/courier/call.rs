@@ -420,7 +420,7 @@ impl<'a> Way<'a> {
             }
             match news {
                 None => break Outcome::NoReply(self.at_last(delivered)),
-                Some(News::CutOff) => break Outcome::AskerEnded(self.at_last(delivered)),
+                Some(News::CutOff) => break self.cut_off(owner, self.at_last(delivered)),
                 Some(News::Accepted(_)) => {}
                 Some(News::Progress(_, data)) => self.step(Step::Progress(data)).await,
                 Some(News::Reply(socket, ms, data)) => break Outcome::Replied(self.answered(owner, socket, ms, data)),
@@ -435,6 +435,14 @@ impl<'a> Way<'a> {
             }
         };
         Placed::Over(outcome)
+    }
+
+    /// Whoever holds the socket elsewhere goes on with the call. What is held here ends with us.
+    fn cut_off(&self, owner: &Incarnation, delivered: Delivered) -> Outcome {
+        match *owner == self.courier.registry.incarnation() {
+            true => Outcome::OwnerLost { owner: owner.clone(), delivered },
+            false => Outcome::AskerEnded(delivered),
+        }
     }
 
     /// A socket here can be looked at; of one elsewhere we know what was told.

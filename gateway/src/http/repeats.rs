@@ -1,4 +1,5 @@
-//! Requests with an Idempotency-Key: acted upon once, and every repeat gets the first outcome, on any instance.
+//! Requests with an Idempotency-Key: acted upon once, and every repeat gets the first outcome, on any instance. That ours
+//! ended is none.
 
 use super::{
     Answer, Body, Request,

@@ -69,6 +69,7 @@ fn a_sound_history_breaks_no_rule() {
         vec![delivered(10, 1, "ws_a"), problem(2000, 1, 504, "no_reply", true)],
         vec![delivered(10, 1, "ws_a"), at(20, What::Parted { socket: "ws_a".into() }), lost(30, 1, "ws_a")],
         vec![at(20, What::Killed { instance: 1 }), problem(1900, 1, 502, "owner_lost", "unknown")],
+        vec![at(20, What::Drained { instance: 0 }), problem(25, 1, 502, "instance_ended", "unknown")],
         vec![at(20, What::Killed { instance: 0 }), at(25, What::Broken { key: 1 })],
         vec![at(20, What::Drained { instance: 0 }), at(25, What::Broken { key: 1 })],
         vec![
@@ -203,14 +204,16 @@ fn a_loss_without_a_cause_is_seen() {
     ] {
         assert_eq!(broken(&[had.to_vec(), parted, vec![lost(10_100, 1, "ws_a")]].concat()), [Rule::Cause]);
     }
-    let gone = problem(11_900, 1, 502, "owner_lost", true);
+    let gone = ["owner_lost", "instance_ended"].map(|code| problem(11_900, 1, 502, code, true));
     for cause in [
         vec![],
         vec![at(1000, What::Killed { instance: 1 })],
         vec![at(12_000, What::Killed { instance: 1 })],
         vec![at(1000, What::RedisAway), at(2000, What::RedisBack)],
     ] {
-        assert_eq!(broken(&[cause, had.to_vec(), vec![gone.clone()]].concat()), [Rule::Cause]);
+        for gone in &gone {
+            assert_eq!(broken(&[cause.clone(), had.to_vec(), vec![gone.clone()]].concat()), [Rule::Cause]);
+        }
     }
 }
 
