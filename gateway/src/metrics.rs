@@ -1,6 +1,9 @@
 //! What the instance counts. Names and labels are fixed here; no user's text ever becomes a label.
 
+pub mod process;
+
 use arc_swap::ArcSwapOption;
+use process::Process;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -13,12 +16,8 @@ use prometheus_client::{
 };
 use registry::{Cause, Figures, Health};
 use std::{
-    fs,
     hash::Hash,
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{PoisonError, RwLock, atomic::Ordering},
 };
 
 /// Every name here begins with it.
@@ -136,7 +135,7 @@ pub struct Metrics {
     /// Questions to the application.
     pub upstreams: Labelled<Upstream, Counter>,
     pub upstream_seconds: Labelled<UpstreamName, Histogram>,
-    /// What the application was told of sockets.
+    /// What the application was told of sockets, and of the fleet.
     pub events: Labelled<Event, Counter>,
     pub events_backlog: Gauge,
     pub panics: Counter,
@@ -150,6 +149,7 @@ pub struct Metrics {
     pub drift: Gauge,
     pub http_connections: Gauge,
     shared: Shared,
+    log_lines_dropped: Counter,
     process: Process,
 }
 
@@ -191,17 +191,6 @@ struct Shared {
     /// Not there while the fleet cannot be counted.
     fleet: Gauge,
     below_minimum: Gauge,
-}
-
-/// What the kernel says of this process; read when somebody looks.
-struct Process {
-    resident_bytes: Gauge,
-    open_fds: Gauge,
-    max_fds: Gauge,
-    cpu_seconds: Counter<f64, AtomicU64>,
-    /// Since when it counts; a restart shows as a step.
-    start_seconds: Gauge,
-    log_lines_dropped: Counter,
 }
 
 impl Default for Metrics {
@@ -283,7 +272,10 @@ impl Default for Metrics {
             room_untold: counted!("room_untold", "Room messages that an instance with members could not be sent"),
             upstreams: labelled!("upstream_requests", "Questions to the application, by outcome"),
             upstream_seconds: upstream_seconds.into(),
-            events: labelled!("events", "Attempts to tell the application of a socket, by type and outcome"),
+            events: labelled!(
+                "events",
+                "Attempts to tell the application of a socket or the fleet, by type and outcome"
+            ),
             events_backlog: counted!(
                 "events_backlog",
                 "Events that wait to be told, of those that this instance minds"
@@ -318,14 +310,8 @@ impl Default for Metrics {
                 fleet: Gauge::default(),
                 below_minimum: Gauge::default(),
             },
-            process: Process {
-                log_lines_dropped: counted!("log_lines_dropped", "Log lines that found no room in the queue"),
-                resident_bytes: Gauge::default(),
-                open_fds: Gauge::default(),
-                max_fds: Gauge::default(),
-                cpu_seconds: Counter::default(),
-                start_seconds: began(),
-            },
+            log_lines_dropped: counted!("log_lines_dropped", "Log lines that found no room in the queue"),
+            process: Process::default(),
             build: counted!("build_info", "What this instance is"),
             // Last: every line above registers itself in it.
             registry,
@@ -394,7 +380,7 @@ impl Metrics {
 
     /// Everything, as Prometheus reads it.
     pub fn text(&self, now: &Snapshot) -> String {
-        self.process.log_lines_dropped.inner().store(now.log_lines_dropped, Ordering::Relaxed);
+        self.log_lines_dropped.inner().store(now.log_lines_dropped, Ordering::Relaxed);
         self.shared.read(now);
         self.calls_asked.set(now.calls.0 as i64);
         self.calls_given.set(now.calls.1 as i64);
@@ -416,13 +402,7 @@ impl Metrics {
             ours.register("fleet_connections", "Sockets in the registry, over all instances; absent if unknown", total);
             ours.register("sockets_below_minimum", "1 while the fleet holds fewer than MIN_SOCKETS", below);
         }
-        self.process.read();
-        process.register("process_resident_memory_bytes", "Memory in use", self.process.resident_bytes.clone());
-        process.register("process_open_fds", "Open files", self.process.open_fds.clone());
-        process.register("process_max_fds", "Open files that are allowed", self.process.max_fds.clone());
-        process.register("process_cpu_seconds", "User and system time", self.process.cpu_seconds.clone());
-        let began = self.process.start_seconds.clone();
-        process.register("process_start_time_seconds", "When it started, in seconds since 1970", began);
+        self.process.register(&mut process);
         text.truncate(text.len() - text.strip_suffix("# EOF\n").map_or(0, |_| "# EOF\n".len()));
         let _ = encode(&mut text, &process);
         text
@@ -445,36 +425,6 @@ impl Shared {
         self.ready.set(i64::from(now.ready));
         self.redis_up.set(i64::from(now.health == Health::Up));
     }
-}
-
-impl Process {
-    fn read(&self) {
-        self.resident_bytes.set(resident_bytes().unwrap_or(0));
-        let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.open_fds.set(i64::try_from(open).unwrap_or(i64::MAX));
-        self.max_fds.set(i64::try_from(crate::listener::open_files_max()).unwrap_or(i64::MAX));
-        self.cpu_seconds.inner().store(cpu_seconds().unwrap_or(0.0).to_bits(), Ordering::Relaxed);
-    }
-}
-
-/// Now, while the figures are made, which is at the start.
-fn began() -> Gauge {
-    let began = Gauge::default();
-    began.set((registry::epoch_ms() / 1000) as i64);
-    began
-}
-
-fn resident_bytes() -> Option<i64> {
-    let pages: i64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
-}
-
-pub fn cpu_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name may hold anything, so fields are counted from behind it.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 #[cfg(test)]

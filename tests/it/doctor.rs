@@ -55,8 +55,8 @@ impl Proxies {
         let upstream: String = gateways.iter().map(|gateway| format!("server {gateway} max_fails=0; ")).collect();
         let upstream = format!("upstream holdfast {{ zone holdfast 64k; least_conn; {upstream} }}");
         fs::write(folder.file("kit.conf"), format!("{certificate}\n{upstream}\n{servers}")).unwrap();
-        // Once it listens at one address it does at all of them.
-        Self { _nginx: Nginx::of(folder, at[0]).await, at }
+        // It begins with the first; so that where it listens last it does everywhere.
+        Self { _nginx: Nginx::of(folder, *at.last().unwrap()).await, at }
     }
 
     fn url(&self, nth: usize) -> String {

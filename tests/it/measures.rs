@@ -20,6 +20,11 @@ fn report(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"))
 }
 
+/// As Ctrl-C does.
+fn interrupts(measuring: &Child) {
+    kill_process(Pid::from_raw(measuring.id().expect("it runs").cast_signed()).unwrap(), Signal::INT).unwrap();
+}
+
 /// How many sockets a process has open, of whatever kind.
 fn sockets_of(child: &Child) -> usize {
     let files = fs::read_dir(format!("/proc/{}/fd", child.id().expect("it runs"))).unwrap().flatten();
@@ -74,7 +79,7 @@ async fn a_restart_is_measured_too() {
     fleet.ends(0).await;
     fleet.restart(0).await;
     eventually("it calls there again", async || (fleet[0].metric(replied).await > 0.0).then_some(())).await;
-    kill_process(Pid::from_raw(measuring.id().expect("it runs").cast_signed()).unwrap(), Signal::INT).unwrap();
+    interrupts(&measuring);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &told["sockets"]["away"]), (Some(0), &json!(0)), "{told}");
@@ -135,6 +140,30 @@ async fn whoever_shows_a_key_is_whom_it_names() {
     assert!(told["calls"]["answered"].as_u64().unwrap() > 0 && !measured.said().contains(&key), "{told}");
 }
 
+/// The same for a URL that says who comes.
+#[tokio::test]
+async fn whoever_names_somebody_is_that() {
+    let gateway = Gateway::start().await;
+    let url = format!("ws://{}/ws?user_id=ann", gateway.address());
+    let measured = bench(&url, &["--sockets", "4"]).run().await;
+    assert_eq!((measured.code, &report(&measured)["sockets"]["opened"]), (0, &json!(4)), "{measured:?}");
+}
+
+/// Somebody has seen enough while they still come: not all came, and nobody was asked.
+#[tokio::test]
+async fn what_was_broken_off_is_no_success() {
+    let gateway = Gateway::start().await;
+    let url = format!("http://{}", gateway.address());
+    let measuring = Holdfast::command(&["bench", &url, "--sockets", "9000", "--json"]).begins();
+    eventually("some have come", async || (gateway.sockets().await > 0).then_some(())).await;
+    interrupts(&measuring);
+    let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &told["ok"]), (Some(1), &json!(false)), "{told}");
+    let opened = told["sockets"]["opened"].as_u64().unwrap();
+    assert!((1..9000).contains(&opened) && told["sockets"]["refused"] == json!({}), "{told}");
+}
+
 #[tokio::test]
 async fn a_gateway_that_dies_meanwhile_is_no_good_figure() {
     let gateway = Gateway::start().await;
@@ -147,7 +176,7 @@ async fn a_gateway_that_dies_meanwhile_is_no_good_figure() {
     drop(gateway);
     eventually("the bench has lost its sockets", async || (sockets_of(&measuring) < 10).then_some(())).await;
     // Somebody has seen enough: what was seen until then is told.
-    kill_process(Pid::from_raw(measuring.id().expect("it runs").cast_signed()).unwrap(), Signal::INT).unwrap();
+    interrupts(&measuring);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &told["sockets"]["opened"]), (Some(1), &json!(10)), "{told}");

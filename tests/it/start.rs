@@ -254,7 +254,8 @@ async fn check_shows_every_route_and_who_may_ask_it() {
             .env("TRUSTED_PROXIES", "127.0.0.1")
     };
     let open = check(&[]).run().await;
-    let stages = "names (WS_CODE_PATTERN=^[A-Za-z0-9]{5}$) → origin → rate → credentials (AUTH=proxy) → upgrade → room";
+    let stages =
+        "names (WS_CODE_PATTERN=^[A-Za-z0-9]{5}$) → origin → rate → credentials (AUTH=proxy) → upgrade → place";
     assert!(open.code == 0 && open.stdout.contains(stages), "{open:?}");
     let line = |method: &str, path: &str| {
         let lines = open.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -268,7 +269,7 @@ async fn check_shows_every_route_and_who_may_ask_it() {
         }
     }
     assert!(count > 30, "{count}");
-    assert_eq!(line("POST", "/api/call")[2..4], ["this", "machine"]);
+    assert_eq!(line("POST", "/api/call")[2..7], ["this", "machine;", "key", "of", "scope"]);
     assert_eq!(line("GET", "/ws")[2], "anybody");
     let shut = check(&["--json"]).env("API_TOKEN", "s3cret").env("CORS_ORIGINS", "https://a.example").run().await;
     assert!(!shut.said().contains("s3cret"), "{shut:?}");
@@ -277,8 +278,8 @@ async fn check_shows_every_route_and_who_may_ask_it() {
     let who = |path: &str| {
         way["routes"].as_array().unwrap().iter().find(|route| route["path"] == path).unwrap()["who"].clone()
     };
-    assert_eq!(who("/api/call"), "API_TOKEN, key of scope call");
-    assert_eq!(who("/api/events"), "API_TOKEN, key of scope admin");
+    assert_eq!(who("/api/call"), "API_TOKEN; key of scope call or admin");
+    assert_eq!(who("/api/events"), "API_TOKEN; key of scope admin");
 }
 
 /// Checklist 296.

@@ -8,8 +8,9 @@ use crate::{
     patience::{eventually, soon},
     stranger::{Stranger, answers},
 };
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_tungstenite::accept_async;
 
@@ -93,6 +94,46 @@ async fn the_words_of_a_stranger_are_told_as_such() {
     assert!(!found.finished.stdout.contains(['\u{9b}', '\u{202e}']), "{found:?}");
     // Whoever sends elsewhere has refused nothing.
     assert!(found.ok("closed").is_none() && found.check("closed").0.contains("302"), "{found:?}");
+}
+
+/// The same of a bench, which shows the token to nobody who only says that he lives, or whom nobody has looked at.
+#[tokio::test]
+async fn a_bench_tells_a_stranger_little() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let noted = heads.clone();
+    let rude = Stranger::who(move |stream| {
+        let noted = noted.clone();
+        async move {
+            let mut head = [0; 1024];
+            let length = stream.peek(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..length]).to_lowercase();
+            noted.lock().unwrap().push(head.clone());
+            if head.contains("upgrade: websocket") {
+                let Ok(mut socket) = accept_async(stream).await else { return };
+                let _ = socket.send(r#"{"type":"hi","instance":"w\u001b[2J","socketId":"ws_1"}"#.into()).await;
+                while let Some(Ok(_)) = socket.next().await {}
+            } else if head.starts_with("get /health/live") {
+                answers(stream, "200 OK\r\nConnection: close", "{}").await;
+            } else {
+                let body = r#"{"code":"no\u202e","hint":"run\u001b]0;x\u0007 this"}"#;
+                answers(stream, "401 Unauthorized\r\nConnection: close", body).await;
+            }
+        }
+    })
+    .await;
+    let url = rude.url();
+    let bench = |args: &[&str]| {
+        let words = [&["bench", &*url, "--sockets", "2", "--callers", "2", "--for", "1s"], args].concat();
+        Holdfast::command(&words).env("API_TOKEN", "hush")
+    };
+    let told = bench(&[]).run().await;
+    assert!(told.code == 1 && told.stdout.contains("2 of 2 opened") && told.stdout.contains("401 no"), "{told:?}");
+    assert!(!told.said().contains(['\u{1b}', '\u{7}', '\u{202e}']), "{told:?}");
+    let shown: Vec<_> = heads.lock().unwrap().drain(..).filter(|head| head.contains("hush")).collect();
+    assert!(!shown.is_empty() && shown.iter().all(|head| head.starts_with("post /api/")), "{shown:?}");
+    let unseen = bench(&["--insecure"]).run().await;
+    assert!(unseen.code == 2 && unseen.stderr.contains("API_TOKEN"), "{unseen:?}");
+    assert!(heads.lock().unwrap().is_empty());
 }
 
 /// As `holdfast connect | head -1`.

@@ -7,6 +7,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 const DOORS: [&str; 4] = ["/ws", "/websocket", "/connect", "/health"];
 /// What a query can show of somebody.
 const CREDENTIALS: [&str; 3] = ["key", "ticket", "session_token"];
+/// And say of somebody.
+const NAMES: [&str; 3] = ["user_id", "store_id", "client_id"];
 
 /// Where a gateway listens, or what stands in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +109,16 @@ impl Place {
 
     /// Whether the query shows who somebody is.
     pub fn shows_credential(&self) -> bool {
-        self.query.split('&').filter_map(|pair| pair.split('=').next()).any(|name| CREDENTIALS.contains(&name))
+        self.has_any(&CREDENTIALS)
+    }
+
+    /// Whether it says, at least, who comes.
+    pub fn names_somebody(&self) -> bool {
+        self.shows_credential() || self.has_any(&NAMES)
+    }
+
+    fn has_any(&self, names: &[&str]) -> bool {
+        self.query.split('&').filter_map(|pair| pair.split('=').next()).any(|name| names.contains(&name))
     }
 }
 
@@ -194,5 +205,6 @@ mod tests {
             assert_eq!((&*prefix, &*door, &*query), wanted, "{path}");
         }
         assert!(Place::of("?user_id=u&key=k").shows_credential() && !Place::of("?user_id=key").shows_credential());
+        assert!(Place::of("?room_id=r&user_id=u").names_somebody() && !Place::of("?room_id=user_id").names_somebody());
     }
 }

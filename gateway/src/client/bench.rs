@@ -18,7 +18,7 @@ use super::{
     runtime,
     words::{credentials, insecure, json, shown, to_ask_with},
 };
-use crate::{config::value, listener, metrics::cpu_seconds};
+use crate::{config::value, listener, metrics::process::cpu_seconds};
 use clap::{Arg, ArgAction, Command, builder::NonEmptyStringValueParser, value_parser};
 use crowd::Crowd;
 use report::Report;
@@ -44,8 +44,8 @@ Examples:
   holdfast bench 'wss://example.com/ws' --key @key.txt --callers 0 --json
   holdfast bench https://example.com --restarts --for 5m        # and deploy meanwhile
 
-Each socket is a user of its own, in a store of its own run, unless a credential names somebody (then MAX_SOCKETS_PER_USER \
-has to let them all in, and nothing is sent). RATE_CONNECT, if it is set, refuses a crowd from one address. Only sockets of \
+Each socket is a user of its own, in a store of its own run, unless a credential or the URL names somebody (then \
+MAX_SOCKETS_PER_USER has to let them all in, and nothing is sent). The API_TOKEN is shown to the URL. RATE_CONNECT, if it is set, refuses a crowd from one address. Only sockets of \
 this run are asked and sent to.
 
 Exit codes: 0 every socket came and stayed (or came back), every call was answered, every send heard; 1 not so, 69 nobody is there";
@@ -104,18 +104,28 @@ fn measure(given: &Given<'_>) -> Result<bool, Failure> {
     let usage = |why: String| Failure::new(exit::USAGE, why);
     let named = given.text("at").map(Address::split).transpose().map_err(|why| usage(format!("URL: {why}")))?;
     let remote = Remote::of(&given.reading(), named.as_ref().map(|(address, _)| address))?;
+    let trust = if given.is_set("insecure") { Trust::Anybody } else { Trust::Checked };
+    let count = |name: &str| given.one::<u32>(name).map_or(0, |count| *count as usize);
+    let (sockets, callers) = (count("sockets"), count("callers"));
+    if trust == Trust::Anybody && callers > 0 && remote.bearer().is_some() {
+        return Err(usage(
+            "no API_TOKEN is shown where the certificate is not looked at: leave --insecure out, or say --callers 0"
+                .into(),
+        ));
+    }
     let way = Way {
+        preamble: remote.preamble && named.is_none(),
         remote,
         place: Place::of(named.as_ref().map_or("", |(_, path)| path)),
-        trust: if given.is_set("insecure") { Trust::Anybody } else { Trust::Checked },
+        trust,
         headers: shown(given)?.into_iter().map(|(_, header)| header).collect(),
     };
     let restarts = given.is_set("restarts");
     if restarts && !way.is_nobody() {
-        return Err(usage("--restarts asks sockets by names of its own: leave the credential out of the URL".into()));
+        return Err(usage(
+            "--restarts asks sockets by names of its own: leave names and credentials out of the URL".into(),
+        ));
     }
-    let count = |name: &str| given.one::<u32>(name).map_or(0, |count| *count as usize);
-    let (sockets, callers) = (count("sockets"), count("callers"));
     let (files, wanted) = (listener::raise_open_files(), sockets + callers + OTHER_FILES);
     if files < wanted {
         return Err(usage(format!(
@@ -141,25 +151,26 @@ async fn measured(way: Arc<Way>, wanted: Wanted, as_json: bool) -> Result<bool, 
     is_there(&way).await?;
     // Asking ends before the sockets leave, or some would be asked while they do.
     let (enough, over) = (CancellationToken::new(), CancellationToken::new());
-    let (began, own) = (Instant::now(), cpu_seconds());
     let (crowd, mut lives) = Crowd::comes(&way, sockets, restarts, &over);
     let measuring = async {
         comes(&enough, None, || crowd.settled() == sockets).await;
+        let work = Work::begins();
         if callers == 0 {
             comes(&enough, Some(span), || false).await;
             comes(&enough, Some(LAST), || crowd.is_at_rest(0)).await;
-            return Default::default();
+            return (Default::default(), Default::default(), Default::default(), work.share());
         }
         let floor = callers::floor(&way, callers, span.min(FLOOR_MAX), &enough).await;
-        let asked = enough.child_token();
+        let (work, asked) = (Work::begins(), enough.child_token());
         let calls = async {
             let calls = callers::calls(&way, &crowd, callers, span, &enough).await;
             asked.cancel();
             calls
         };
         let (calls, sent) = tokio::join!(calls, callers::sends(&way, &crowd, &asked));
+        let own = work.share();
         comes(&enough, Some(LAST), || crowd.is_at_rest(sent.matched)).await;
-        (floor, calls, sent)
+        (floor, calls, sent, own)
     };
     let interrupt = async {
         interrupted().await;
@@ -167,11 +178,10 @@ async fn measured(way: Arc<Way>, wanted: Wanted, as_json: bool) -> Result<bool, 
         std::future::pending::<()>().await;
     };
     // What was seen until somebody had enough is told, too.
-    let (floor, calls, sent) = tokio::select! {
+    let (floor, calls, sent, own) = tokio::select! {
         measured = measuring => measured,
         () = interrupt => Default::default(),
     };
-    let own = own.zip(cpu_seconds()).map(|(before, now)| (now - before) / began.elapsed().as_secs_f64());
     over.cancel();
     while lives.join_next().await.is_some() {}
     let seen = crowd.seen();
@@ -193,6 +203,24 @@ async fn measured(way: Arc<Way>, wanted: Wanted, as_json: bool) -> Result<bool, 
     Ok(report.is_well())
 }
 
+/// What this program does itself, which may be all that can be measured.
+struct Work {
+    since: Instant,
+    seconds: Option<f64>,
+}
+
+impl Work {
+    fn begins() -> Self {
+        Self { since: Instant::now(), seconds: cpu_seconds() }
+    }
+
+    /// How much of one core it has taken.
+    fn share(&self) -> Option<f64> {
+        let seconds = cpu_seconds()? - self.seconds?;
+        Some(seconds / self.since.elapsed().as_secs_f64().max(1e-9))
+    }
+}
+
 /// Waits until it is so, or somebody has seen enough; for so long at most, unless it comes about by itself.
 async fn comes(enough: &CancellationToken, within: Option<Duration>, is_so: impl Fn() -> bool) {
     let began = Instant::now();
@@ -203,7 +231,7 @@ async fn comes(enough: &CancellationToken, within: Option<Duration>, is_so: impl
 
 /// Whether a Holdfast answers there.
 async fn is_there(way: &Way) -> Result<(), Failure> {
-    let why = match timeout(PATIENCE, Line::of(way).ask(&way.asks("GET", "/health/live"))).await {
+    let why = match timeout(PATIENCE, Line::of(way).ask(&way.gets("/health/live"))).await {
         Ok(Ok((200, _))) => return Ok(()),
         Ok(Ok((status, _))) => format!("/health/live answers {status}"),
         Ok(Err(why)) => why,

@@ -38,7 +38,7 @@ pub fn command() -> Command {
                 .long("routes")
                 .action(ArgAction::SetTrue)
                 .conflicts_with_all(["env", "nginx"])
-                .help("Instead of the settings: what a request meets on its way, and who may ask what"),
+                .help("Show what a socket meets before its 101, and who may ask what"),
         )
         .args(settings())
 }

@@ -40,7 +40,7 @@ const REFUSED_IN_A_ROW: u32 = 8;
 /// Events that are read from the log at once.
 const PAGE: usize = 50;
 
-/// Tells events until `stopping`, and then what is still to be told from here.
+/// Tells events until `stopping`, and then those of sockets that are still to be told from here.
 pub async fn run(desk: Arc<Desk>, stopping: CancellationToken) {
     let Some(hook) = &desk.hooks.events else { return stopping.cancelled().await };
     let teller = Teller {

@@ -27,8 +27,6 @@ const WAITING_MAX: usize = 16;
 const TOLD_WITHIN: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often one is tried that the application has answered, but not taken.
-const REFUSED_MAX: u32 = 3;
 
 /// Something about the fleet.
 #[derive(Debug, Clone, Copy)]
@@ -96,14 +94,13 @@ impl Notices {
 }
 
 async fn tell(hook: &Hook, metrics: &Metrics, Notice { kind, id, text }: &Notice) {
-    let (began, mut pause, mut refused) = (Instant::now(), PAUSE, 0);
+    let (began, mut pause) = (Instant::now(), PAUSE);
     loop {
         let answer = hook.tell(id, text.clone().into()).await;
         let Err(untold) = untold::of(hook, metrics, kind.as_str(), answer) else { return };
-        refused += u32::from(matches!(untold, Untold::Refused(_)));
         let rest = if let Untold::Away(Fault::Resting(rest)) = untold { rest } else { Duration::ZERO };
         let wait = pause.max(rest).mul_f64(0.75 + 0.5 * fastrand::f64());
-        if refused == REFUSED_MAX || began.elapsed() + wait > TOLD_WITHIN {
+        if began.elapsed() + wait > TOLD_WITHIN {
             return warn!("EVENTS_URL was not told {}: {untold}", kind.as_str());
         }
         sleep(wait).await;

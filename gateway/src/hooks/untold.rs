@@ -22,7 +22,7 @@ impl fmt::Display for Untold {
         match self {
             Self::Away(fault) => fault.fmt(f),
             Self::Busy(status) | Self::Refused(status) => {
-                write!(f, "status {status} does not say that an event was taken; it is kept, and told again")
+                write!(f, "status {status} does not say that it was taken")
             }
         }
     }

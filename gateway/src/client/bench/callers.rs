@@ -2,7 +2,7 @@
 
 use super::{
     crowd::{Crowd, SENT},
-    reasons::Reasons,
+    reasons::{Reasons, words},
     times::Times,
     way::{Line, Way},
 };
@@ -39,7 +39,7 @@ impl Asked {
 
 /// Asks whether the gateway lives, as fast as `callers` can.
 pub async fn floor(way: &Way, callers: usize, span: Duration, over: &CancellationToken) -> Asked {
-    let live = way.asks("GET", "/health/live");
+    let live = way.gets("/health/live");
     all(way, callers, span, over, async |line| match line.ask(&live).await? {
         (200, _) => Ok(()),
         (status, body) => Err(Trouble::of(status, &body)),
@@ -72,7 +72,7 @@ impl Trouble {
     fn of(status: u16, body: &Value) -> Self {
         let code = body["code"].as_str().unwrap_or_default();
         let hint = body["hint"].as_str().filter(|_| matches!(status, 401 | 403));
-        Self { why: format!("{status} {code}").trim_end().to_owned(), mend: hint.map(str::to_owned) }
+        Self { why: words(&format!("{status} {code}")), mend: hint.map(words) }
     }
 }
 
@@ -96,7 +96,9 @@ where
                 Ok(()) => asked.borrow_mut().times.add(turn.elapsed()),
                 Err(Trouble { why, mend }) => {
                     asked.borrow_mut().failed.add(&why);
-                    asked.borrow_mut().forbidden = mend.map(|mend| format!("{why}: {mend}"));
+                    if let Some(mend) = mend {
+                        asked.borrow_mut().forbidden.get_or_insert(format!("{why}: {mend}"));
+                    }
                     sleep(PAUSE).await;
                 }
             }

@@ -1,7 +1,11 @@
 //! Sockets: they come one after another, answer what they are asked, note when they hear what is sent, and stay; or come
 //! back, where it is measured what restarts cost.
 
-use super::{reasons::Reasons, times::Times, way::Way};
+use super::{
+    reasons::{Reasons, words},
+    times::Times,
+    way::Way,
+};
 use crate::client::socket::{Said, Socket};
 use serde_json::{Value, json};
 use std::{
@@ -145,7 +149,7 @@ impl Crowd {
     }
 
     fn came(&self, nth: usize, hi: &Value, began: Instant, left: Option<Instant>) {
-        let text = |name: &str| hi[name].as_str().unwrap_or_default().to_owned();
+        let text = |name: &str| words(hi[name].as_str().unwrap_or_default());
         let mut seen = self.seen();
         match left {
             Some(left) => {

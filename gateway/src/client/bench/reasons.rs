@@ -6,14 +6,19 @@ use std::{collections::BTreeMap, fmt};
 
 /// Others say them, so there is no end to how many there may be.
 const DIFFERENT_MAX: usize = 20;
-const WORDS_MAX: usize = 120;
+const WORDS_MAX: usize = 200;
+
+/// What a server says of itself, as it may be kept and shown.
+pub fn words(text: &str) -> String {
+    printable(text.chars().take(WORDS_MAX).collect::<String>().trim())
+}
 
 #[derive(Debug, Default)]
 pub struct Reasons(BTreeMap<String, u64>);
 
 impl Reasons {
     pub fn add(&mut self, why: &str) {
-        let why = printable(&why.chars().take(WORDS_MAX).collect::<String>());
+        let why = words(why);
         let is_known = self.0.contains_key(&why) || self.0.len() < DIFFERENT_MAX;
         *self.0.entry(if is_known { why } else { "another reason".into() }).or_default() += 1;
     }

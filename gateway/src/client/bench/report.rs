@@ -30,6 +30,8 @@ impl Report<'_> {
     pub fn is_well(&self) -> bool {
         let failures = [&self.seen.refused, &self.floor.failed, &self.calls.failed, &self.sent.failed];
         failures.iter().all(|reasons| reasons.count() == 0)
+            && self.seen.opening.count() == self.wanted as u64
+            && (self.callers == 0 || self.calls.times.count() > 0)
             && if self.restarts { self.seen.away == 0 } else { self.seen.ended.count() == 0 }
             && self.seen.heard.count() == self.sent.matched
             && self.sent.delivered == self.sent.matched

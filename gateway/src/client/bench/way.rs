@@ -17,6 +17,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 pub struct Way {
     pub remote: Remote,
+    /// The gateway wants to be told whose each connection is; what stands in front of it does not.
+    pub preamble: bool,
     pub place: Place,
     pub trust: Trust,
     /// What every socket shows.
@@ -26,7 +28,7 @@ pub struct Way {
 impl Way {
     /// Whether sockets may name themselves.
     pub fn is_nobody(&self) -> bool {
-        self.headers.is_empty() && !self.place.shows_credential()
+        self.headers.is_empty() && !self.place.names_somebody()
     }
 
     pub fn address(&self) -> &Address {
@@ -34,25 +36,26 @@ impl Way {
     }
 
     pub async fn dial(&self) -> Result<Connection, String> {
-        let dialled = dial::dial(self.address(), self.trust, self.remote.preamble, PATIENCE).await;
+        let dialled = dial::dial(self.address(), self.trust, self.preamble, PATIENCE).await;
         dialled.map(|dialled| dialled.connection).map_err(|why| why.to_string())
     }
 
-    /// A question to the gateway, with the token where there is one.
-    pub fn asks(&self, method: &'static str, path: &str) -> Asked {
-        self.dressed(Asked::new(method, format!("{}{path}", self.place.prefix)))
+    /// A question that anybody may put.
+    pub fn gets(&self, path: &str) -> Asked {
+        self.dressed(Asked::new("GET", format!("{}{path}", self.place.prefix)))
     }
 
+    /// One for which the token is wanted, if there is one.
     pub fn posts(&self, path: &str, body: &Value) -> Asked {
-        self.dressed(Asked::post(format!("{}{path}", self.place.prefix), body))
-    }
-
-    fn dressed(&self, asked: Asked) -> Asked {
-        let asked = asked.with("Host", self.address().authority()).with("User-Agent", "holdfast-bench");
+        let asked = self.dressed(Asked::post(format!("{}{path}", self.place.prefix), body));
         match self.remote.bearer() {
             Some(bearer) => asked.with("Authorization", bearer),
             None => asked,
         }
+    }
+
+    fn dressed(&self, asked: Asked) -> Asked {
+        asked.with("Host", self.address().authority()).with("User-Agent", "holdfast-bench")
     }
 
     /// Opens a socket with these names, unless the gateway refuses it; then it is said why.

@@ -1,4 +1,4 @@
-//! What a request meets on its way, in order, and who may ask what: the table by which the gateway itself goes.
+//! What a request meets on its way, in order, and who may ask what. The routes are those by which the gateway goes.
 
 use crate::{
     client::table,
@@ -14,7 +14,7 @@ const STAGES: [(&str, &[&str]); 7] = [
     ("rate", &["RATE_CONNECT"]),
     ("credentials", &["AUTH"]),
     ("upgrade", &[]),
-    ("room", &["MAX_SOCKETS"]),
+    ("place", &["MAX_SOCKETS"]),
     ("application", &["CONNECT_URL"]),
 ];
 
@@ -34,7 +34,9 @@ pub fn print(reading: &Reading) {
     say!("a socket meets, before 101: {}", stages(reading).join(" → "));
     let rows: Vec<_> = ROUTES
         .iter()
-        .map(|route| [route.method.to_string(), route.path.into(), who(route.plane, reading), route.summary.into()])
+        .map(|route| {
+            [route.method.to_string(), route.path.into(), who(route.plane, reading).into(), route.summary.into()]
+        })
         .collect();
     table::print(["method", "path", "who may ask", "what it is"], &rows);
 }
@@ -54,15 +56,17 @@ fn setting(name: &str, reading: &Reading) -> Option<String> {
     (!text.is_empty()).then(|| format!("{name}={}", kind.shown(text)))
 }
 
-/// In the words of CONTRACT and README: a plane is shut by a token, or open to this machine alone.
-fn who(plane: Plane, reading: &Reading) -> String {
+/// As `http/plane.rs` lets them through: by a token or a key, and where no token is set this machine alone.
+fn who(plane: Plane, reading: &Reading) -> &'static str {
     let is_set = |name: &str| setting(name, reading).is_some();
-    match plane {
-        Plane::Client => "anybody",
-        Plane::Server if is_set("API_TOKEN") => "API_TOKEN, key of scope call",
-        Plane::Admin if is_set("ADMIN_TOKEN") => "ADMIN_TOKEN, key of scope admin",
-        Plane::Admin if is_set("API_TOKEN") => "API_TOKEN, key of scope admin",
-        Plane::Server | Plane::Admin => "this machine",
+    match (plane, is_set("API_TOKEN"), is_set("ADMIN_TOKEN")) {
+        (Plane::Client, ..) => "anybody whom its stages let in",
+        (Plane::Server, true, false) => "API_TOKEN; key of scope call or admin",
+        (Plane::Server, true, true) => "API_TOKEN, ADMIN_TOKEN; key of scope call or admin",
+        (Plane::Server, false, true) => "this machine; ADMIN_TOKEN; key of scope call or admin",
+        (Plane::Server, false, false) => "this machine; key of scope call or admin",
+        (Plane::Admin, _, true) => "ADMIN_TOKEN; key of scope admin",
+        (Plane::Admin, true, false) => "API_TOKEN; key of scope admin",
+        (Plane::Admin, false, false) => "this machine; key of scope admin",
     }
-    .to_owned()
 }
