@@ -7,6 +7,7 @@ use crate::{
     nginx::{Nginx, TOKEN},
     patience::{eventually, soon},
 };
+use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
@@ -79,6 +80,11 @@ async fn a_restart_is_measured_too() {
     fleet.ends(0).await;
     fleet.restart(0).await;
     eventually("it calls there again", async || (fleet[0].metric(replied).await > 0.0).then_some(())).await;
+    eventually("all are back", async || {
+        let here = join_all([0, 1, 2].map(|at| fleet[at].sockets())).await;
+        (here.iter().sum::<u64>() == 30).then_some(())
+    })
+    .await;
     interrupts(&measuring);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
