@@ -2,11 +2,11 @@
 
 use crate::{
     gateway::Gateway,
-    holdfast::Holdfast,
+    holdfast::{Holdfast, signal},
     patience::{eventually, soon},
     terminal::command,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::free_port;
 use std::net::TcpListener;
@@ -40,8 +40,7 @@ impl Running {
     }
 
     fn interrupt(&self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        kill_process(pid, Signal::INT).unwrap();
+        signal(&self.child, Signal::INT);
     }
 
     async fn ends(&mut self) -> i32 {

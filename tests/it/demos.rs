@@ -1,7 +1,7 @@
 //! `holdfast demo`: everything at work by one command, and nothing left of it however it ends.
 
 use crate::{
-    holdfast::{Holdfast, TempFolder},
+    holdfast::{Holdfast, TempFolder, signal},
     patience::{eventually, note, soon},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -60,10 +60,6 @@ impl Drop for Ground {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-}
-
-fn signal(demo: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(demo.id().expect("it runs").cast_signed()).unwrap(), signal).unwrap();
 }
 
 /// Its output up to the first call.

@@ -1,6 +1,7 @@
 //! The binary under test, in an environment that holds nothing but what a fact gives it.
 
 use crate::{gateway::Gateway, patience::soon};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -101,6 +102,11 @@ pub fn binary() -> PathBuf {
     let path = target.join("holdfast");
     assert!(path.exists(), "{} is not there: cargo build -p holdfast, or set HOLDFAST_BIN", path.display());
     path
+}
+
+/// Sends a signal to a command that has begun.
+pub fn signal(command: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(command.id().expect("it runs").cast_signed()).unwrap(), signal).unwrap();
 }
 
 /// A file that lives as long as the fact that needs it.

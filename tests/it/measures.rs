@@ -3,12 +3,12 @@
 use crate::{
     fleet::Fleet,
     gateway::Gateway,
-    holdfast::{Finished, Holdfast, TempFile},
+    holdfast::{Finished, Holdfast, TempFile, signal},
     nginx::{Nginx, TOKEN},
     patience::{eventually, soon},
 };
 use futures_util::future::join_all;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use tokio::process::Child;
@@ -19,11 +19,6 @@ fn bench(url: &str, args: &[&str]) -> Holdfast {
 
 fn report(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"))
-}
-
-/// As Ctrl-C does.
-fn interrupts(measuring: &Child) {
-    kill_process(Pid::from_raw(measuring.id().expect("it runs").cast_signed()).unwrap(), Signal::INT).unwrap();
 }
 
 /// How many sockets a process has open, of whatever kind.
@@ -85,7 +80,7 @@ async fn a_restart_is_measured_too() {
         (here.iter().sum::<u64>() == 30).then_some(())
     })
     .await;
-    interrupts(&measuring);
+    signal(&measuring, Signal::INT);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &told["sockets"]["away"]), (Some(0), &json!(0)), "{told}");
@@ -162,7 +157,7 @@ async fn what_was_broken_off_is_no_success() {
     let url = format!("http://{}", gateway.address());
     let measuring = Holdfast::command(&["bench", &url, "--sockets", "9000", "--json"]).begins();
     eventually("some have come", async || (gateway.sockets().await > 0).then_some(())).await;
-    interrupts(&measuring);
+    signal(&measuring, Signal::INT);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &told["ok"]), (Some(1), &json!(false)), "{told}");
@@ -182,7 +177,7 @@ async fn a_gateway_that_dies_meanwhile_is_no_good_figure() {
     drop(gateway);
     eventually("the bench has lost its sockets", async || (sockets_of(&measuring) < 10).then_some(())).await;
     // Somebody has seen enough: what was seen until then is told.
-    interrupts(&measuring);
+    signal(&measuring, Signal::INT);
     let output = soon("it ends", measuring.wait_with_output()).await.unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &told["sockets"]["opened"]), (Some(1), &json!(10)), "{told}");

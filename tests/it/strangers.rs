@@ -4,12 +4,12 @@
 use crate::{
     findings::Found,
     gateway::Gateway,
-    holdfast::Holdfast,
+    holdfast::{Holdfast, signal},
     patience::{eventually, soon},
     stranger::{Stranger, answers},
 };
 use futures_util::{SinkExt, StreamExt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_tungstenite::accept_async;
@@ -62,7 +62,7 @@ async fn a_stranger_holds_nobody_up() {
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = soon("it listens", said.next_line()).await.unwrap();
         assert!(line.is_some_and(|line| line.contains("welcome")));
-        kill_process(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap(), Signal::INT).unwrap();
+        signal(&child, Signal::INT);
         let left = soon("it leaves", child.wait()).await.unwrap();
         assert_eq!(left.code(), Some(0));
         // Nobody interrupts it: it does not say that all went well.

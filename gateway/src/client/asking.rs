@@ -18,7 +18,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, fmt, process::ExitCode, time::Duration};
 use tokio::{
     runtime,
     time::{Instant, timeout_at},
@@ -47,6 +47,13 @@ pub struct Failure {
 impl Failure {
     pub fn new(code: u8, sentence: impl Into<String>) -> Self {
         Self { code, sentences: vec![sentence.into()] }
+    }
+
+    /// Nobody is there, or no gateway: what there is to see, the doctor says.
+    pub fn unreached(address: &Address, why: impl fmt::Display) -> Self {
+        let sentence =
+            format!("no gateway can be reached at {address}: {why}; holdfast doctor {} says more", address.url());
+        Self::new(exit::UNREACHABLE, sentence)
     }
 }
 

@@ -154,8 +154,8 @@ async fn measured(way: Arc<Way>, wanted: Wanted, as_json: bool) -> Result<bool, 
     let (crowd, mut lives) = Crowd::comes(&way, sockets, restarts, &over);
     let measuring = async {
         comes(&enough, None, || crowd.settled() == sockets).await;
-        let work = Work::begins();
         if callers == 0 {
+            let work = Work::begins();
             comes(&enough, Some(span), || false).await;
             comes(&enough, Some(LAST), || crowd.is_at_rest(0)).await;
             return (Default::default(), Default::default(), Default::default(), work.share());
@@ -237,9 +237,5 @@ async fn is_there(way: &Way) -> Result<(), Failure> {
         Ok(Err(why)) => why,
         Err(_) => format!("it did not answer within {} s", PATIENCE.as_secs()),
     };
-    let address = way.address();
-    Err(Failure::new(
-        exit::UNREACHABLE,
-        format!("no gateway can be reached at {address}: {why}; holdfast doctor {} says more", address.url()),
-    ))
+    Err(Failure::unreached(way.address(), why))
 }

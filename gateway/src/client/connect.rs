@@ -92,13 +92,7 @@ async fn connect(given: &Given<'_>) -> Result<(), Failure> {
         asked = asked.with("Origin", origin);
     }
     let (asked, key) = knock(asked);
-    let unreached = |why: String| {
-        let address = &gateway.address;
-        Failure::new(
-            exit::UNREACHABLE,
-            format!("no gateway can be reached at {address}: {why}; holdfast doctor {} says more", address.url()),
-        )
-    };
+    let unreached = |why: String| Failure::unreached(&gateway.address, why);
     let dialled = dial::dial(&gateway.address, trust, gateway.preamble, PATIENCE).await;
     let dialled = dialled.map_err(|why| unreached(why.to_string()))?;
     let heard = timeout(PATIENCE, talk::ask(dialled.connection, &asked)).await;

@@ -4,9 +4,9 @@
 
 use super::{
     Hook, Who,
-    untold::{self, Untold},
+    untold::{self, Untold, jittered},
 };
-use crate::{metrics::Metrics, session::Desk, upstream::Fault};
+use crate::{metrics::Metrics, session::Desk};
 use futures_util::future::join_all;
 use registry::{
     Registry,
@@ -100,11 +100,7 @@ impl Teller<'_> {
                 Err(untold) => untold,
             };
             refused += u32::from(matches!(untold, Untold::Refused(_)));
-            let rest = match untold {
-                Untold::Away(Fault::Resting(rest)) => rest,
-                _ => Duration::ZERO,
-            };
-            let wait = jittered(pause.max(rest));
+            let wait = untold.wait(pause);
             if refused >= REFUSED_MAX || since.elapsed() + wait >= OWN_FOR {
                 break;
             }
@@ -183,9 +179,4 @@ impl Teller<'_> {
     fn left(&self, k: usize) -> usize {
         self.left[k].load(Ordering::Relaxed)
     }
-}
-
-/// So that those who failed together do not all come back together.
-fn jittered(span: Duration) -> Duration {
-    span.mul_f64(0.75 + 0.5 * fastrand::f64())
 }

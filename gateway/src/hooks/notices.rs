@@ -2,11 +2,8 @@
 //! instance tells what it sees. That is nothing that anybody has to know for good, so no registry keeps it: an application
 //! that does not take it for some minutes has it in the log and in the metrics.
 
-use super::{
-    Hook,
-    untold::{self, Untold},
-};
-use crate::{metrics::Metrics, upstream::Fault};
+use super::{Hook, untold};
+use crate::metrics::Metrics;
 use registry::names::mark;
 use serde_json::{Value, json};
 use std::{
@@ -98,8 +95,7 @@ async fn tell(hook: &Hook, metrics: &Metrics, Notice { kind, id, text }: &Notice
     loop {
         let answer = hook.tell(id, text.clone().into()).await;
         let Err(untold) = untold::of(hook, metrics, kind.as_str(), answer) else { return };
-        let rest = if let Untold::Away(Fault::Resting(rest)) = untold { rest } else { Duration::ZERO };
-        let wait = pause.max(rest).mul_f64(0.75 + 0.5 * fastrand::f64());
+        let wait = untold.wait(pause);
         if began.elapsed() + wait > TOLD_WITHIN {
             return warn!("EVENTS_URL was not told {}: {untold}", kind.as_str());
         }

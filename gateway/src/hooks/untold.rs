@@ -5,7 +5,7 @@ use crate::{
     metrics::{Event as Told, Metrics},
     upstream::{Answer, Fault},
 };
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Why it is still to be told.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,16 @@ pub enum Untold {
     Busy(u16),
     /// It did not want this one.
     Refused(u16),
+}
+
+impl Untold {
+    /// How long to wait before it is told again: a while, or for as long as nobody may ask.
+    pub fn wait(self, pause: Duration) -> Duration {
+        match self {
+            Self::Away(Fault::Resting(rest)) => jittered(pause.max(rest)),
+            _ => jittered(pause),
+        }
+    }
 }
 
 impl fmt::Display for Untold {
@@ -50,4 +60,9 @@ pub fn of(hook: &Hook, metrics: &Metrics, kind: &'static str, answer: Result<Ans
     }
     hook.fares(told.as_ref().map(drop).map_err(|why| why as &dyn fmt::Display));
     told
+}
+
+/// So that those who failed together do not all come back together.
+pub fn jittered(span: Duration) -> Duration {
+    span.mul_f64(0.75 + 0.5 * fastrand::f64())
 }

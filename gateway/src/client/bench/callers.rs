@@ -2,7 +2,7 @@
 
 use super::{
     crowd::{Crowd, SENT},
-    reasons::{Reasons, words},
+    reasons::{Reasons, refusal, words},
     times::Times,
     way::{Line, Way},
 };
@@ -70,9 +70,8 @@ struct Trouble {
 
 impl Trouble {
     fn of(status: u16, body: &Value) -> Self {
-        let code = body["code"].as_str().unwrap_or_default();
         let hint = body["hint"].as_str().filter(|_| matches!(status, 401 | 403));
-        Self { why: words(&format!("{status} {code}")), mend: hint.map(words) }
+        Self { why: refusal(status, body), mend: hint.map(words) }
     }
 }
 

@@ -13,6 +13,11 @@ pub fn words(text: &str) -> String {
     printable(text.chars().take(WORDS_MAX).collect::<String>().trim())
 }
 
+/// A refusal, in two words.
+pub fn refusal(status: u16, body: &Value) -> String {
+    words(&format!("{status} {}", body["code"].as_str().unwrap_or_default()))
+}
+
 #[derive(Debug, Default)]
 pub struct Reasons(BTreeMap<String, u64>);
 

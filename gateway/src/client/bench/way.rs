@@ -1,5 +1,6 @@
 //! The way to the gateway that is measured: everybody here goes it as clients do.
 
+use super::reasons::refusal;
 use crate::client::{
     address::{Address, Place},
     asking::{PATIENCE, Remote},
@@ -73,7 +74,7 @@ impl Way {
         }
         let body = timeout(ANSWER_WITHIN, heard.whole(ANSWER_BYTES_MAX)).await.map_err(|_| silent())??;
         let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-        Err(format!("{} {}", heard.status, problem["code"].as_str().unwrap_or_default()).trim_end().to_owned())
+        Err(refusal(heard.status, &problem))
     }
 }
 
